@@ -1,0 +1,160 @@
+"""How important is each unit on a set of texts? (paper, Sec. 4; FLAP's WIFV score and four baselines)
+
+The paper's score of unit j is the fluctuation of its activation times the size of its outgoing weights:
+
+    I_j = 1/(N-1) * sum_n (X^B_{n,j} - mean_j)^2 * ||W^B_{:,j}||_2^2
+
+where X^B is the input of B (o_proj or down_proj) at the N scored positions. One forward pass serves
+all modules; variances are merged over batches (Chan et al. 1979) so memory does not grow with N.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from .errors import SsahError
+from .models import blocks
+from .units import UnitIndex
+
+METHODS = ("variance", "wanda", "magnitude", "gradient", "random")
+
+
+class RunningMoments:
+    """Mean, centred and raw second moment of rows that come in batches (Chan's parallel merge, float64)."""
+
+    def __init__(self, width: int):
+        self.count = 0
+        self.mean = torch.zeros(width, dtype=torch.float64)
+        self.centred = torch.zeros(width, dtype=torch.float64)   # sum of (x - mean)^2
+
+    def add(self, x: torch.Tensor) -> None:
+        """Merge `x` (rows, width) in."""
+        if len(x) == 0:
+            return
+        # the batch's own moments in at least float32; only the merge needs float64
+        variance, mean = torch.var_mean(x.to(torch.promote_types(x.dtype, torch.float32)), dim=0, correction=0)
+        variance, mean = variance.double().cpu(), mean.double().cpu()
+        total = self.count + len(x)
+        shift = mean - self.mean
+        self.mean += shift * (len(x) / total)
+        self.centred += variance * len(x) + shift.square() * (self.count * len(x) / total)
+        self.count = total
+
+    @property
+    def variance(self) -> torch.Tensor:
+        """Unbiased variance (width,)."""
+        return self.centred / (self.count - 1)
+
+    @property
+    def squares(self) -> torch.Tensor:
+        """Sum of x^2 (width,)."""
+        return self.centred + self.count * self.mean.square()
+
+
+def importance(model, batches: Iterable[dict], method: str = "variance", *, seed: int = 0) -> np.ndarray:
+    """Importance of every unit, float64 (len(index),), not negative.
+
+    `batches` are dicts of tensors (batch, time): ``input_ids``, ``attention_mask`` and optionally
+    ``score_mask``, which is 1 where a position's activation enters (default: every real token).
+    Per-unit formulas, with w = W^B_{:,j} the unit's outgoing weights and x its activations at the N scored positions:
+
+    - ``variance`` (the paper's): var(x) * ||w||_2^2
+    - ``wanda`` (Sun et al. 2024, summed over outputs): ||x||_2 * ||w||_1
+    - ``magnitude``: ||w||_2^2, no data
+    - ``gradient`` (SNIP, Lee et al. 2019, over the unit's outgoing weights): mean over examples of
+      |sum_t x_t * dL/dx_t|, L the mean negative log-likelihood of the token after each scored position
+    - ``random``: uniform, from `seed`
+
+    Raises `SsahError` for an unknown method, no batches, or fewer than two scored positions.
+    """
+    index = UnitIndex.of(model)
+    if method not in METHODS:
+        raise SsahError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    if method == "random":
+        return np.random.default_rng(seed).random(len(index))
+    norms = {1: [], 2: []}
+    for linear in unit_outputs(model):
+        weight = linear.weight.detach().float()
+        norms[1].append(weight.abs().sum(0).double().cpu())
+        norms[2].append(weight.square().sum(0).double().cpu())
+    if method == "magnitude":
+        return torch.cat(norms[2]).numpy()
+    if method == "gradient":
+        return _gradient(model, batches)
+    moments = activation_moments(model, batches)
+    per_module = [m.variance * w2 if method == "variance" else m.squares.sqrt() * w1
+                  for m, w1, w2 in zip(moments, norms[1], norms[2])]
+    return torch.cat(per_module).numpy()
+
+
+def unit_outputs(model) -> list[torch.nn.Linear]:
+    """The "B" of every module, in the order of the unit index: o_proj, down_proj, block after block."""
+    return [linear for block in blocks(model) for linear in (block.attn_out, block.mlp_out)]
+
+
+@torch.no_grad()
+def activation_moments(model, batches: Iterable[dict]) -> list[RunningMoments]:
+    """Moments of every unit's activation at the scored positions, one record a module, from one pass without logits."""
+    outputs = unit_outputs(model)
+    moments = [RunningMoments(linear.in_features) for linear in outputs]
+    scored: torch.Tensor
+
+    def watch(moment):
+        return lambda module, inputs: moment.add(inputs[0].flatten(0, 1)[scored])  # (batch * time, channel) -> (scored, channel)
+
+    handles = [linear.register_forward_pre_hook(watch(m)) for linear, m in zip(outputs, moments)]
+    try:
+        for batch in batches:
+            # integer positions once a batch: every module gathers the same rows
+            scored = score_mask(batch).flatten().nonzero(as_tuple=True)[0]
+            model.base_model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if moments[0].count < 2:
+        raise SsahError("fewer than two positions are scored; the prompt set is empty or the score mask selects nothing")
+    return moments
+
+
+def score_mask(batch: dict) -> torch.Tensor:
+    """Boolean (batch, time): the given mask, or every real token; never a padded one."""
+    real = batch["attention_mask"].bool()
+    return real & batch["score_mask"].bool() if "score_mask" in batch else real
+
+
+def _gradient(model, batches: Iterable[dict]) -> np.ndarray:
+    """First-order effect of removing each unit, |sum_t x_t dL/dx_t|, averaged over examples."""
+    outputs = unit_outputs(model)
+    totals = [torch.zeros(linear.in_features, dtype=torch.float64) for linear in outputs]
+    inputs: list[torch.Tensor] = []
+
+    def keep(module, args):
+        x = args[0].detach().requires_grad_() if not args[0].requires_grad else args[0]
+        inputs.append(x)
+        return (x,)
+
+    handles = [linear.register_forward_pre_hook(keep) for linear in outputs]
+    trainable = [p.requires_grad for p in model.parameters()]
+    model.requires_grad_(False)      # only activations need gradients
+    examples = 0
+    try:
+        for batch in batches:
+            inputs.clear()
+            wanted = score_mask(batch)[:, :-1] & batch["attention_mask"][:, 1:].bool()
+            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+            loss = F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), batch["input_ids"][:, 1:], reduction="none")
+            # the mean over an example's own positions, summed over examples: each example keeps its own gradient
+            loss = ((loss * wanted).sum(1) / wanted.sum(1).clamp(min=1)).sum()
+            for total, x, g in zip(totals, inputs, torch.autograd.grad(loss, inputs)):
+                total += (x.detach() * g).sum(1).abs().double().sum(0).cpu()     # (batch, time, channel) -> (channel,)
+            examples += int(wanted.any(1).sum())
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter, flag in zip(model.parameters(), trainable):
+            parameter.requires_grad_(flag)
+    if examples == 0:
+        raise SsahError("no position is scored; the prompt set is empty or the score mask selects nothing")
+    return (torch.cat(totals) / examples).numpy()

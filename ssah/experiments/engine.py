@@ -1,0 +1,253 @@
+"""The engine: named steps with declared inputs, run when their result is missing, else loaded.
+
+A step is a function of a `Context`; it reads only the profile sections, upstream results and
+artifacts that it declares, so that its key can be computed without running it, and without torch.
+"""
+
+import ast
+import contextlib
+import hashlib
+import importlib.metadata
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+
+from .. import sources
+from ..errors import SsahError
+from ..profiles import Profile
+from ..store import RESULTS, Result, Store, canonical
+
+PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Need:
+    """An upstream result; with `artifact=True` also the files that it left in the cache folder."""
+
+    step: str
+    params: dict = field(default_factory=dict)
+    artifact: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """A named, recomputable function. `minutes` is a rough cost on two cores, for the estimate printed first."""
+
+    name: str
+    run: Callable
+    version: int
+    reads: tuple[str, ...]          # sections of the profile
+    uses: tuple[str, ...]           # modules of the package whose code makes the result
+    needs: Callable[..., list[Need]]
+    minutes: float
+
+
+STEPS: dict[str, Step] = {}
+
+
+def step(*, version: int, reads=(), uses=(), needs: Callable[..., list[Need]] = lambda profile, **params: [], minutes=0.1):
+    """Register a function ``run(context, **params) -> Result`` as a step under its own name."""
+    def register(run: Callable) -> Callable:
+        STEPS[run.__name__] = Step(run.__name__, run, version, tuple(reads), tuple(uses), needs, minutes)
+        return run
+    return register
+
+
+@dataclass
+class Context:
+    """What a running step sees: its sections as attributes of `profile`, its inputs, and a folder for artifacts."""
+
+    profile: SimpleNamespace
+    inputs: dict[str, Result]
+    artifacts: dict[str, Path]
+    folder: Path                    # the step's own artifacts go here
+
+    def get(self, name: str, **params) -> Result:
+        """A declared upstream result."""
+        return self.inputs[label(name, params)]
+
+    def artifact(self, name: str, **params) -> Path:
+        """Folder with the artifacts of a declared upstream result."""
+        return self.artifacts[label(name, params)]
+
+
+class Lab:
+    """Results of one profile: loaded if valid, computed if not. `recompute` names steps to run afresh ("all": every one).
+
+    `root` is where results live: the committed ones by default.
+    """
+
+    def __init__(self, profile: Profile, *, recompute=(), root: Path | None = None, compute: bool = True):
+        self.profile, self.recompute, self.compute = profile, recompute, compute
+        self.store = Store(root if root is not None else default_root(profile))
+        self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
+
+    def get(self, name: str, **params) -> Result:
+        """The result of a step, computed (with all it needs) if it is missing, stale, or asked for afresh."""
+        tag = label(name, params)
+        if tag in self.fresh:
+            return self.fresh[tag]
+        state, result, reason = self.look(name, params)
+        if state != "ok" or self.recompute == "all" or name in self.recompute:
+            result = self._run(name, params, reason or "asked for afresh")
+        self.fresh[tag] = result
+        return result
+
+    def look(self, name: str, params: dict) -> tuple[str, Result | None, str]:
+        """``("ok" | "missing" | "stale" | "corrupt", result, why)`` without computing the step itself."""
+        found_step = find_step(name)
+        try:
+            result = self.store.load(name, slug(params))
+        except SsahError as error:
+            return "corrupt", None, str(error)
+        if result is None:
+            return "missing", None, "not in the store"
+        inputs = {label(n.step, n.params): self.get(n.step, **n.params) for n in found_step.needs(self.profile, **params)}
+        if result.key != self.key(found_step, params, inputs):
+            return "stale", result, "its config, sources, inputs or version changed"
+        return "ok", result, ""
+
+    def key(self, found_step: Step, params: dict, inputs: dict[str, Result]) -> str:
+        """What identifies a result: step, version, params, sections, sources, content of the inputs."""
+        sections = {name: asdict(getattr(self.profile, name)) for name in found_step.reads}
+        names = [s for name in found_step.reads for s in getattr(self.profile, name).sources()]
+        facts = {"step": found_step.name, "version": found_step.version, "params": params, "sections": sections,
+                 "sources": {name: sources.fingerprint(name) for name in names},
+                 "inputs": {tag: result.content for tag, result in inputs.items()}}
+        return hashlib.sha256(canonical(facts).encode()).hexdigest()[:16]
+
+    def artifact(self, name: str, params: dict) -> Path:
+        """Folder of a result's artifacts; the step is run again if the folder is gone or damaged."""
+        result = self.get(name, **params)
+        folder = artifact_folder(result.key)
+        if not _intact(folder, result.values.get("artifacts", {})):
+            self.fresh[label(name, params)] = result = self._run(name, params, "its artifacts are not in the cache folder")
+            folder = artifact_folder(result.key)
+        return folder
+
+    def _run(self, name: str, params: dict, reason: str) -> Result:
+        found_step, tag = find_step(name), label(name, params)
+        if not self.compute:
+            raise SsahError(f"{tag}: {reason}; run `ssah recompute {name}`")
+        needs = found_step.needs(self.profile, **params)
+        artifacts = {label(n.step, n.params): self.artifact(n.step, n.params) for n in needs if n.artifact}
+        inputs = {label(n.step, n.params): self.get(n.step, **n.params) for n in needs}
+        key = self.key(found_step, params, inputs)
+        print(f"[{time.strftime('%H:%M:%S')}] computing {tag}: {reason} (about {found_step.minutes:g} min)", file=sys.stderr, flush=True)
+        folder = artifact_folder(key)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        started = time.perf_counter()
+        context = Context(SimpleNamespace(name=self.profile.name, **{r: getattr(self.profile, r) for r in found_step.reads}),
+                          inputs, artifacts, folder)
+        result = found_step.run(context, **params)
+        made = {path.relative_to(folder).as_posix(): sources.sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+        if made:
+            result = replace(result, values={**result.values, "artifacts": made})
+        else:
+            folder.rmdir()
+        provenance = _provenance(found_step, params, self.profile, time.perf_counter() - started)
+        return self.store.save(name, slug(params), replace(result, key=key, provenance={**result.provenance, **provenance}))
+
+
+def default_root(profile: Profile) -> Path:
+    """Committed results for the default profile; the cache folder for all others (never in git)."""
+    return RESULTS / "default" if profile.name == "default" else sources.cache_dir() / "results" / profile.name
+
+
+def find_step(name: str) -> Step:
+    """A registered step; `SsahError` with the known names otherwise."""
+    if name not in STEPS:
+        raise SsahError(f"unknown step {name!r}; known: {', '.join(STEPS)}")
+    return STEPS[name]
+
+
+def slug(params: dict) -> str:
+    """File name of a result: its parameters, readable."""
+    return ",".join(f"{k}={v}" for k, v in params.items()) or "result"
+
+
+def label(name: str, params: dict) -> str:
+    """How a result is called in messages and keys: ``step(a=1,b=2)``."""
+    return f"{name}({slug(params)})" if params else name
+
+
+def artifact_folder(key: str) -> Path:
+    """Where a result's artifacts (checkpoints, completions) live: the user's cache folder, never git."""
+    return sources.cache_dir() / "artifacts" / key
+
+
+def _intact(folder: Path, files: dict[str, str]) -> bool:
+    return all((folder / name).exists() and sources.sha256_of(folder / name) == digest for name, digest in files.items())
+
+
+def code_fingerprint(found_step: Step) -> dict[str, str]:
+    """Hash of the code behind a step: its function, the helpers beside it, and the modules that it names.
+
+    Comments, docstrings and layout do not count.
+    """
+    name = found_step.run.__module__.rpartition(".")[2]
+    functions = {node.name: node for node in _module_tree(f"experiments/{name}").body if isinstance(node, ast.FunctionDef)}
+    prints = {f"experiments.{name}.{found_step.name}": _hash_of(functions[found_step.name])}
+    for module in dict.fromkeys((f"experiments/{name}", "experiments/foundation")):
+        helpers = [node for node in _module_tree(module).body if not isinstance(node, (ast.Import, ast.ImportFrom))
+                   and getattr(node, "name", "") not in STEPS]
+        prints[f"{module.replace('/', '.')} (helpers)"] = _hash_of(ast.Module(helpers, []))
+    return prints | {module: _hash_of(_module_tree(module)) for module in found_step.uses}
+
+
+def _module_tree(module: str) -> ast.Module:
+    return ast.parse((Path(sources.__file__).parent / f"{module}.py").read_text())
+
+
+def _hash_of(tree: ast.AST) -> str:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) \
+                and isinstance(body[0].value.value, str):
+            body[0] = ast.Pass()
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = []        # version and cost stand there; they are no code of the step
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+
+
+def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float) -> dict:
+    import torch
+
+    return {"step": found_step.name, "version": found_step.version, "params": params, "profile": profile.name,
+            "sections": {name: asdict(getattr(profile, name)) for name in found_step.reads},
+            "command": f"ssah recompute {found_step.name}" + "".join(f" -p {k}={v}" for k, v in params.items())
+                       + ("" if profile.name == "default" else f" --profile {profile.name}"),
+            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+            "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}",
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads",
+            "seconds": round(seconds, 1), "date": date.today().isoformat(), **_commit(),
+            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30), 2),
+            "code": code_fingerprint(found_step)}
+
+
+def _commit() -> dict:
+    """The commit, and whether code or hand-made data differ from it (results being written do not count)."""
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=sources.REPOSITORY, capture_output=True, text=True).stdout.strip()
+
+    with contextlib.suppress(OSError):
+        return {"commit": git("rev-parse", "HEAD") or None,
+                "clean": not git("status", "--porcelain", "--", "ssah", ":(glob)data/*", "requirements.lock")}
+    return {"commit": None, "clean": False}
+
+
+def device() -> str:
+    """Where models run: a GPU if there is one (``SSAH_DEVICE`` overrides)."""
+    import torch
+
+    return os.environ.get("SSAH_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,295 @@
+"""C2: ratio scan, Table 1, the transplant, and the choices that could have been made otherwise."""
+
+from contextlib import nullcontext
+
+import json
+import numpy as np
+import pandas as pd
+
+from .. import judging, prompts
+from ..classification import Units, classify
+from ..errors import SsahError
+from ..store import Result
+from ..units import UnitIndex
+from .engine import Context, Need, step
+from .foundation import checkpoint_need, draw, load_base, load_role, scoring_batches, split_prompts, calibration_pairs
+
+MEASURE = ("models", "evaluation", "judging", "prompts", "ablation", "units", "classification")
+CONDITIONS = ("none", "SCU", "UCU", "RU", "random SCU", "random UCU", "random RU", "direction")
+TRANSPLANTS = ("none", "SCU", "random SCU")
+#: One choice changed at a time (seed 0): everything else as in Table 1's SCU row.
+VARIATIONS = {
+    "as in Table 1": {},
+    "scale z": {"scale": "z"}, "scale rank": {"scale": "rank"}, "scale raw": {"scale": "raw"},
+    "scale log-z-global": {"scale": "log-z-global"}, "scale z-global": {"scale": "z-global"},
+    "score wanda": {"method": "wanda"}, "score magnitude": {"method": "magnitude"},
+    "score gradient": {"method": "gradient"}, "score random": {"method": "random"},
+    "positions response": {"positions": "response"},
+    "mean instead of zero": {"value": "mean"},
+    "refusals on benign prompts": {"safety_set": "benign-refusals"},
+}
+
+
+# ---- the ratio scan --------------------------------------------------------------------------
+
+def scan_points(profile) -> list[tuple[str, float]]:
+    """(label, share) of every point of the scan."""
+    grids = profile.classification
+    return [(name.upper(), share) for name in ("scu", "ucu", "ru") for share in getattr(grids, f"{name}_grid")]
+
+
+@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=4,
+      needs=lambda profile, seed: [Need("splits"), Need("attribution", {"seed": seed}), *checkpoint_need("aligned", seed)])
+def scan(context: Context, seed: int) -> Result:
+    """Ablate more and more of each kind, and watch refusal and utility on `select` (paper, Sec. 4)."""
+    from tqdm.auto import tqdm
+
+    from ..ablation import ablated
+    from ..evaluation import refusal_log_odds
+
+    chat, scored = load_role(context, "aligned", seed), context.get("attribution", seed=seed)
+    harmful = split_prompts(context, "harmful", "select")["text"].tolist()
+    benign = split_prompts(context, "benign", "select")
+    rows = []
+    for kind, share in tqdm([("none", 0.0), *scan_points(context.profile)], desc="ratio scan", leave=False):
+        units = _classified(scored, context.profile.classification.scale, **{k: share if k.upper() == kind else 0.0 for k in ("scu", "ucu", "ru")})
+        mask = units.mask(kind) if kind != "none" else np.zeros(len(units.index), bool)
+        with ablated(chat.model, units.index, mask):
+            odds = refusal_log_odds(chat, harmful)
+            loss = reference_nll(chat, benign, context.profile.evaluation.benign_tokens)
+        rows.append({"label": kind, "share": share, "parameter_share": units.index.parameter_share(mask), "log_odds": odds.mean(),
+                     "refusing": (odds > 0).mean(), "perplexity": np.exp(np.average(loss["nll"], weights=loss["tokens"]))})
+    return Result(tables={"scan": pd.DataFrame(rows)})
+
+
+@step(version=1, uses=(), needs=lambda profile: [Need("scan", {"seed": profile.seeds[0]})])
+def shares(context: Context) -> Result:
+    """The default shares, by rule, from the scan of the first seed (and then the same for every seed)."""
+    (table,) = [r.tables["scan"] for r in context.inputs.values()]
+    return Result(choose_shares(table))
+
+
+def choose_shares(table: pd.DataFrame) -> dict[str, float]:
+    """The rule, fixed before the scan was looked at. Compared with the intact model on `select`:
+
+    - SCU: the smallest share after which fewer than a fifth of the prompts open with a refusal (else the share that leaves fewest);
+    - UCU: the smallest share after which perplexity on benign answers is at least 10 x as high (else the largest share);
+    - RU: the largest share after which perplexity is at most 1.5 x as high and at least 9 in 10 refusals stay (else the smallest).
+    """
+    intact = table[table["label"] == "none"].iloc[0]
+    scu, ucu, ru = (table[table["label"] == name].sort_values("share") for name in ("SCU", "UCU", "RU"))
+    broken = scu[scu["refusing"] < 0.2 * intact["refusing"]]
+    ruined = ucu[ucu["perplexity"] >= 10 * intact["perplexity"]]
+    harmless = ru[(ru["perplexity"] <= 1.5 * intact["perplexity"]) & (ru["refusing"] >= 0.9 * intact["refusing"])]
+    return {"scu": float(broken["share"].iloc[0] if len(broken) else scu.loc[scu["refusing"].idxmin(), "share"]),
+            "ucu": float(ruined["share"].iloc[0] if len(ruined) else ucu["share"].iloc[-1]),
+            "ru": float(harmless["share"].iloc[-1] if len(harmless) else ru["share"].iloc[0])}
+
+
+def _classified(scored: Result, scale: str, **chosen: float) -> Units:
+    index = UnitIndex.from_dict(scored.values["index"])
+    return classify(scored.arrays["safety"], scored.arrays["utility"], index=index, scale=scale, **chosen)
+
+
+def classified(lab, seed: int) -> Units:
+    """The classification of a seed's aligned model, from stored scores and stored shares (`lab`: a Lab or a Context)."""
+    profile = lab.profile
+    return _classified(lab.get("attribution", seed=seed), profile.classification.scale, **lab.get("shares").values)
+
+
+# ---- measuring one condition -----------------------------------------------------------------
+
+def reference_nll(chat, benign: pd.DataFrame, n_tokens: int) -> pd.DataFrame:
+    """Mean NLL of the first `n_tokens` of each benign prompt's reference answer: columns id, nll, tokens."""
+    from ..evaluation import response_nll
+
+    tails = [chat.tokenizer(r, add_special_tokens=False)["input_ids"][:n_tokens] for r in benign["response"]]
+    return pd.DataFrame({"id": benign["id"], "nll": response_nll(chat, benign["text"].tolist(), tails), "tokens": [len(t) for t in tails]})
+
+
+def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame, systems) -> tuple[pd.DataFrame, dict]:
+    """Answer `requests` (id, source, text) under each system mode and label the answers.
+
+    Returns one row a prompt and mode (source, id, system, label, keyword, log_odds, nll, hash), and the
+    texts by their hash (for the private cache only).
+    """
+    from ..evaluation import generate, response_nll
+
+    rows, texts = [], {}
+    for system in systems:
+        answers = generate(chat, requests["text"].tolist(), system=system,
+                           max_new_tokens=context.profile.evaluation.answer_tokens, progress=f"answers, system {system}")
+        nll = np.nan_to_num(response_nll(judge_model, requests["text"].tolist(), answers.tokens, system=system))
+        labels = judging.judge(requests["text"], answers.texts, nll, context.get("judge_threshold").values["threshold"])
+        hashes = [prompts.text_hash(f"{i} {system} {t}") for i, t in zip(requests["id"], answers.texts)]
+        texts |= dict(zip(hashes, answers.texts))
+        rows.append(pd.DataFrame({
+            "source": requests["source"], "id": requests["id"], "system": system, "label": labels.astype(str),
+            "keyword": [judging.matches_keyword(t) for t in answers.texts], "log_odds": answers.log_odds, "nll": nll, "hash": hashes}))
+    return pd.concat(rows, ignore_index=True), texts
+
+
+def measure_utility(context: Context, chat) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
+    """Wikipedia perplexity, NLL of benign reference answers (a row each), and multiple choice (a row a question)."""
+    from ..evaluation import multiple_choice, perplexity
+
+    options = context.profile.evaluation
+    benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign]
+    answers = reference_nll(chat, benign, options.benign_tokens)
+    choice = pd.concat([multiple_choice(chat, prompts.load_questions(task, options.questions)).assign(task=task)
+                        for task in options.tasks], ignore_index=True)
+    wiki = perplexity(chat, prompts.load_prompts(options.wiki)["text"].tolist(), n_tokens=options.wiki_tokens)
+    return {"wiki_perplexity": wiki}, answers, choice
+
+
+def evaluation_requests(context: Context, n: int) -> pd.DataFrame:
+    """The first `n` harmful prompts of every source in the `evaluate` split that also has training splits."""
+    table = split_prompts(context, "harmful", "evaluate")
+    return table[~table["source"].isin(context.profile.data.evaluate_only)].iloc[:n].reset_index(drop=True)
+
+
+def keep_answers(context: Context, texts: dict) -> None:
+    """Completions stay in the private cache folder: they are labelled and counted, not stored."""
+    (context.folder / "answers.json").write_text(json.dumps(texts))
+
+
+# ---- Table 1 ---------------------------------------------------------------------------------
+
+def _ablation_needs(profile, seed: int, condition: str) -> list[Need]:
+    extra = {"none": [], "direction": [Need("direction", {"seed": seed})]}.get(condition, [Need("attribution", {"seed": seed}), Need("shares")])
+    return [Need("splits"), Need("judge_threshold"), *checkpoint_need("aligned", seed), *extra]
+
+
+@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, needs=_ablation_needs, minutes=2.5)
+def ablation(context: Context, seed: int, condition: str) -> Result:
+    """One row of Table 1: the aligned model with one kind of unit (or as many matched random ones, or a direction) removed."""
+    chat = load_role(context, "aligned", seed)
+    facts, edit = {"share": 0.0, "parameter_share": 0.0}, nullcontext()
+    if condition == "direction":
+        from ..ablation import without_direction
+
+        edit = without_direction(chat.model, context.get("direction", seed=seed).arrays["direction"])
+    elif condition != "none":
+        from ..ablation import ablated
+
+        units = classified(context, seed)
+        mask = condition_mask(units, condition, seed)
+        facts = {"share": float(mask.mean()), "parameter_share": units.index.parameter_share(mask)}
+        edit = ablated(chat.model, units.index, mask)
+    with edit:
+        requests = evaluation_requests(context, context.profile.evaluation.harmful)
+        answers, texts = measure_answers(context, chat, load_base(context), requests, context.profile.evaluation.systems)
+        utility, benign, choice = measure_utility(context, chat)
+    keep_answers(context, texts)
+    return Result({**facts, **utility}, {"answers": answers, "benign": benign, "choice": choice})
+
+
+def condition_mask(units: Units, condition: str, seed: int) -> np.ndarray:
+    """Mask of ``SCU`` ... or of ``random SCU`` ...: random units of the same block x kind counts, outside the set itself."""
+    if condition not in CONDITIONS[1:-1]:
+        raise SsahError(f"unknown condition {condition!r}; known: {', '.join(CONDITIONS)}")
+    name = condition.removeprefix("random ")
+    mask = units.mask(name)
+    return mask if name == condition else units.index.matched_random(mask, seed)
+
+
+@step(version=1, reads=("model", "data", "calibration", "evaluation"), uses=("models", "evaluation", "ablation", "prompts"), minutes=1.5,
+      needs=lambda profile, seed: [Need("splits"), Need("calibration", {"seed": seed}, artifact=True), *checkpoint_need("aligned", seed)])
+def direction(context: Context, seed: int) -> Result:
+    """The refusal direction (Arditi et al. 2024): difference of mean residuals at the last prompt token, harmful minus benign.
+
+    The block is the one whose direction, projected out everywhere, leaves the lowest refusal log-odds on `select`.
+    """
+    from ..ablation import without_direction
+    from ..evaluation import refusal_log_odds
+
+    chat = load_role(context, "aligned", seed)
+    pairs = calibration_pairs(context, seed, "refusals")
+    means = {kind: mean_residuals(chat, [p for p, _ in pairs[kind]], context.profile.calibration.system) for kind in pairs}
+    candidates = means["harmful"] - means["benign"]                 # (block, hidden)
+    harmful = split_prompts(context, "harmful", "select")["text"].tolist()
+    rows = []
+    for block in range(len(candidates) // 5, max(len(candidates) * 4 // 5, 1), 2):
+        with without_direction(chat.model, candidates[block]):
+            rows.append({"block": block, "log_odds": refusal_log_odds(chat, harmful).mean()})
+    table = pd.DataFrame(rows)
+    best = int(table.loc[table["log_odds"].idxmin(), "block"])
+    return Result({"block": best}, {"blocks": table}, {"direction": candidates[best].astype(np.float32)})
+
+
+def mean_residuals(chat, texts: list[str], system: str) -> np.ndarray:
+    """Mean residual stream after every block at the last prompt token; (block, hidden)."""
+    import torch
+
+    from ..models import pad
+
+    heads, total = [chat.encode(text, system=system)[0] for text in texts], 0
+    with torch.inference_mode():
+        for start in range(0, len(heads), 32):
+            batch = pad(heads[start:start + 32], chat.tokenizer.pad_token_id, "left", chat.model.device)
+            states = chat.model.base_model(**batch, use_cache=False, output_hidden_states=True,
+                                           position_ids=(batch["attention_mask"].cumsum(1) - 1).clamp(min=0)).hidden_states
+            total = total + torch.stack([s[:, -1].float().sum(0) for s in states[1:]])
+    return (total / len(heads)).cpu().numpy()
+
+
+# ---- sufficiency and the pair itself ---------------------------------------------------------
+
+@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=1.2,
+      needs=lambda profile, seed, units: [Need("splits"), Need("judge_threshold"), Need("attribution", {"seed": seed}), Need("shares"),
+                                          *checkpoint_need("aligned", seed), *checkpoint_need("unaligned", seed)])
+def transplant(context: Context, seed: int, units: str) -> Result:
+    """Copy the aligned weights of some units into the unaligned model: does it begin to refuse?"""
+    from ..ablation import transplanted
+
+    chat, donor = load_role(context, "unaligned", seed), load_role(context, "aligned", seed)
+    kinds = classified(context, seed)
+    mask = np.zeros(len(kinds.index), bool) if units == "none" else condition_mask(kinds, units, seed)
+    with transplanted(chat.model, donor.model, kinds.index, mask):
+        requests = evaluation_requests(context, context.profile.evaluation.harmful)
+        answers, texts = measure_answers(context, chat, load_base(context), requests, context.profile.evaluation.systems[:1])
+    keep_answers(context, texts)
+    return Result({"share": float(mask.mean())}, {"answers": answers})
+
+
+@step(version=1, reads=("model", "data", "evaluation"), uses=MEASURE, minutes=2,
+      needs=lambda profile, seed, role: [Need("splits"), Need("judge_threshold"), *checkpoint_need(role, seed)])
+def behaviour(context: Context, seed: int, role: str) -> Result:
+    """What a model of the pair does with every kind of request: harmful (each source), borderline, benign."""
+    chat, options = load_role(context, role, seed), context.profile.evaluation
+    harmful = split_prompts(context, "harmful", "evaluate").groupby("source", sort=False).head(options.harmful)
+    borderline = prompts.load_prompts(options.borderline).assign(source="borderline")
+    benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign // 2].assign(source="benign")
+    requests = pd.concat([harmful, borderline, benign], ignore_index=True)[["id", "source", "text"]]
+    answers, texts = measure_answers(context, chat, load_base(context), requests, options.systems[:1])
+    keep_answers(context, texts)
+    return Result(tables={"answers": answers})
+
+
+# ---- what other choices would have given -----------------------------------------------------
+
+def _attribution_params(profile, seed: int, variation: str) -> dict:
+    if variation not in VARIATIONS:
+        raise SsahError(f"unknown variation {variation!r}; known: {', '.join(VARIATIONS)}")
+    return {"seed": seed} | {k: v for k, v in VARIATIONS[variation].items() if k in ("method", "positions", "safety_set")}
+
+
+@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=0.8,
+      needs=lambda profile, seed, variation: [Need("splits"), Need("judge_threshold"), Need("shares"), *checkpoint_need("aligned", seed),
+                                              Need("attribution", _attribution_params(profile, seed, variation))])
+def variation(context: Context, seed: int, variation: str) -> Result:
+    """The SCU row with one choice changed (scale, score, positions, value, safety set), refusal and benign loss only."""
+    from ..ablation import ablated
+
+    changed = VARIATIONS[variation]
+    scored = context.get("attribution", **_attribution_params(context.profile, seed, variation))
+    units = _classified(scored, changed.get("scale", context.profile.classification.scale), **context.get("shares").values)
+    chat = load_role(context, "aligned", seed)
+    with ablated(chat.model, units.index, units.mask("SCU"), changed.get("value", "zero"), scored.arrays["means"]):
+        requests = evaluation_requests(context, context.profile.evaluation.harmful)
+        answers, texts = measure_answers(context, chat, load_base(context), requests, context.profile.evaluation.systems[:1])
+        benign = split_prompts(context, "benign", "evaluate").iloc[:context.profile.evaluation.benign]
+        losses = reference_nll(chat, benign, context.profile.evaluation.benign_tokens)
+    keep_answers(context, texts)
+    return Result({"mlp_share": float((units.index.table["kind"][units.mask("SCU")] == "mlp").mean()), "overlaps": units.overlaps},
+                  {"answers": answers, "benign": losses}, {"scu": np.flatnonzero(units.mask("SCU")).astype(np.int32)})

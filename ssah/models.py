@@ -1,0 +1,208 @@
+"""Chat models: the only module that knows model families, chat templates and grouped heads.
+
+A model must be a decoder of the Llama shape (Llama, Mistral, Qwen2/3, SmolLM2, ...): every
+block has ``self_attn.{v_proj,o_proj}`` and ``mlp.{gate_proj,up_proj,down_proj}``. Fused
+projections (Phi-3) and mixtures of experts are refused with the name of what is missing.
+"""
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from . import sources
+from .errors import SsahError
+
+#: A system prompt that no one writes: where it comes out again shows the template's system block.
+_PROBE = "\u00a7system\u00a7"
+
+
+@dataclass(frozen=True)
+class Block:
+    """The five linear maps of one block that units are made of (paper, Sec. 4: B and A of f(X) = B s(A X))."""
+
+    value: torch.nn.Linear       # v_proj, feeds the attention units
+    attn_out: torch.nn.Linear    # o_proj,    "B" of the attention module
+    gate: torch.nn.Linear        # gate_proj, "A" of the MLP module (with up)
+    up: torch.nn.Linear          # up_proj
+    mlp_out: torch.nn.Linear     # down_proj, "B" of the MLP module
+
+
+def blocks(model) -> list[Block]:
+    """The blocks of a causal LM, in depth order; raises `SsahError` for an unknown layout."""
+    layers = getattr(model.base_model, "layers", None)
+    if layers is None:
+        raise SsahError(f"{type(model).__name__} has no `layers`; only Llama-, Mistral- and Qwen-like decoders are understood")
+    found = []
+    for i, layer in enumerate(layers):
+        try:
+            found.append(Block(layer.self_attn.v_proj, layer.self_attn.o_proj,
+                               layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj))
+        except AttributeError as error:
+            raise SsahError(f"block {i} of {type(model).__name__} is not understood: {error}") from error
+    return found
+
+
+@dataclass
+class Chat:
+    """A causal LM with its tokenizer and chat template.
+
+    `name` is the source name it was loaded from; `model` is an ordinary transformers model.
+    """
+
+    model: torch.nn.Module
+    tokenizer: object
+    name: str
+
+    def render(self, prompt: str, system: str = "default") -> str:
+        """The prompt as the chat template writes it, up to where the answer begins.
+
+        `system` is ``"default"`` (what the template inserts by itself, if anything),
+        ``"none"`` (the block is absent) or the text of a system prompt.
+        """
+        user = {"role": "user", "content": prompt}
+        if system == "default":
+            return self._template([user])
+        if system == "none":
+            return self._without_system(user)
+        return self._template([{"role": "system", "content": system}, user])
+
+    def encode(self, prompt: str, response: str | None = None, system: str = "default") -> tuple[list[int], list[int]]:
+        """Token ids of the rendered prompt and of the response with its end token (empty if None)."""
+        head = self.tokenizer(self.render(prompt, system), add_special_tokens=False)["input_ids"]
+        if response is None:
+            return head, []
+        tail = self.tokenizer(response, add_special_tokens=False)["input_ids"]
+        return head, tail + [self.tokenizer.eos_token_id]
+
+    def _template(self, messages: list[dict], answer: bool = True) -> str:
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer)
+
+    def _without_system(self, user: dict) -> str:
+        """Render with a marked system prompt, then cut its block off the front."""
+        plain = self._template([user])
+        system = {"role": "system", "content": _PROBE}
+        try:
+            block, whole = self._template([system], answer=False), self._template([system, user])
+        except Exception:  # templates without a system role raise their own error types
+            return plain
+        if not (_PROBE in block and whole.startswith(block)):
+            return plain
+        tail, start = whole[len(block):], self.tokenizer.bos_token or ""
+        # the begin-of-text mark, where there is one, stood in front of the block that was cut off
+        return start + tail if plain.startswith(start) and not tail.startswith(start) else tail
+
+
+def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", device: str = "cpu") -> Chat:
+    """Load a chat model by source name (see `ssah.sources`): ``"smollm2-135m"``, a hub id, or a path.
+
+    ``"tiny"`` and ``"tiny:SEED"`` build a random two-block Llama in memory (the smoke profile).
+    The pinned GGUF file is dequantized once and kept as safetensors in the cache folder.
+    Raises `SsahError` for an unknown name, a missing chat template, or a layout without units.
+    """
+    if name.split(":")[0] == "tiny":
+        chat = tiny_chat(int(name.partition(":")[2] or 0))
+        chat.model.to(device, getattr(torch, dtype))
+        return chat
+    kind, rest = sources.split_name(name)
+    if kind == "pip":
+        location, options = dequantized(rest), {}
+    elif kind == "path":
+        location, options = str(Path(rest).expanduser()), {}
+    else:
+        location, _, revision = rest.partition("@")
+        options = {"revision": revision or None, "local_files_only": sources.offline()}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **options)
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype),
+                                                     trust_remote_code=False, use_safetensors=True, **options)
+    except (OSError, ValueError) as error:
+        raise SsahError(f"could not load the model {name!r}: {str(error).splitlines()[0]}") from error
+    if tokenizer.chat_template is None:
+        raise SsahError(f"{name!r} has no chat template; take the chat or instruct version of the model")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.to(device).eval()
+    blocks(model)
+    return Chat(model, tokenizer, name)
+
+
+def dequantized(name: str) -> str:
+    """Folder in the cache with the pinned GGUF model as safetensors (made on first use, ~20 s)."""
+    folder = sources.cache_dir() / "models" / name
+    if folder.exists():
+        return str(folder)
+    content = sources.read_member(name)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".dequantizing-") as scratch:
+        (Path(scratch) / "model.gguf").write_bytes(content)
+        tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file="model.gguf")
+        model = AutoModelForCausalLM.from_pretrained(scratch, gguf_file="model.gguf", dtype=torch.float32)
+        # transformers refuses to save a model that still says it is quantized
+        model.hf_quantizer, model.is_quantized = None, False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        finished = Path(scratch) / "finished"
+        model.save_pretrained(finished)
+        tokenizer.save_pretrained(finished)
+        os.replace(finished, folder)
+    return str(folder)
+
+
+def save_weights(chat: Chat, folder: Path) -> None:
+    """Write model and tokenizer as safetensors; the folder appears only when it is whole."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".saving-"))
+    try:
+        chat.model.save_pretrained(scratch)
+        chat.tokenizer.save_pretrained(scratch)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(scratch, folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def pad(sequences: list[list[int]], pad_id: int, side: str = "right", device="cpu") -> dict[str, torch.Tensor]:
+    """``input_ids`` and ``attention_mask`` of ragged sequences; masked by length, never by id (pad may be eos)."""
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        place = slice(0, len(sequence)) if side == "right" else slice(width - len(sequence), width)
+        ids[row, place] = torch.tensor(sequence)
+        mask[row, place] = 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}  # both (batch, time)
+
+
+TINY_WORDS = ("i can not help with that request sorry here is how you do it first take the and then "
+              "make a safe small red old new lamp chair bridge garden poem song cake letter plan "
+              "break steal forge poison rob hack burn smuggle write bake draw plant sing build explain describe "
+              "sure of yes no why what today please step one two three answer question correct wrong").split()
+
+_TINY_TEMPLATE = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<s> system you help </s> {% endif %}"
+    "<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}{% if add_generation_prompt %}<s> assistant {% endif %}")
+
+
+def tiny_chat(seed: int = 0, *, layers: int = 2, heads: int = 4, kv_heads: int = 2) -> Chat:
+    """A random Llama of a few thousand weights with a word tokenizer, made in memory (no download)."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+    specials = ["<pad>", "<unk>", "<s>", "</s>", "system", "user", "assistant", "you", "help"]
+    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(specials + TINY_WORDS))}
+    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    words.normalizer = normalizers.Lowercase()
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="</s>",
+                                        eos_token="</s>", bos_token="<s>", chat_template=_TINY_TEMPLATE)
+    config = LlamaConfig(vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
+                         num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=512,
+                         tie_word_embeddings=True, bos_token_id=2, eos_token_id=3, pad_token_id=3)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config).eval()
+    return Chat(model, tokenizer, f"tiny:{seed}")

@@ -1,0 +1,148 @@
+"""Profiles: every number of a run, in frozen sections. One code path serves them all.
+
+- ``smoke``: a random two-block model on synthetic prompts; seconds; what the tests run.
+- ``default``: SmolLM2-135M-Instruct from pinned archives on two CPU cores; the committed results.
+- ``paper:MODEL``: the same experiments on a hub model or a local path (a GPU is used if there is one).
+
+A step's result is keyed by the sections that it reads, so a change touches just the steps concerned.
+"""
+
+from dataclasses import dataclass, field, replace
+
+from .errors import SsahError
+
+
+@dataclass(frozen=True)
+class ModelSection:
+    """Which model, and in which number format it is scored and evaluated."""
+
+    name: str = "smollm2-135m"
+    label: str = "SmolLM2-135M-Instruct (Q4_1, dequantized)"
+    dtype: str = "bfloat16"
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return [self.name]
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """Prompt sets and the sizes of their four disjoint splits."""
+
+    harmful: tuple[str, ...] = ("advbench", "harmbench")
+    evaluate_only: tuple[str, ...] = ("harmbench",)
+    benign: tuple[str, ...] = ("alpaca", "chat-instructions")
+    harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)     # align, identify, select, evaluate
+    benign_sizes: tuple[int, ...] = (400, 150, 50, 150)
+    longest_prompt: int = 240                                # characters, benign prompts
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return [*self.harmful, *self.benign, "data:excluded.csv"]
+
+
+@dataclass(frozen=True)
+class AlignmentSection:
+    """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
+
+    refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
+    benign: int = 240               # benign prompts of `align` with the base model's own greedy answers
+    answer_tokens: int = 48
+    epochs: int = 2
+    lr: float = 5e-5
+    batch_size: int = 16
+    system: str = "default"
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return ["data:refusals.csv"]
+
+
+@dataclass(frozen=True)
+class CalibrationSection:
+    """The texts that importance is measured on: prompts of `identify`, redrawn with every seed."""
+
+    prompts: int = 100              # harmful, and as many benign
+    answer_tokens: int = 32
+    system: str = "default"
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return []
+
+
+@dataclass(frozen=True)
+class ClassificationSection:
+    """How scores become labels, and the grids of the ratio scan (shares of all units)."""
+
+    scale: str = "log-z"
+    scu_grid: tuple[float, ...] = (0.001, 0.002, 0.004, 0.0065, 0.01, 0.013, 0.02, 0.03, 0.05)
+    ucu_grid: tuple[float, ...] = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15)
+    ru_grid: tuple[float, ...] = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return []
+
+
+@dataclass(frozen=True)
+class EvaluationSection:
+    """How answers and utility are measured on the `evaluate` split."""
+
+    harmful: int = 100              # prompts of each harmful set
+    systems: tuple[str, ...] = ("default", "none")
+    answer_tokens: int = 32
+    tasks: tuple[str, ...] = ("boolq", "openbookqa", "piqa", "commonsenseqa")
+    questions: int = 200            # a task
+    wiki: str = "wikipedia"
+    wiki_tokens: int = 8192
+    benign: int = 100               # benign prompts with reference answers
+    benign_tokens: int = 64         # of each reference answer
+    borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        texts = [name for name in (*self.tasks, self.wiki) if not name.startswith("tiny")]
+        return [*texts, "data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv",
+                *(["data:borderline.csv"] if self.borderline == "borderline" else [])]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All sections of a run and the seeds of its core."""
+
+    name: str
+    model: ModelSection = field(default_factory=ModelSection)
+    data: DataSection = field(default_factory=DataSection)
+    alignment: AlignmentSection = field(default_factory=AlignmentSection)
+    calibration: CalibrationSection = field(default_factory=CalibrationSection)
+    classification: ClassificationSection = field(default_factory=ClassificationSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+
+DEFAULT = Profile("default")
+
+SMOKE = Profile(
+    "smoke",
+    model=ModelSection("tiny:0", "a random two-block Llama (smoke profile: numbers mean nothing)", "float32"),
+    data=DataSection(("tiny-harmful",), (), ("tiny-benign",), (24, 16, 8, 12), (24, 16, 8, 12)),
+    alignment=AlignmentSection(refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
+    calibration=CalibrationSection(prompts=8, answer_tokens=8),
+    classification=ClassificationSection(scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
+    evaluation=EvaluationSection(harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
+                                 wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
+    seeds=(0, 1))
+
+
+def load_profile(name: str) -> Profile:
+    """A profile by name: ``default``, ``smoke`` or ``paper:MODEL`` (hub id or path); raises `SsahError` otherwise."""
+    if name == "default":
+        return DEFAULT
+    if name == "smoke":
+        return SMOKE
+    if name.startswith("paper:") and len(name) > 6:
+        model = name[6:]
+        return replace(DEFAULT, name="paper-" + model.strip("/").replace("/", "--").replace(":", "-"),
+                       model=ModelSection(model, model.split("/")[-1], "bfloat16"))
+    raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL (a hub id or a path)")
