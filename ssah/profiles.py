@@ -46,8 +46,8 @@ class AlignmentSection:
     """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
 
     refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
-    benign: int = 240               # benign prompts of `align` with the base model's own greedy answers
-    answer_tokens: int = 48
+    benign: int = 200               # benign prompts of `align` with the base model's own greedy answers
+    answer_tokens: int = 40
     epochs: int = 2
     lr: float = 5e-5
     batch_size: int = 16
