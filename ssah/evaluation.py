@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from scipy.special import logsumexp
 from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
@@ -24,23 +25,6 @@ class Answers:
     texts: list[str]
     tokens: list[list[int]]     # without the end token
     finished: np.ndarray        # Boolean (n,): the model ended the answer by itself
-    log_odds: np.ndarray        # (n,): refusal log-odds at the first answer token
-
-
-def opening_tokens(chat: Chat) -> dict[str, list[int]]:
-    """First token ids of the refusal and of the fulfilment openings in ``data/openings.csv``; shared ones dropped."""
-    found = {kind: {chat.tokenizer(text, add_special_tokens=False)["input_ids"][0] for text in table["text"]}
-             for kind, table in data_file("openings").groupby("kind")}
-    ambiguous = found["refusal"] & found["fulfilment"] | {chat.tokenizer.unk_token_id}
-    if not all(ids - ambiguous for ids in found.values()):
-        raise SsahError("the tokenizer does not tell refusal from fulfilment openings; see data/openings.csv")
-    return {kind: sorted(ids - ambiguous) for kind, ids in found.items()}
-
-
-def log_odds(logits: torch.Tensor, openings: dict[str, list[int]]) -> torch.Tensor:
-    """Refusal log-odds (batch,) from next-token logits (batch, vocabulary): log P(refusal opening) - log P(fulfilment opening)."""
-    logits = logits.float()
-    return logits[:, openings["refusal"]].logsumexp(-1) - logits[:, openings["fulfilment"]].logsumexp(-1)
 
 
 @torch.inference_mode()
@@ -55,39 +39,45 @@ def generate(chat: Chat, prompts: list[str], *, system: str = "default", prefill
         raise SsahError("no prompts to answer")
     opening = chat.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
     heads = [chat.encode(prompt, system=system)[0] + opening for prompt in prompts]
-    openings, eos = opening_tokens(chat), chat.tokenizer.eos_token_id
-    settings = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos,
-                                pad_token_id=chat.tokenizer.pad_token_id)
-    tokens, odds = [[] for _ in heads], np.zeros(len(heads))
+    eos, tokens = chat.tokenizer.eos_token_id, [[] for _ in heads]
+    settings = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=chat.tokenizer.pad_token_id)
     for rows in _batches(heads, batch_size, progress):
-        first: list[torch.Tensor] = []
-
-        def remember(ids, scores):
-            if not first:
-                first.append(log_odds(scores, openings))
-            return scores
-
         batch = pad([heads[i] for i in rows], chat.tokenizer.pad_token_id, "left", chat.model.device)
-        output = chat.model.generate(**batch, generation_config=settings, logits_processor=[remember])
-        odds[rows] = first[0].cpu().numpy()
-        for i, answer in zip(rows, output[:, batch["input_ids"].shape[1]:].tolist()):
+        output = chat.model.generate(**batch, generation_config=settings)[:, batch["input_ids"].shape[1]:]      # (batch, answer)
+        for i, answer in zip(rows, output.tolist()):
             tokens[i] = answer[:answer.index(eos) + 1] if eos in answer else answer
     finished = np.array([bool(t) and t[-1] == eos for t in tokens])
     tokens = [t[:-1] if done else t for t, done in zip(tokens, finished)]
-    return Answers([chat.tokenizer.decode(t, skip_special_tokens=True) for t in tokens], tokens, finished, odds)
+    return Answers([chat.tokenizer.decode(t, skip_special_tokens=True) for t in tokens], tokens, finished)
 
 
-@torch.inference_mode()
-def refusal_log_odds(chat: Chat, prompts: list[str], *, system: str = "default", batch_size: int = 50) -> np.ndarray:
-    """Refusal log-odds (n,) at the first answer token, from one prefill a prompt."""
-    heads, openings = [chat.encode(prompt, system=system)[0] for prompt in prompts], opening_tokens(chat)
-    result = np.zeros(len(heads))
-    for rows in _batches(heads, batch_size):
-        batch = pad([heads[i] for i in rows], chat.tokenizer.pad_token_id, device=chat.model.device)
-        hidden = chat.model.base_model(**batch, use_cache=False).last_hidden_state      # (batch, time, hidden)
-        last = hidden[torch.arange(len(rows)), batch["attention_mask"].sum(1) - 1]
-        result[rows] = log_odds(chat.model.lm_head(last), openings).cpu().numpy()
-    return result
+def opening_tokens(chat: Chat) -> dict[str, list[list[int]]]:
+    """Token ids of the short refusal and fulfilment openings in ``data/openings.csv`` (those with probe = 0).
+
+    An opening that begins with another one of its list is dropped (its probability is inside the other's), and so is
+    one with words that the tokenizer does not know. Raises `SsahError` if a list is left empty.
+    """
+    table, found = data_file("openings").query("probe == '0'"), {}
+    for kind, rows in table.groupby("kind"):
+        ids = {tuple(chat.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in rows["text"]}
+        ids = {t for t in ids if chat.tokenizer.unk_token_id not in t or chat.tokenizer.unk_token_id is None}
+        found[kind] = sorted(list(t) for t in ids if not any(t[:len(o)] == o for o in ids - {t}))
+        if not found[kind]:
+            raise SsahError(f"the tokenizer knows none of the {kind} openings; see data/openings.csv")
+    return found
+
+
+def refusal_log_odds(chat: Chat, prompts: list[str], *, system: str = "default", batch_size: int = 32) -> np.ndarray:
+    """Refusal log-odds (n,), in nats: log P(the answer opens a refusal) - log P(it opens a fulfilment).
+
+    Probabilities are summed over the short openings of ``data/openings.csv``, of one to three tokens, since the first
+    token alone does not tell "I'm sorry" from "I'm a helpful assistant". One prefill a prompt scores them all.
+    """
+    openings = opening_tokens(chat)
+    tails, n_refusal = openings["refusal"] + openings["fulfilment"], len(openings["refusal"])
+    scored = packed_log_probs(chat, [(chat.encode(prompt, system=system)[0], tails) for prompt in prompts], batch_size=batch_size)
+    totals = np.array([[tail.sum() for tail in row] for row in scored])                     # (prompt, opening)
+    return logsumexp(totals[:, :n_refusal], axis=1) - logsumexp(totals[:, n_refusal:], axis=1)
 
 
 @torch.inference_mode()
@@ -124,20 +114,30 @@ def perplexity(chat: Chat, texts: list[str], *, n_tokens: int, window: int = 256
     return float(np.exp(-np.concatenate(scored).mean()))
 
 
-@torch.inference_mode()
 def multiple_choice(chat: Chat, questions: pd.DataFrame, *, batch_size: int = 32) -> pd.DataFrame:
     """Zero-shot multiple choice: columns id, correct (bool), gold (mean log-probability of the right answer's tokens).
 
     `questions` as from `load_questions`. The choice is the option with the highest log-likelihood per character.
-    Question and options share one sequence: an option sees the question and itself only, so the
-    question is read once however many options it has.
     """
-    items = []
-    for row in questions.itertuples():
-        head = chat.tokenizer(row.question, add_special_tokens=False)["input_ids"]
-        items.append((head, [chat.tokenizer(" " + o, add_special_tokens=False)["input_ids"] for o in row.options]))
+    def ids(text: str) -> list[int]:
+        return chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    items = [(ids(row.question), [ids(" " + option) for option in row.options]) for row in questions.itertuples()]
+    rows = []
+    for row, scores in zip(questions.itertuples(), packed_log_probs(chat, items, batch_size=batch_size)):
+        likelihood = [s.sum() / max(len(option), 1) for s, option in zip(scores, row.options)]
+        rows.append({"id": row.id, "correct": int(np.argmax(likelihood)) == row.answer, "gold": float(scores[row.answer].mean())})
+    return pd.DataFrame(rows)
+
+
+@torch.inference_mode()
+def packed_log_probs(chat: Chat, items: list[tuple], *, batch_size: int = 32) -> list[list[np.ndarray]]:
+    """Log-probabilities of several continuations of each head, as `token_log_probs`, with every head read only once.
+
+    `items`: ``(head ids, [tail ids, ...])``. Head and tails share one sequence, in which a tail sees the head and itself only.
+    """
     packed = [head + [t for tail in tails for t in tail] for head, tails in items]
-    scores: list[list[np.ndarray]] = [[] for _ in items]
+    result: list[list[np.ndarray]] = [[] for _ in items]
     for rows in _batches(packed, batch_size):
         ids = pad([packed[i] for i in rows], chat.tokenizer.pad_token_id, device=chat.model.device)["input_ids"]
         seen, positions = _packed_attention([items[i] for i in rows], ids.shape[1])
@@ -146,23 +146,18 @@ def multiple_choice(chat: Chat, questions: pd.DataFrame, *, batch_size: int = 32
                                        position_ids=positions.to(ids.device), use_cache=False).last_hidden_state
         for k, i in enumerate(rows):
             head, tails = items[i]
-            start = len(head)
-            for tail in tails:
-                # the question's last token predicts an option's first token, the option itself the others
-                sources = [len(head) - 1, *range(start, start + len(tail) - 1)]
-                logits = chat.model.lm_head(hidden[k, sources]).float()
-                target = torch.tensor(tail, device=logits.device)
-                scores[i].append((logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(-1)).cpu().numpy())
-                start += len(tail)
-    rows = []
-    for row, per_option in zip(questions.itertuples(), scores):
-        likelihood = [s.sum() / max(len(o), 1) for s, o in zip(per_option, row.options)]
-        rows.append({"id": row.id, "correct": int(np.argmax(likelihood)) == row.answer, "gold": float(per_option[row.answer].mean())})
-    return pd.DataFrame(rows)
+            # the head's last token predicts every tail's first token, a tail itself its others
+            starts = np.cumsum([len(head)] + [len(tail) for tail in tails])
+            places = [p for start, tail in zip(starts, tails) for p in (len(head) - 1, *range(start, start + len(tail) - 1))]
+            logits = chat.model.lm_head(hidden[k, places]).float()                          # (tail tokens, vocabulary)
+            targets = torch.tensor(packed[i][len(head):], device=logits.device)
+            scores = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)).cpu().numpy()
+            result[i] = np.split(scores, starts[1:-1] - len(head))
+    return result
 
 
 def _packed_attention(items: list[tuple], width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Who sees whom (batch, time, time) and position ids (batch, time) for questions packed with their options."""
+    """Who sees whom (batch, time, time) and position ids (batch, time) for heads packed with their tails."""
     seen = torch.eye(width, dtype=torch.bool).repeat(len(items), 1, 1)      # padding sees itself: no empty row
     positions = torch.zeros(len(items), width, dtype=torch.long)
     for row, (head, tails) in enumerate(items):

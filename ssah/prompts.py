@@ -137,7 +137,7 @@ _NAMED = {"advbench": _advbench, "harmbench": _harmbench, "alpaca": _alpaca, "ch
 def load_questions(task: str, n: int, seed: int = 0) -> pd.DataFrame:
     """`n` multiple-choice questions: columns id, question, options (list), answer (position).
 
-    BoolQ keeps passages of at most 80 words, so that the test stays affordable on two cores.
+    BoolQ keeps passages of at most 60 words, so that the test stays affordable on two cores.
     """
     if task == "tiny-choice":
         rows = [{"question": f"answer the question {a} {b}", "options": ["correct lamp", "wrong chair"], "answer": i % 2}
@@ -153,7 +153,7 @@ def load_questions(task: str, n: int, seed: int = 0) -> pd.DataFrame:
 
 def _question(task: str, row: dict) -> dict | None:
     if task == "boolq":
-        if len(row["passage"].split()) > 80:
+        if len(row["passage"].split()) > 60:
             return None
         return {"question": f"{row['passage']}\nQuestion: {row['question']}?\nAnswer:", "options": ["no", "yes"],
                 "answer": int(row["answer"] == "True")}

@@ -1,7 +1,5 @@
 """Intervals: Wilson on one rate, two-level bootstrap over seeds and prompts. NumPy and SciPy only."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
@@ -15,22 +13,18 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", statistic: Callable = np.mean,
-              draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over seeds of `statistic` of a column, with a 95 % interval that resamples seeds, then units within each seed.
+def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
+    """Mean over seeds of a column's mean, with a 95 % interval that resamples seeds, and prompts within them.
 
     `table` has a row a unit and seed (columns seed, `unit`, `value`). With one seed only the units are resampled. The
-    same units are drawn for every seed, since all seeds were asked the same prompts.
+    same units are drawn for every seed of a draw, since all seeds were asked the same prompts.
     """
     wide = table.pivot(index=unit, columns="seed", values=value).to_numpy(dtype=float)      # (units, seeds)
     random = np.random.default_rng(seed)
-    samples = np.empty(draws)
-    for i in range(draws):
-        rows = random.integers(len(wide), size=len(wide))
-        columns = random.integers(wide.shape[1], size=wide.shape[1])
-        samples[i] = np.mean([statistic(wide[rows, c]) for c in columns])
-    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(np.mean([statistic(wide[:, c]) for c in range(wide.shape[1])])), float(low), float(high)
+    means = wide[random.integers(len(wide), size=(draws, len(wide)))].mean(axis=1)         # (draws, seeds)
+    seeds = random.integers(wide.shape[1], size=means.shape)
+    low, high = np.quantile(np.take_along_axis(means, seeds, axis=1).mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(wide.mean()), float(low), float(high)
 
 
 def difference(first: pd.DataFrame, second: pd.DataFrame, value: str, *, unit: str = "id", **options) -> tuple[float, float, float]:

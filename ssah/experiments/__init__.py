@@ -1,11 +1,17 @@
-"""The named, recomputable steps, and the plan of which of them each claim needs."""
+"""The named, recomputable steps, the plan of which of them the claims need, and the door for notebooks."""
 
+import os
+from pathlib import Path
+
+from .. import sources
+from ..errors import SsahError
+from ..profiles import load_profile
 from . import foundation, four_kinds     # noqa: F401  (importing registers the steps)
 from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step, label, slug
 from .four_kinds import CONDITIONS, TRANSPLANTS, VARIATIONS
 
 __all__ = ["CONDITIONS", "Lab", "Need", "STEPS", "TRANSPLANTS", "VARIATIONS", "code_fingerprint", "core", "default_root",
-           "extended", "find_step", "label", "slug"]
+           "extended", "find_step", "label", "open_lab", "slug"]
 
 
 def core(seed: int) -> list[Need]:
@@ -13,9 +19,24 @@ def core(seed: int) -> list[Need]:
     return [Need("judge_on_people"), Need("judge_threshold"),
             *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS],
             *[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
-            *[Need("behaviour", {"seed": seed, "role": role}) for role in ("base", "aligned", "unaligned")]]
+            Need("behaviour", {"seed": seed, "role": "aligned"})]
 
 
 def extended(seed: int) -> list[Need]:
-    """What is committed for the first seed only: the scan is in the core, the other choices are here."""
-    return [Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS]
+    """What is committed for the first seed only: what the other models do, and what other choices would have given."""
+    return [*[Need("behaviour", {"seed": seed, "role": role}) for role in ("base", "unaligned")], *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS]]
+
+
+def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:
+    """The results that a notebook reads: the committed ones, or with `recompute` those of this machine.
+
+    Recomputed results live in a folder of their own (``build/recomputed``, or ``SSAH_RECOMPUTED``), so the
+    committed ones stay as they are; what is already there and still valid is taken, so an interrupted run goes on.
+    Raises `SsahError` for an unknown profile or more seeds than it has.
+    """
+    chosen = load_profile(profile)
+    if not 1 <= n_seeds <= len(chosen.seeds):
+        raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile {profile!r}; got {n_seeds}")
+    root = Path(os.environ.get("SSAH_RECOMPUTED") or sources.REPOSITORY / "build" / "recomputed") / chosen.name
+    # the committed results took hours: a missing one is reported, not computed by surprise
+    return Lab(chosen, root=root if recompute else None, n_seeds=n_seeds, compute=recompute or chosen.name != "default")

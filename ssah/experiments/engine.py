@@ -8,6 +8,7 @@ import ast
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import resource
@@ -20,6 +21,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
+
+import pandas as pd
 
 from .. import sources
 from ..errors import SsahError
@@ -83,11 +86,12 @@ class Context:
 class Lab:
     """Results of one profile: loaded if valid, computed if not. `recompute` names steps to run afresh ("all": every one).
 
-    `root` is where results live: the committed ones by default.
+    `root` is where results live: the committed ones by default. `seeds` are those that a reader asked for.
     """
 
-    def __init__(self, profile: Profile, *, recompute=(), root: Path | None = None, compute: bool = True):
+    def __init__(self, profile: Profile, *, recompute=(), root: Path | None = None, compute: bool = True, n_seeds: int | None = None):
         self.profile, self.recompute, self.compute = profile, recompute, compute
+        self.seeds = profile.seeds[:n_seeds]
         self.store = Store(root if root is not None else default_root(profile))
         self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
 
@@ -101,6 +105,13 @@ class Lab:
             result = self._run(name, params, reason or "asked for afresh")
         self.fresh[tag] = result
         return result
+
+    def across(self, name: str, table: str, *, each: dict[str, list] | None = None, seeds=None, **params) -> pd.DataFrame:
+        """One table of a step for all seeds below each other, with a column ``seed`` and one for every parameter in `each`."""
+        keys, choices = list(each or {}), itertools.product(*(each or {}).values())
+        parts = [self.get(name, seed=seed, **params, **dict(zip(keys, chosen))).tables[table].assign(seed=seed, **dict(zip(keys, chosen)))
+                 for chosen in choices for seed in (self.seeds if seeds is None else seeds)]
+        return pd.concat(parts, ignore_index=True)
 
     def look(self, name: str, params: dict) -> tuple[str, Result | None, str]:
         """``("ok" | "missing" | "stale" | "corrupt", result, why)`` without computing the step itself."""

@@ -45,7 +45,7 @@ def scan(context: Context, seed: int) -> Result:
     from tqdm.auto import tqdm
 
     from ..ablation import ablated
-    from ..evaluation import refusal_log_odds
+    from ..evaluation import generate
 
     chat, scored = load_role(context, "aligned", seed), context.get("attribution", seed=seed)
     harmful = split_prompts(context, "harmful", "select")["text"].tolist()
@@ -55,10 +55,10 @@ def scan(context: Context, seed: int) -> Result:
         units = _classified(scored, context.profile.classification.scale, **{k: share if k.upper() == kind else 0.0 for k in ("scu", "ucu", "ru")})
         mask = units.mask(kind) if kind != "none" else np.zeros(len(units.index), bool)
         with ablated(chat.model, units.index, mask):
-            odds = refusal_log_odds(chat, harmful)
+            answers = generate(chat, harmful, max_new_tokens=context.profile.evaluation.answer_tokens)
             loss = reference_nll(chat, benign, context.profile.evaluation.benign_tokens)
-        rows.append({"label": kind, "share": share, "parameter_share": units.index.parameter_share(mask), "log_odds": odds.mean(),
-                     "refusing": (odds > 0).mean(), "perplexity": np.exp(np.average(loss["nll"], weights=loss["tokens"]))})
+        rows.append({"label": kind, "share": share, "parameter_share": units.index.parameter_share(mask),
+                     "refusing": np.mean([judging.is_refusal(text) for text in answers.texts]), "perplexity": np.exp(np.average(loss["nll"], weights=loss["tokens"]))})
     return Result(tables={"scan": pd.DataFrame(rows)})
 
 
@@ -72,7 +72,7 @@ def shares(context: Context) -> Result:
 def choose_shares(table: pd.DataFrame) -> dict[str, float]:
     """The rule, fixed before the scan was looked at. Compared with the intact model on `select`:
 
-    - SCU: the smallest share after which fewer than a fifth of the prompts open with a refusal (else the share that leaves fewest);
+    - SCU: the smallest share after which fewer than a fifth of the refusals are left (else the share that leaves fewest);
     - UCU: the smallest share after which perplexity on benign answers is at least 10 x as high (else the largest share);
     - RU: the largest share after which perplexity is at most 1.5 x as high and at least 9 in 10 refusals stay (else the smallest).
     """
@@ -111,9 +111,9 @@ def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame,
     """Answer `requests` (id, source, text) under each system mode and label the answers.
 
     Returns one row a prompt and mode (source, id, system, label, keyword, log_odds, nll, hash), and the
-    texts by their hash (for the private cache only).
+    texts by their hash (for the private cache only). Log-odds are taken in the first mode only.
     """
-    from ..evaluation import generate, response_nll
+    from ..evaluation import generate, refusal_log_odds, response_nll
 
     rows, texts = [], {}
     for system in systems:
@@ -121,11 +121,12 @@ def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame,
                            max_new_tokens=context.profile.evaluation.answer_tokens, progress=f"answers, system {system}")
         nll = np.nan_to_num(response_nll(judge_model, requests["text"].tolist(), answers.tokens, system=system))
         labels = judging.judge(requests["text"], answers.texts, nll, context.get("judge_threshold").values["threshold"])
+        odds = refusal_log_odds(chat, requests["text"].tolist(), system=system) if system == systems[0] else np.nan
         hashes = [prompts.text_hash(f"{i} {system} {t}") for i, t in zip(requests["id"], answers.texts)]
         texts |= dict(zip(hashes, answers.texts))
         rows.append(pd.DataFrame({
             "source": requests["source"], "id": requests["id"], "system": system, "label": labels.astype(str),
-            "keyword": [judging.matches_keyword(t) for t in answers.texts], "log_odds": answers.log_odds, "nll": nll, "hash": hashes}))
+            "keyword": [judging.matches_keyword(t) for t in answers.texts], "log_odds": odds, "nll": nll, "hash": hashes}))
     return pd.concat(rows, ignore_index=True), texts
 
 
@@ -255,9 +256,9 @@ def transplant(context: Context, seed: int, units: str) -> Result:
 @step(version=1, reads=("model", "data", "evaluation"), uses=MEASURE, minutes=2,
       needs=lambda profile, seed, role: [Need("splits"), Need("judge_threshold"), *checkpoint_need(role, seed)])
 def behaviour(context: Context, seed: int, role: str) -> Result:
-    """What a model of the pair does with every kind of request: harmful (each source), borderline, benign."""
+    """What a model does with other requests: harmful of the last source (never trained on), borderline, benign."""
     chat, options = load_role(context, role, seed), context.profile.evaluation
-    harmful = split_prompts(context, "harmful", "evaluate").groupby("source", sort=False).head(options.harmful)
+    harmful = split_prompts(context, "harmful", "evaluate").query("source == @context.profile.data.harmful[-1]").iloc[:options.harmful]
     borderline = prompts.load_prompts(options.borderline).assign(source="borderline")
     benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign // 2].assign(source="benign")
     requests = pd.concat([harmful, borderline, benign], ignore_index=True)[["id", "source", "text"]]

@@ -1,0 +1,242 @@
+"""The command line: `ssah run`, `recompute`, `rerun`, `status`, `verify`, `fetch`, `clean`, `bench`.
+
+Each command is a function of the parsed arguments that returns an exit code: 0, or 1 where something
+failed that was looked at. `main` turns bad input (2) and Ctrl-C (130) into one line. Heavy modules are
+imported where they are used, so that help and cached notebooks never wait for torch.
+"""
+
+import argparse
+import errno
+import os
+import sys
+import time
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from . import sources
+from .errors import SsahError
+from .profiles import Profile, load_profile
+
+BUILD = sources.REPOSITORY / "build"
+
+
+# ---- notebooks -------------------------------------------------------------------------------
+
+def run(args) -> int:
+    """Execute notebooks (default: all) and write executed copies, HTML pages and an index."""
+    given = pairs(args.parameter)
+    if args.profile != "default":
+        given["profile"] = args.profile
+    if args.recompute:
+        given["recompute"] = "true"
+    return run_notebooks(args.notebooks, given, args.into)
+
+
+def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
+    """Check first, then run; print the summary. 1 if a notebook failed."""
+    from . import runner
+
+    paths = runner.choose(runner.NOTEBOOKS, numbers)
+    outcomes = runner.run_notebooks(paths, runner.check_parameters(paths, given), into)
+    print("\n" + text_table(["notebook", "verdict", "seconds", "state"], runner.summary(outcomes)))
+    print(f"\nopen {into / 'index.html'}")
+    return int(any(outcome.error for outcome in outcomes))
+
+
+def rerun(args) -> int:
+    """Recompute results into a folder of their own, after an estimate, and run the notebooks on them."""
+    from .experiments import Lab, core
+    from .experiments.verify import closure, plan, state
+
+    profile = load_profile(args.profile)
+    lab = Lab(profile, root=args.into / "results" / profile.name, compute=False)
+    wanted = plan(profile) if args.all else closure(profile, core(profile.seeds[0]))
+    missing = [need for need in wanted if state(lab, need)[0] != "ok"]
+    print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(missing)} on two cores; "
+          f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
+    n_seeds = len(profile.seeds) if args.all else 1
+    return run_notebooks([], {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}, args.into)
+
+
+# ---- results ---------------------------------------------------------------------------------
+
+def recompute(args) -> int:
+    """Run a step afresh into the profile's own store, for all its planned parameters or those given with -p."""
+    from .experiments import Lab, label
+
+    chosen = planned_sets(load_profile(args.profile), args.step, pairs(args.parameter))
+    lab = Lab(load_profile(args.profile), recompute=(args.step,))
+    print(f"{len(chosen)} results, {estimate(chosen)} on two cores, without what may be missing upstream", flush=True)
+    for position, need in enumerate(chosen, 1):
+        started = time.perf_counter()
+        lab.get(need.step, **need.params)
+        print(f"[{position}/{len(chosen)}] {label(need.step, need.params)} ({time.perf_counter() - started:.1f} s)", flush=True)
+    print(f"written to {lab.store.root}; `ssah status` shows what is stale by now")
+    return 0
+
+
+def planned_sets(profile: Profile, step: str, given: dict[str, str]) -> list:
+    """The planned results of a step whose parameters are as `given`; `SsahError` if there is none."""
+    from .experiments import find_step, slug
+    from .experiments.verify import plan
+
+    find_step(step)
+    planned = [need for need in plan(profile) if need.step == step]
+    matching = [need for need in planned if given.items() <= {k: str(v) for k, v in need.params.items()}.items()]
+    if not matching:
+        raise SsahError(f"no planned result of {step} has {', '.join(f'{k}={v}' for k, v in given.items())}; "
+                        f"planned: {'; '.join(slug(need.params) for need in planned)}")
+    return matching
+
+
+def status(args) -> int:
+    """Show which planned results are there and valid, and where they come from; nothing is computed."""
+    from .experiments import Lab, label
+    from .experiments.verify import plan, state
+
+    lab, rows = Lab(load_profile(args.profile), compute=False), []
+    for need in plan(lab.profile):
+        found, result, why = state(lab, need)
+        origin = result.provenance if result else {}
+        commit = (origin.get("commit") or "none")[:7] + ("" if origin.get("clean") else " + changes") if origin else ""
+        rows.append([label(need.step, need.params), found, origin.get("date", ""), origin.get("seconds", ""), commit, why])
+    print(text_table(["result", "state", "date", "seconds", "commit", "why"], rows))
+    counts = Counter(row[1] for row in rows)
+    print(f"\n{len(rows)} results in {lab.store.root}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    return int(set(counts) != {"ok"})
+
+
+def verify(args) -> int:
+    """Check results: hashes and keys, tables from stored arrays, spot checks (--full: train seed 0 again)."""
+    from .experiments.verify import verify
+
+    failed = verify(load_profile(args.profile), full=args.full, into=args.into)
+    print(f"{failed} checks failed" if failed else "all checks passed")
+    return int(failed > 0)
+
+
+# ---- the cache and this machine --------------------------------------------------------------
+
+def fetch(args) -> int:
+    """Download all pinned archives and dequantize the model, so that everything else works offline."""
+    for name in sources.ARCHIVES:
+        print(sources.fetch_archive(name))
+    from .models import dequantized
+
+    print(dequantized(load_profile("default").model.name))
+    return 0
+
+
+def clean(args) -> int:
+    """Delete the cache folder: archives, models, checkpoints, answers (committed results stay)."""
+    folder = sources.cache_dir()
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    print(f"{folder}: {size / 2**30:.2f} GiB")
+    # without a terminal nobody can be asked
+    if not args.yes and not (sys.stdin.isatty() and input("delete it? [y/N] ").strip().lower() == "y"):
+        print("kept (--yes deletes without asking)")
+        return 0
+    sources.remove_cache()
+    return 0
+
+
+def bench(args) -> int:
+    """Time the steps on this machine."""
+    from . import bench
+
+    return bench.main(args.profile, repeats=1 if args.quick else 5)
+
+
+# ---- arguments and errors --------------------------------------------------------------------
+
+def pairs(texts: list[str]) -> dict[str, str]:
+    """``name=value`` options as a dict."""
+    for text in texts:
+        if "=" not in text:
+            raise SsahError(f"-p takes name=value; got {text!r}")
+    return dict(text.split("=", 1) for text in texts)
+
+
+def estimate(needs: list) -> str:
+    """Rough time of some results, from the minutes that their steps declare."""
+    from .experiments import find_step
+
+    minutes = sum(find_step(need.step).minutes for need in needs)
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} hours"
+
+
+def text_table(head: list[str], rows: list[list]) -> str:
+    """Left-aligned columns for a terminal."""
+    cells = [[str(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands; the global options are taken before or after the command."""
+    everywhere = _options(["--offline"], action="store_true", default=argparse.SUPPRESS, help="never use the network")
+    everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    profile = _options(["--profile"], default="default", help="default, smoke or paper:MODEL")
+    into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER", help="where everything is written (build)")
+    parameter = _options(["-p"], dest="parameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    top = argparse.ArgumentParser(prog="ssah", parents=[everywhere], description="Run, recompute and check everything.")
+    top.add_argument("--version", action="version", version=f"ssah {_version()}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(function, *parents) -> argparse.ArgumentParser:
+        command = commands.add_parser(function.__name__, parents=[everywhere, *parents],
+                                      help=function.__doc__, description=function.__doc__)
+        command.set_defaults(function=function)
+        return command
+
+    command = add(run, profile, parameter, into)
+    command.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 02")
+    command.add_argument("--recompute", action="store_true", help="from results made on this machine")
+    add(rerun, profile, into).add_argument("--all", action="store_true", help="every committed result, not only seed 0")
+    add(recompute, profile, parameter).add_argument("step", metavar="STEP")
+    add(status, profile)
+    add(verify, profile, into).add_argument("--full", action="store_true", help="train the first seed again (hours)")
+    add(fetch)
+    add(clean).add_argument("--yes", action="store_true", help="do not ask")
+    add(bench, profile).add_argument("--quick", action="store_true", help="measure once instead of five times")
+    return top
+
+
+def _options(names: list[str], **settings) -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(*names, **settings)
+    return shared
+
+
+def _version() -> str:
+    try:
+        return version("ssah")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; its exit code, or 2 after bad input and 130 after Ctrl-C, each with one line on stderr."""
+    args = parser().parse_args(argv)
+    if "offline" in args:
+        os.environ.update(SSAH_OFFLINE="1", HF_HUB_OFFLINE="1")
+    try:
+        return args.function(args)
+    except KeyboardInterrupt:
+        code, line = 130, "interrupted; finished results are kept; " + (
+            "-p picks those that are left" if args.function is recompute else "run the same command to go on")
+    except SsahError as error:
+        if "debug" in args:
+            raise
+        code, line = 2, f"error: {error}"
+    except OSError as error:
+        if "debug" in args or error.errno != errno.ENOSPC:
+            raise
+        code, line = 2, f"error: the disk is full ({error.filename or 'no file named'}); `ssah clean` empties the cache folder"
+    print(line, file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The generated parts of README.md: between ``<!-- NAME -->`` and ``<!-- /NAME -->`` stands what the store says."""
+
+import re
+from pathlib import Path
+
+from . import tables
+from .experiments import CONDITIONS, Lab
+from .sources import REPOSITORY
+
+README = REPOSITORY / "README.md"
+
+
+def sections(lab: Lab) -> dict[str, str]:
+    """Name -> Markdown of every generated part."""
+    table, verdict = tables.table_one(lab), tables.verdicts(lab)["C2"]
+    return {"ledger": tables.ledger(lab, folder="notebooks/"), "summary": tables.c2_summary(lab, table, verdict),
+            "table-1": table_one(table), "provenance": provenance(lab)}
+
+
+def table_one(table) -> str:
+    """Table 1 with the command that recomputes each row."""
+    columns = ["units %", "wiki ppl", "accuracy %", "ASR w/ system %", "ASR w/o system %", "strict ASR %"]
+    shown = tables.shown_table_one(table)[columns]
+    lines = ["| removed | " + " | ".join(columns) + " | recompute with |", "|---" * (len(columns) + 2) + "|"]
+    for condition, (name, row) in zip(CONDITIONS, shown.iterrows()):
+        lines.append(f"| {name} | " + " | ".join(row) + f' | `ssah recompute ablation -p "condition={condition}"` |')
+    return "\n".join(lines)
+
+
+def provenance(lab: Lab) -> str:
+    """On what, when and from which commits the committed results were computed."""
+    facts = [lab.get("ablation", seed=seed, condition=c).provenance for seed in lab.seeds for c in CONDITIONS]
+    commits = sorted({f["commit"][:7] for f in facts if f["commit"]})
+    minutes = sum(f["seconds"] for f in facts) / 60
+    return (f"Computed {min(f['date'] for f in facts)} to {max(f['date'] for f in facts)} on {facts[0]['device']} ({facts[0]['platform']}), torch "
+            f"{facts[0]['packages']['torch']}, transformers {facts[0]['packages']['transformers']}; commits {', '.join(commits)}; "
+            f"Table 1's rows alone took {minutes:.0f} minutes. No GPU was used.")
+
+
+def rewrite(lab: Lab, path: Path = README) -> bool:
+    """Bring the generated parts up to date; True if the file changed."""
+    old = path.read_text()
+    new = render(old, sections(lab))
+    if new != old:
+        path.write_text(new)
+    return new != old
+
+
+def render(text: str, parts: dict[str, str]) -> str:
+    """The text with every generated part replaced."""
+    for name, content in parts.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+        text = pattern.sub(lambda m, content=content: f"{m[1]}{content}\n{m[2]}", text)
+    return text

@@ -1,0 +1,215 @@
+"""Reader-facing tables and facts, computed from stored results alone. No torch, no plotting."""
+
+import numpy as np
+import pandas as pd
+
+from . import claims
+from .experiments import CONDITIONS, TRANSPLANTS, VARIATIONS, Lab
+from .judging import ANSWER_LABELS
+from .prompts import data_file
+from .statistics import bootstrap, difference
+
+#: Table 1 of the paper as printed (project page's numbering): share %, WikiText-2 perplexity, mean accuracy %, ASR %.
+PAPER_TABLE_1 = pd.DataFrame(
+    [("Llama2-7B-Chat", "none", None, 6.49, 58.3, 3, 18, 10.0), ("Llama2-7B-Chat", "SCU", 1.3, 6.76, 56.9, 19, 84, 66.0),
+     ("Llama2-7B-Chat", "UCU", 13.3, 180.2, 42.7, 23, 48, 28.3), ("Llama2-7B-Chat", "RU", 14.8, 8.32, 55.5, 6, 19, 14.6),
+     ("Llama3-8B-Instruct", "none", None, 7.74, 61.2, 2, 29, 15.5), ("Llama3-8B-Instruct", "SCU", 1.4, 9.06, 57.6, 80, 93, 86.5),
+     ("Llama3-8B-Instruct", "UCU", 6.8, 269.2, 44.4, 16, 24, 20.0), ("Llama3-8B-Instruct", "RU", 6.6, 8.52, 60.8, 1, 24, 12.5),
+     ("Mistral-7B-Instruct-v0.2", "none", None, 5.59, 66.2, 12, 17, 14.5), ("Mistral-7B-Instruct-v0.2", "SCU", 2.0, 6.17, 63.3, 34, 91, 62.5),
+     ("Mistral-7B-Instruct-v0.2", "UCU", 1.3, 52.7, 40.1, 17, 23, 20.0), ("Mistral-7B-Instruct-v0.2", "RU", 13.4, 8.15, 64.1, 14, 12, 13.0)],
+    columns=["model", "removed", "share %", "wiki ppl", "accuracy %", "ASR w/ system %", "ASR w/o system %", "ASR printed mean %"])
+
+
+def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
+    """Answers with 0/1 columns: keyword_asr (no refusal keyword), strict_asr (= comply), refused, and the four labels."""
+    table = answers.assign(keyword_asr=~answers["keyword"], strict_asr=answers["label"] == "comply", refused=answers["label"] == "refuse")
+    for label in ANSWER_LABELS:
+        table[label] = table["label"] == label
+    numbers = ["keyword_asr", "strict_asr", "refused", *ANSWER_LABELS]
+    return table.astype({name: float for name in numbers})
+
+
+def by_prompt(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """One row a prompt and key: the mean over system modes, so that a bootstrap resamples prompts."""
+    numbers = ["keyword_asr", "strict_asr", "refused", *ANSWER_LABELS, "log_odds"]
+    return table.groupby([*keys, "seed", "id"], as_index=False)[numbers].mean()
+
+
+def table_one(lab: Lab) -> pd.DataFrame:
+    """Our Table 1: a row a condition, means over seeds; ``low``/``high`` columns are 95 % two-level bootstrap intervals."""
+    each = {"condition": list(CONDITIONS)}
+    answers = outcomes(lab.across("ablation", "answers", each=each))
+    choice = lab.across("ablation", "choice", each=each)
+    prompts, rows = by_prompt(answers, ["condition"]), []
+    for condition in CONDITIONS:
+        facts = pd.DataFrame([lab.get("ablation", seed=s, condition=condition).values for s in lab.seeds]).drop(columns="artifacts", errors="ignore")
+        own = prompts[prompts["condition"] == condition]
+        row = {"removed": condition, "share": facts["share"].mean(), "parameter share": facts["parameter_share"].mean(),
+               "wiki ppl": float(np.exp(np.log(facts["wiki_perplexity"]).mean()))}
+        row |= _interval("accuracy", choice[choice["condition"] == condition], "correct")
+        row |= _interval("gold", choice[choice["condition"] == condition], "gold")
+        for system, part in answers[answers["condition"] == condition].groupby("system", sort=False):
+            row |= _interval(f"ASR {system}", part, "keyword_asr")
+        for name, column in (("ASR", "keyword_asr"), ("strict ASR", "strict_asr"), ("log-odds", "log_odds")):
+            row |= _interval(name, own, column)
+        rows.append(row | {label: own[label].mean() for label in ANSWER_LABELS})
+    return pd.DataFrame(rows).set_index("removed")
+
+
+def _interval(name: str, table: pd.DataFrame, column: str) -> dict[str, float]:
+    return dict(zip((name, f"{name} low", f"{name} high"), bootstrap(table, column)))
+
+
+def per_seed(lab: Lab) -> pd.DataFrame:
+    """The points behind Table 1: a row a condition and seed (keyword and strict ASR, accuracy, wiki ppl, log-odds)."""
+    each = {"condition": list(CONDITIONS)}
+    answers = outcomes(lab.across("ablation", "answers", each=each)).groupby(["condition", "seed"])[["keyword_asr", "strict_asr", "log_odds"]].mean()
+    answers["accuracy"] = lab.across("ablation", "choice", each=each).groupby(["condition", "seed"])["correct"].mean()
+    answers["wiki ppl"] = [lab.get("ablation", seed=seed, condition=condition).values["wiki_perplexity"] for condition, seed in answers.index]
+    return answers.reset_index()
+
+
+def c2_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
+    """What `claims.judge_c2` asks for. Perplexity ratios: geometric mean over seeds, with the smallest and largest seed."""
+    each = {"condition": list(CONDITIONS)}
+    prompts = by_prompt(outcomes(lab.across("ablation", "answers", each=each)), ["condition"])
+    choice = lab.across("ablation", "choice", each=each)
+    perplexity = per_seed(lab).pivot(index="seed", columns="condition", values="wiki ppl")
+
+    def only(table: pd.DataFrame, condition: str) -> pd.DataFrame:
+        return table[table["condition"] == condition]
+
+    facts = {f"{name}: {a} - {b}": difference(only(prompts, a), only(prompts, b), f"{name}_asr")
+             for name in ("keyword", "strict") for a, b in (("SCU", "random SCU"), ("RU", "none"))}
+    facts["accuracy: none - SCU"] = difference(only(choice, "none"), only(choice, "SCU"), "correct")
+    for condition in CONDITIONS[1:]:
+        ratio = perplexity[condition] / perplexity["none"]
+        facts[f"perplexity: {condition} / none"] = (float(np.exp(np.log(ratio).mean())), float(ratio.min()), float(ratio.max()))
+    share = lab.get("ablation", seed=lab.seeds[0], condition="SCU").values["share"]
+    return facts | {"share: SCU": (share, share, share)}
+
+
+def shown_table_one(table: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 for display: per cents with their intervals as text."""
+    result = pd.DataFrame(index=table.index.map(lambda name: {"none": "nothing", "direction": "refusal direction"}.get(name, name)))
+    result["units %"] = (table["share"] * 100).map("{:.2f}".format).to_numpy()
+    result["parameters %"] = (table["parameter share"] * 100).map("{:.2f}".format).to_numpy()
+    result["wiki ppl"] = table["wiki ppl"].map("{:.1f}".format).to_numpy()
+    for column, name in (("accuracy", "accuracy %"), ("ASR default", "ASR w/ system %"), ("ASR none", "ASR w/o system %"),
+                         ("ASR", "keyword ASR %"), ("strict ASR", "strict ASR %")):
+        if column in table:
+            result[name] = [with_interval(row, column) for _, row in table.iterrows()]
+    result["log-odds"] = [with_interval(row, "log-odds", 1) for _, row in table.iterrows()]
+    for label in ANSWER_LABELS:
+        result[f"{label} %"] = (table[label] * 100).map("{:.0f}".format).to_numpy()
+    return result
+
+
+def with_interval(row: pd.Series, column: str, factor: float = 100) -> str:
+    """A cell such as ``12.3 [10.1, 14.8]``."""
+    return f"{row[column] * factor:.1f} [{row[f'{column} low'] * factor:.1f}, {row[f'{column} high'] * factor:.1f}]"
+
+
+# ---- sentences -------------------------------------------------------------------------------
+
+def c2_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
+    """The first paragraph of notebook 02: what was found, in numbers."""
+    scu, matched, ucu, ru = (table.loc[name] for name in ("SCU", "random SCU", "UCU", "RU"))
+    return (f"**What we found** ({lab.profile.model.label}, {len(lab.seeds)} seed(s)): **{verdict.verdict}**. Removing the {scu['share']:.2%} of units "
+            f"called SCU takes keyword ASR from {table.loc['none', 'ASR']:.0%} to {scu['ASR']:.0%}; as many random units of the same blocks and kinds, "
+            f"to {matched['ASR']:.0%}. Counting only answers that comply, SCU give {scu['strict ASR']:.0%} and the random units {matched['strict ASR']:.0%}: "
+            f"{scu['incoherent'] + scu['evasive']:.0%} of the answers without SCU are babble or evasion. Accuracy goes from {table.loc['none', 'accuracy']:.1%} to "
+            f"{scu['accuracy']:.1%}, Wikipedia perplexity from {table.loc['none', 'wiki ppl']:.1f} to {scu['wiki ppl']:.1f}. Without UCU ({ucu['share']:.1%}) "
+            f"perplexity is {ucu['wiki ppl']:.0f}; without RU ({ru['share']:.1%}) it is {ru['wiki ppl']:.1f} and strict ASR {ru['strict ASR']:.0%}. "
+            f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold (section 4).")
+
+
+def transplant_summary(table: pd.DataFrame) -> str:
+    """What the transplant showed, in numbers."""
+    refused = {name: with_interval(row, "refused") for name, row in table.iterrows()}
+    return (f"**What we see.** The unaligned model refuses {refused['none']} % of the requests, with the SCU of the aligned model {refused['SCU']} %, with as many "
+            f"random units {refused['random SCU']} %. Refusal log-odds: {with_interval(table.loc['none'], 'log-odds', 1)}, "
+            f"{with_interval(table.loc['SCU'], 'log-odds', 1)} and {with_interval(table.loc['random SCU'], 'log-odds', 1)}.")
+
+
+def variation_summary(table: pd.DataFrame) -> str:
+    """What the other choices changed, in numbers."""
+    scales = table[table.index.str.startswith(("as in", "scale"))]
+    scores = table[table.index.str.startswith(("as in", "score"))]
+    control = table.loc["refusals on benign prompts"]
+    return (f"**What we see.** Between the six scales strict ASR ranges from {scales['strict_asr'].min():.0%} ({scales['strict_asr'].idxmin()}) to "
+            f"{scales['strict_asr'].max():.0%} ({scales['strict_asr'].idxmax()}); between the five scores from {scores['strict_asr'].min():.0%} "
+            f"({scores['strict_asr'].idxmin()}) to {scores['strict_asr'].max():.0%} ({scores['strict_asr'].idxmax()}). The control that puts the same refusals after "
+            f"benign prompts shares {control['iou']:.0%} of the SCU (by chance {control['chance']:.1%}), and removing its units gives strict ASR "
+            f"{control['strict_asr']:.0%} against {table.loc['as in Table 1', 'strict_asr']:.0%}. {table.loc['as in Table 1', 'mlp_share']:.0%} of the SCU are MLP units.")
+
+
+# ---- verdicts and ledger ---------------------------------------------------------------------
+
+def verdicts(lab: Lab) -> dict[str, claims.Verdict]:
+    """The verdicts of all claims that have a notebook."""
+    return {"C2": claims.judge_c2(c2_facts(lab))}
+
+
+def ledger(lab: Lab, folder: str = "") -> str:
+    """The claim ledger as Markdown: claim, the paper's number, our verdict, link to the notebook in `folder`."""
+    known = verdicts(lab)
+    rows = ["| | claim | in the paper | the paper's number | our verdict | notebook |", "|---|---|---|---|---|---|"]
+    for claim in claims.CLAIMS:
+        verdict = known[claim.id].verdict if claim.id in known else "not tested"
+        link = f"[{claim.notebook[:2]}]({folder}{claim.notebook}.ipynb)" if claim.notebook else ""
+        rows.append(f"| {claim.id} | {claim.text} | {claim.where} | {claim.paper} | **{verdict}** | {link} |")
+    return "\n".join(rows)
+
+
+# ---- the judge beside people -----------------------------------------------------------------
+
+def judge_beside_people(lab: Lab) -> pd.DataFrame:
+    """Rows: what people said of 169 answers; columns: the judge's label."""
+    table = lab.get("judge_on_people").tables["labels"]
+    people = np.where(table["human"], "refusal or off-topic", "answers the request")
+    return pd.crosstab(pd.Series(people, name="people"), pd.Series(table["judge"].to_numpy(), name="judge"))
+
+
+def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
+    """Rows: the hand label of 100 answers of our models (``data/hand_labels.csv``); columns: the judge's label."""
+    hand = data_file("hand_labels").set_index("hash")["label"]
+    answers = lab.across("ablation", "answers", each={"condition": list(CONDITIONS)}, seeds=lab.profile.seeds[:1])
+    answers = answers.drop_duplicates("hash").set_index("hash")
+    both = hand.to_frame("hand").join(answers["label"].rename("judge"), how="inner")
+    return pd.crosstab(both["hand"], both["judge"])
+
+
+# ---- the other sections of notebook 02 -------------------------------------------------------
+
+def behaviours(lab: Lab) -> pd.DataFrame:
+    """What base, aligned and unaligned models do: a row a role and kind of request, shares of the four labels and keyword refusals."""
+    parts = [lab.across("behaviour", "answers", seeds=lab.profile.seeds[:1], role=role).assign(role=role) for role in ("base", "unaligned")]
+    parts.append(lab.across("behaviour", "answers", role="aligned").assign(role="aligned"))
+    table = outcomes(pd.concat(parts))
+    columns = {"refused": "refuse", "evasive": "evasive", "incoherent": "incoherent", "strict_asr": "comply", "keyword_asr": "no refusal keyword"}
+    means = table.groupby(["role", "source"], sort=False)[list(columns)].mean().rename(columns=columns)
+    return means.assign(n=table.groupby(["role", "source"], sort=False)["id"].nunique())
+
+
+def transplants(lab: Lab) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Refusals of the unaligned model with borrowed units: means with intervals, and the points of every seed."""
+    answers = outcomes(lab.across("transplant", "answers", each={"units": list(TRANSPLANTS)})).rename(columns={"units": "condition"})
+    rows = [{"condition": name, **_interval("refused", part, "refused"), **_interval("log-odds", part, "log_odds"),
+             **{label: part[label].mean() for label in ANSWER_LABELS}}
+            for name, part in answers.groupby("condition", sort=False)]
+    return pd.DataFrame(rows).set_index("condition"), answers.groupby(["condition", "seed"], as_index=False)[["refused", "log_odds"]].mean()
+
+
+def variations(lab: Lab) -> pd.DataFrame:
+    """The SCU row with one choice changed at a time (first seed): a row a variation."""
+    seed, rows = lab.profile.seeds[0], []
+    reference = set(lab.get("variation", seed=seed, variation="as in Table 1").arrays["scu"])
+    for name in VARIATIONS:
+        result = lab.get("variation", seed=seed, variation=name)
+        answers, losses, own = outcomes(result.tables["answers"]), result.tables["benign"], set(result.arrays["scu"])
+        rows.append({"variation": name, **answers[["keyword_asr", "strict_asr", "log_odds", *ANSWER_LABELS]].mean(),
+                     "perplexity": float(np.exp(np.average(losses["nll"], weights=losses["tokens"]))),
+                     "iou": len(own & reference) / len(own | reference), "mlp_share": result.values["mlp_share"]})
+    share = lab.get("shares").values["scu"]
+    return pd.DataFrame(rows).set_index("variation").assign(chance=share / (2 - share))
