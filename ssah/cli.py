@@ -1,4 +1,4 @@
-"""The command line: `ssah run`, `recompute`, `rerun`, `status`, `verify`, `fetch`, `clean`, `bench`.
+"""The command line: `ssah run`, `recompute`, `rerun`, `status`, `verify`, `readme`, `fetch`, `clean`, `bench`.
 
 Each command is a function of the parsed arguments that returns an exit code: 0, or 1 where something
 failed that was looked at. `main` turns bad input (2) and Ctrl-C (130) into one line. Heavy modules are
@@ -46,16 +46,16 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
 
 def rerun(args) -> int:
     """Recompute results into a folder of their own, after an estimate, and run the notebooks on them."""
-    from .experiments import Lab, core
-    from .experiments.verify import closure, plan, state
+    from .experiments import Lab
+    from .experiments.verify import plan, state
 
     profile = load_profile(args.profile)
+    n_seeds = len(profile.seeds) if args.all else 1
     lab = Lab(profile, root=args.into / "results" / profile.name, compute=False)
-    wanted = plan(profile) if args.all else closure(profile, core(profile.seeds[0]))
+    wanted = plan(profile, n_seeds)
     missing = [need for need in wanted if state(lab, need)[0] != "ok"]
     print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(missing)} on two cores; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
-    n_seeds = len(profile.seeds) if args.all else 1
     return run_notebooks([], {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}, args.into)
 
 
@@ -71,7 +71,8 @@ def recompute(args) -> int:
     for position, need in enumerate(chosen, 1):
         started = time.perf_counter()
         lab.get(need.step, **need.params)
-        print(f"[{position}/{len(chosen)}] {label(need.step, need.params)} ({time.perf_counter() - started:.1f} s)", flush=True)
+        seconds = time.perf_counter() - started
+        print(f"[{position}/{len(chosen)}] {label(need.step, need.params)} ({seconds:.1f} s)", flush=True)
     print(f"written to {lab.store.root}; `ssah status` shows what is stale by now")
     return 0
 
@@ -114,6 +115,15 @@ def verify(args) -> int:
     failed = verify(load_profile(args.profile), full=args.full, into=args.into)
     print(f"{failed} checks failed" if failed else "all checks passed")
     return int(failed > 0)
+
+
+def readme(args) -> int:
+    """Bring the generated parts of README.md up to date with the committed results."""
+    from .experiments import Lab
+    from .readme import rewrite
+
+    print("README.md rewritten" if rewrite(Lab(load_profile("default"), compute=False)) else "README.md is up to date")
+    return 0
 
 
 # ---- the cache and this machine --------------------------------------------------------------
@@ -197,6 +207,7 @@ def parser() -> argparse.ArgumentParser:
     add(recompute, profile, parameter).add_argument("step", metavar="STEP")
     add(status, profile)
     add(verify, profile, into).add_argument("--full", action="store_true", help="train the first seed again (hours)")
+    add(readme)
     add(fetch)
     add(clean).add_argument("--yes", action="store_true", help="do not ask")
     add(bench, profile).add_argument("--quick", action="store_true", help="measure once instead of five times")
@@ -233,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if "debug" in args or error.errno != errno.ENOSPC:
             raise
-        code, line = 2, f"error: the disk is full ({error.filename or 'no file named'}); `ssah clean` empties the cache folder"
+        code, line = 2, f"error: the disk is full ({error.filename}); `ssah clean` empties the cache folder"
     print(line, file=sys.stderr)
     return code
 

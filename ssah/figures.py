@@ -39,10 +39,18 @@ def save(figure, name: str, origin: str) -> None:
     figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
 
 
-def recomputed(lab, n: str) -> str:
-    """Label of origin for what this repository computed."""
-    seeds = len(lab.seeds)
+def recomputed(lab, n: str, seeds: int | None = None) -> str:
+    """Label of origin for what this repository computed; `seeds`: how many, if not all of the lab's."""
+    seeds = len(lab.seeds) if seeds is None else seeds
     return f"recomputed here: {lab.profile.model.label}; {n}; {seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def plain_log(axis) -> None:
+    """Make an axis (``ax.xaxis`` or ``ax.yaxis``) logarithmic, with plain numbers at 1, 2, 5, 10, ..."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
 def _style_of(condition: str) -> dict:
@@ -77,7 +85,7 @@ def table_one(table: pd.DataFrame, points: pd.DataFrame):
         axis.set_xlabel(title)
         if percent and "ASR" in column:
             axis.set_xlim(-4, 104)
-    axes[3].set_xscale("log")
+    plain_log(axes[3].xaxis)
     axes[0].set_ylabel("removed")
     return figure
 
@@ -115,16 +123,14 @@ def ratio_scan(table: pd.DataFrame, chosen: dict[str, float]):
             axis.axhline(intact[name] * factor, color=COLOURS["none"], linestyle="--", linewidth=1.2, label="nothing removed")
             axis.plot(part["share"] * 100, part[name] * factor, marker=MARKERS[kind], color=COLOURS[kind], label=f"{kind} removed")
             axis.axvline(chosen[kind.lower()] * 100, color="black", linestyle=":", linewidth=1.4, label="chosen by the rule")
-            axis.set_xscale("log")
-            axis.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
-            axis.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            plain_log(axis.xaxis)
         axes[0, column].set_title(f"{kind}: chosen {chosen[kind.lower()]:.2%}")
         axes[1, column].set_xlabel("units removed (%)")
         axes[0, column].legend(loc="center left" if kind != "RU" else "lower left")
-    axes[0, 0].set_ylabel("prompts that open\nwith a refusal (%)")
+    axes[0, 0].set_ylabel("requests refused (%)")
     axes[1, 0].set_ylabel("perplexity of\nbenign answers (log)")
     for axis in axes[1]:
-        axis.set_yscale("log")
+        plain_log(axis.yaxis)
     return figure
 
 
@@ -161,7 +167,8 @@ def variations(table: pd.DataFrame):
     axes[0].set(xlabel="attack success (%)", xlim=(0, 100))
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axes[1].plot(table["perplexity"], rows, "o", color=COLOURS["UCU"], markersize=8)
-    axes[1].set(xlabel="perplexity of benign answers (log)", xscale="log")
+    axes[1].set(xlabel="perplexity of benign answers (log)")
+    plain_log(axes[1].xaxis)
     axes[2].plot(table["iou"], rows, "D", color=COLOURS["RU"], markersize=8)
     axes[2].axvline(table["chance"].iloc[0], color="black", linestyle=":", label="by chance")
     axes[2].set(xlabel="overlap with Table 1's SCU (IoU)", xlim=(-0.03, 1.03))

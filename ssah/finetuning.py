@@ -28,11 +28,12 @@ class FineTuning:
 
 def finetune(chat: Chat, examples: Sequence[dict], *, epochs: int = 2, lr: float = 5e-5, batch_size: int = 16,
              weight_decay: float = 0.0, warmup_steps: int = 10, max_norm: float = 1.0, seed: int = 0,
-             system: str = "default", autocast: bool = True, progress: str | None = "fine-tuning") -> FineTuning:
+             system: str = "default", autocast: bool = True, max_steps: int | None = None,
+             progress: str | None = "fine-tuning") -> FineTuning:
     """Train all parameters of `chat.model` in place, in float32 with bf16 autocast; AdamW, constant rate after warm-up.
 
     `examples`: dicts ``prompt``, ``response`` and optionally ``ended`` (default True: the response is whole,
-    so its end token is trained on too). Raises `SsahError` for no examples, an empty response, or a loss that is not finite.
+    so its end token is trained on too). `max_steps` ends the run early. Raises `SsahError` for no examples, an empty response, or a loss that is not finite.
     """
     encoded, cut = encode_examples(chat, examples, system)
     model, device = chat.model, chat.model.device
@@ -43,6 +44,8 @@ def finetune(chat: Chat, examples: Sequence[dict], *, epochs: int = 2, lr: float
     bar = tqdm(total=n_steps, desc=progress, disable=progress is None, leave=False)
     for epoch in range(epochs):
         for picked in length_buckets([len(h) + len(t) for h, t in encoded], batch_size, draw):
+            if len(rows) == max_steps:
+                break
             for group in optimizer.param_groups:
                 group["lr"] = lr * min(1.0, (len(rows) + 1) / max(warmup_steps, 1))
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):

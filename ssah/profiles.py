@@ -45,8 +45,8 @@ class DataSection:
 class AlignmentSection:
     """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
 
-    refusals: int = 100             # harmful prompts of `align` answered with our refusal wordings
-    benign: int = 240               # benign prompts of `align` with the base model's own greedy answers
+    refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
+    benign: int = 250               # benign prompts of `align` with the base model's own greedy answers
     answer_tokens: int = 40
     epochs: int = 2
     lr: float = 5e-5
@@ -76,9 +76,9 @@ class ClassificationSection:
     """How scores become labels, and the grids of the ratio scan (shares of all units)."""
 
     scale: str = "log-z"
-    scu_grid: tuple[float, ...] = (0.001, 0.003, 0.0065, 0.013, 0.02, 0.03, 0.05, 0.08)
-    ucu_grid: tuple[float, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
-    ru_grid: tuple[float, ...] = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+    scu_grid: tuple[float, ...] = (0.003, 0.0065, 0.013, 0.03, 0.05, 0.08)
+    ucu_grid: tuple[float, ...] = (0.002, 0.005, 0.01, 0.02)
+    ru_grid: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)
 
     def sources(self) -> list[str]:
         """Source names this section reads."""
@@ -96,7 +96,7 @@ class EvaluationSection:
     questions: int = 200            # a task
     wiki: str = "wikipedia"
     wiki_tokens: int = 4096
-    benign: int = 100               # benign prompts with reference answers
+    benign: int = 50                # benign prompts with reference answers
     benign_tokens: int = 64         # of each reference answer
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
 
@@ -105,6 +105,17 @@ class EvaluationSection:
         texts = [name for name in (*self.tasks, self.wiki) if not name.startswith("tiny")]
         return [*texts, "data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv",
                 *(["data:borderline.csv"] if self.borderline == "borderline" else [])]
+
+
+@dataclass(frozen=True)
+class JudgeSection:
+    """Answers that people labelled, beside which the judge is put."""
+
+    labelled: str = "refusal-labels"
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return ["refusal-labels", "refusal-labels-extra"] if self.labelled == "refusal-labels" else [self.labelled]
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,7 @@ class Profile:
     calibration: CalibrationSection = field(default_factory=CalibrationSection)
     classification: ClassificationSection = field(default_factory=ClassificationSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    judge: JudgeSection = field(default_factory=JudgeSection)
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -132,6 +144,7 @@ SMOKE = Profile(
     classification=ClassificationSection(scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
     evaluation=EvaluationSection(harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
                                  wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
+    judge=JudgeSection("tiny-labels"),
     seeds=(0, 1, 2))
 
 

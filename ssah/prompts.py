@@ -127,9 +127,15 @@ def _tiny(kind: str) -> pd.DataFrame:
     return pd.DataFrame({"text": texts, "response": [answer if kind == "benign" else ""] * len(texts)})
 
 
+def _tiny_labels() -> pd.DataFrame:
+    """As many refusals as answers, labelled by construction."""
+    table = _tiny("benign").iloc[:20]
+    return table.assign(human=[i % 2 == 0 for i in range(20)], response=["Sorry, no." if i % 2 == 0 else f"Here is the {t}" for i, t in enumerate(table["text"])])
+
+
 _NAMED = {"advbench": _advbench, "harmbench": _harmbench, "alpaca": _alpaca, "chat-instructions": _chat_instructions,
           "refusal-labels": _refusal_labels, "wikipedia": _wikipedia, "borderline": _borderline,
-          "tiny-harmful": lambda: _tiny("harmful"), "tiny-benign": lambda: _tiny("benign")}
+          "tiny-harmful": lambda: _tiny("harmful"), "tiny-benign": lambda: _tiny("benign"), "tiny-labels": _tiny_labels}
 
 
 # ---- multiple choice -------------------------------------------------------------------------

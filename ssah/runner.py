@@ -89,7 +89,9 @@ def variables(parameters: dict, into: Path) -> dict[str, str]:
     """Where kernels write: with recomputed results or another profile, never where the committed files are."""
     if not parameters.get("recompute") and parameters.get("profile", "default") == "default":
         return {}
-    return {"SSAH_RECOMPUTED": str(into / "results"), "SSAH_FIGURES": str(into / "figures")}
+    # a model of a few thousand weights is slower on several threads
+    threads = {"OMP_NUM_THREADS": "1"} if parameters.get("profile") == "smoke" else {}
+    return {"SSAH_RECOMPUTED": str(into / "results"), "SSAH_FIGURES": str(into / "figures"), **threads}
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -125,7 +127,9 @@ def own_kernel(folder: Path, environment: dict[str, str]) -> Iterator[None]:
     try:
         yield
     finally:
-        os.environ.pop("JUPYTER_PATH") if before is None else os.environ.update(JUPYTER_PATH=before)
+        del os.environ["JUPYTER_PATH"]
+        if before is not None:
+            os.environ["JUPYTER_PATH"] = before
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -133,7 +137,7 @@ def _run(path: Path, parameters: dict, into: Path, exporter: HTMLExporter) -> Ou
     number, started, error = path.name[:2], time.perf_counter(), ""
     executed = into / "notebooks" / f"{number}.ipynb"
     try:
-        # the working directory is JupyterLab's; "immediate": when all cells are done there is nothing to wait for
+        # cwd as in JupyterLab; stderr: what steps say while they compute; when all cells are done nothing is waited for
         execute_notebook(path.resolve(), executed, parameters, kernel_name="python3", cwd=path.resolve().parent,
                          progress_bar=False, stderr_file=sys.stderr, shutdown_kernel="immediate")
     except PapermillExecutionError as failure:
@@ -200,7 +204,7 @@ def index_page(outcomes: list[Outcome], into: Path, figures: Path) -> str:
 
 def _section(outcome: Outcome, into: Path, figures: Path) -> str:
     escape = html.escape
-    lines = [f'<h2><a href="html/{outcome.number}.html">{outcome.number} · {escape(outcome.title)}</a></h2>']
+    lines = [f'<h2><a href="html/{outcome.number}.html">{escape(outcome.title)}</a></h2>']
     lines += [f"<p><b>{escape(v['claim'])}: {escape(v['verdict'])}</b> {escape(v.get('why', ''))}</p>"
               for v in outcome.verdicts]
     state = f'<span class="failed">failed: {escape(outcome.error)}</span>' if outcome.error else "ok"

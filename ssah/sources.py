@@ -204,8 +204,10 @@ def fingerprint(source: str) -> str:
 
 
 def remove_cache() -> int:
-    """Delete the cache folder's content (archives, dequantized model, checkpoints); bytes freed."""
-    folder = cache_dir()
-    freed = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-    shutil.rmtree(folder)
+    """Delete what this package put into its cache folder (archives, models, checkpoints, results); bytes freed."""
+    freed = 0
+    for name in ("archives", "models", "artifacts", "results"):
+        folder = cache_dir() / name
+        freed += sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+        shutil.rmtree(folder, ignore_errors=True)
     return freed

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from . import claims
-from .experiments import CONDITIONS, TRANSPLANTS, VARIATIONS, Lab
+from .experiments import CONDITIONS, ROLES, TRANSPLANTS, VARIATIONS, Lab
 from .judging import ANSWER_LABELS
 from .prompts import data_file
 from .statistics import bootstrap, difference
@@ -137,8 +137,8 @@ def variation_summary(table: pd.DataFrame) -> str:
     scales = table[table.index.str.startswith(("as in", "scale"))]
     scores = table[table.index.str.startswith(("as in", "score"))]
     control = table.loc["refusals on benign prompts"]
-    return (f"**What we see.** Between the six scales strict ASR ranges from {scales['strict_asr'].min():.0%} ({scales['strict_asr'].idxmin()}) to "
-            f"{scales['strict_asr'].max():.0%} ({scales['strict_asr'].idxmax()}); between the five scores from {scores['strict_asr'].min():.0%} "
+    return (f"**What we see.** Between the five scales strict ASR ranges from {scales['strict_asr'].min():.0%} ({scales['strict_asr'].idxmin()}) to "
+            f"{scales['strict_asr'].max():.0%} ({scales['strict_asr'].idxmax()}); between the four scores from {scores['strict_asr'].min():.0%} "
             f"({scores['strict_asr'].idxmin()}) to {scores['strict_asr'].max():.0%} ({scores['strict_asr'].idxmax()}). The control that puts the same refusals after "
             f"benign prompts shares {control['iou']:.0%} of the SCU (by chance {control['chance']:.1%}), and removing its units gives strict ASR "
             f"{control['strict_asr']:.0%} against {table.loc['as in Table 1', 'strict_asr']:.0%}. {table.loc['as in Table 1', 'mlp_share']:.0%} of the SCU are MLP units.")
@@ -184,17 +184,15 @@ def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
 
 def behaviours(lab: Lab) -> pd.DataFrame:
     """What base, aligned and unaligned models do: a row a role and kind of request, shares of the four labels and keyword refusals."""
-    parts = [lab.across("behaviour", "answers", seeds=lab.profile.seeds[:1], role=role).assign(role=role) for role in ("base", "unaligned")]
-    parts.append(lab.across("behaviour", "answers", role="aligned").assign(role="aligned"))
-    table = outcomes(pd.concat(parts))
+    table = outcomes(lab.across("behaviour", "answers", each={"role": list(ROLES)}, seeds=lab.profile.seeds[:1]))
     columns = {"refused": "refuse", "evasive": "evasive", "incoherent": "incoherent", "strict_asr": "comply", "keyword_asr": "no refusal keyword"}
     means = table.groupby(["role", "source"], sort=False)[list(columns)].mean().rename(columns=columns)
     return means.assign(n=table.groupby(["role", "source"], sort=False)["id"].nunique())
 
 
 def transplants(lab: Lab) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Refusals of the unaligned model with borrowed units: means with intervals, and the points of every seed."""
-    answers = outcomes(lab.across("transplant", "answers", each={"units": list(TRANSPLANTS)})).rename(columns={"units": "condition"})
+    """Refusals of the unaligned model with borrowed units (first seed): means with intervals, and the points of every seed."""
+    answers = outcomes(lab.across("transplant", "answers", each={"units": list(TRANSPLANTS)}, seeds=lab.profile.seeds[:1])).rename(columns={"units": "condition"})
     rows = [{"condition": name, **_interval("refused", part, "refused"), **_interval("log-odds", part, "log_odds"),
              **{label: part[label].mean() for label in ANSWER_LABELS}}
             for name, part in answers.groupby("condition", sort=False)]

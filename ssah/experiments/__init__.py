@@ -8,23 +8,24 @@ from ..errors import SsahError
 from ..profiles import load_profile
 from . import foundation, four_kinds     # noqa: F401  (importing registers the steps)
 from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step, label, slug
+from .foundation import ROLES
 from .four_kinds import CONDITIONS, TRANSPLANTS, VARIATIONS
 
 __all__ = ["CONDITIONS", "Lab", "Need", "STEPS", "TRANSPLANTS", "VARIATIONS", "code_fingerprint", "core", "default_root",
-           "extended", "find_step", "label", "open_lab", "slug"]
+           "ROLES", "extended", "find_step", "label", "open_lab", "slug"]
 
 
 def core(seed: int) -> list[Need]:
     """What the claims need for one seed, in the order in which it is computed."""
     return [Need("judge_on_people"), Need("judge_threshold"),
-            *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS],
-            *[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
-            Need("behaviour", {"seed": seed, "role": "aligned"})]
+            *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS]]
 
 
 def extended(seed: int) -> list[Need]:
-    """What is committed for the first seed only: what the other models do, and what other choices would have given."""
-    return [*[Need("behaviour", {"seed": seed, "role": role}) for role in ("base", "unaligned")], *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS]]
+    """What is committed for the first seed only: the transplant, other requests to the three models, other choices."""
+    return [*[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
+            *[Need("behaviour", {"seed": seed, "role": role}) for role in ROLES],
+            *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS]]
 
 
 def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:

@@ -139,11 +139,17 @@ class Lab:
     def artifact(self, name: str, params: dict) -> Path:
         """Folder of a result's artifacts; the step is run again if the folder is gone or damaged."""
         result = self.get(name, **params)
-        folder = artifact_folder(result.key)
-        if not _intact(folder, result.values.get("artifacts", {})):
+        if not _intact(self._folder(result.key), result.values.get("artifacts", {})):
             self.fresh[label(name, params)] = result = self._run(name, params, "its artifacts are not in the cache folder")
-            folder = artifact_folder(result.key)
-        return folder
+        return self._folder(result.key)
+
+    def _folder(self, key: str) -> Path:
+        """Where a result's artifacts (checkpoints, completions) live: the user's cache folder, never git.
+
+        Those of another root are kept apart, so that a rerun never replaces what the committed results were made with.
+        """
+        apart = "" if self.store.root == default_root(self.profile) else "-" + hashlib.sha256(str(self.store.root.resolve()).encode()).hexdigest()[:8]
+        return sources.cache_dir() / "artifacts" / (key + apart)
 
     def _run(self, name: str, params: dict, reason: str) -> Result:
         found_step, tag = find_step(name), label(name, params)
@@ -154,7 +160,7 @@ class Lab:
         inputs = {label(n.step, n.params): self.get(n.step, **n.params) for n in needs}
         key = self.key(found_step, params, inputs)
         print(f"[{time.strftime('%H:%M:%S')}] computing {tag}: {reason} (about {found_step.minutes:g} min)", file=sys.stderr, flush=True)
-        folder = artifact_folder(key)
+        folder = self._folder(key)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
         started = time.perf_counter()
@@ -190,11 +196,6 @@ def slug(params: dict) -> str:
 def label(name: str, params: dict) -> str:
     """How a result is called in messages and keys: ``step(a=1,b=2)``."""
     return f"{name}({slug(params)})" if params else name
-
-
-def artifact_folder(key: str) -> Path:
-    """Where a result's artifacts (checkpoints, completions) live: the user's cache folder, never git."""
-    return sources.cache_dir() / "artifacts" / key
 
 
 def _intact(folder: Path, files: dict[str, str]) -> bool:

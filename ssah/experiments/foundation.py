@@ -149,11 +149,11 @@ def judge_threshold(context: Context) -> Result:
     """
     chat, rows = load_base(context), []
     for split, wording in (("select", "train"), ("evaluate", "held_out")):
-        for name, questions, texts in _coherent_answers(context, split, wording):
+        for name, questions, texts in coherent_answers(context, split, wording):
             shuffled = [" ".join(np.random.default_rng(i).permutation(t.split())) for i, t in enumerate(texts)]
             for corrupted, answers in ((False, texts), (True, shuffled)):
                 rows.append(pd.DataFrame({"split": split, "source": name, "corrupted": corrupted,
-                                          "nll": _nll(chat, questions, answers, context.profile.evaluation.answer_tokens),
+                                          "nll": answer_nll(chat, questions, answers, context.profile.evaluation.answer_tokens),
                                           "repetitive": [judging.is_repetitive(t) for t in answers]}))
     table = pd.concat(rows, ignore_index=True)
     chosen = table[table["split"] == "select"]
@@ -162,7 +162,7 @@ def judge_threshold(context: Context) -> Result:
     return Result({"threshold": float(cuts[int(np.argmax(balanced))]), "balanced_accuracy": float(max(balanced))}, {"nll": table})
 
 
-def _coherent_answers(context: Context, split: str, wording: str):
+def coherent_answers(context: Context, split: str, wording: str):
     """``(name, prompts, answers)`` of the two coherent sources of a split."""
     benign = split_prompts(context, "benign", split)
     yield "benign", benign["text"].tolist(), [" ".join(r.split()[:25]) for r in benign["response"]]
@@ -171,19 +171,19 @@ def _coherent_answers(context: Context, split: str, wording: str):
     yield "refusal", harmful["text"].tolist(), [wordings[i % len(wordings)] for i in range(len(harmful))]
 
 
-def _nll(chat, questions: list[str], answers: list[str], n_tokens: int) -> np.ndarray:
+def answer_nll(chat, questions: list[str], answers: list[str], n_tokens: int) -> np.ndarray:
     from ..evaluation import response_nll
 
     return response_nll(chat, questions, [chat.tokenizer(a, add_special_tokens=False)["input_ids"][:n_tokens] for a in answers])
 
 
-@step(version=1, reads=(), uses=("judging", "prompts"))
+@step(version=1, reads=("judge",), uses=("judging", "prompts"))
 def judge_on_people(context: Context) -> Result:
     """The judge beside people: 169 answers that were labelled refusal or not by hand (PyRIT's scorer evaluation).
 
     Their *refusal* includes answers to another question, so it is to be compared with refuse + evasive.
     """
-    table = prompts.load_prompts("refusal-labels")
+    table = prompts.load_prompts(context.profile.judge.labelled)
     labels = judging.judge(table["text"], table["response"], np.zeros(len(table)), 1.0)
     return Result({"n": len(table)}, {"labels": pd.DataFrame({
         "hash": table["response"].map(prompts.text_hash), "human": table["human"], "judge": labels.astype(str),

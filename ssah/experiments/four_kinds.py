@@ -1,8 +1,8 @@
 """C2: ratio scan, Table 1, the transplant, and the choices that could have been made otherwise."""
 
+import json
 from contextlib import nullcontext
 
-import json
 import numpy as np
 import pandas as pd
 
@@ -12,7 +12,7 @@ from ..errors import SsahError
 from ..store import Result
 from ..units import UnitIndex
 from .engine import Context, Need, step
-from .foundation import checkpoint_need, draw, load_base, load_role, scoring_batches, split_prompts, calibration_pairs
+from .foundation import calibration_pairs, checkpoint_need, load_base, load_role, split_prompts
 
 MEASURE = ("models", "evaluation", "judging", "prompts", "ablation", "units", "classification")
 CONDITIONS = ("none", "SCU", "UCU", "RU", "random SCU", "random UCU", "random RU", "direction")
@@ -21,9 +21,9 @@ TRANSPLANTS = ("none", "SCU", "random SCU")
 VARIATIONS = {
     "as in Table 1": {},
     "scale z": {"scale": "z"}, "scale rank": {"scale": "rank"}, "scale raw": {"scale": "raw"},
-    "scale log-z-global": {"scale": "log-z-global"}, "scale z-global": {"scale": "z-global"},
+    "scale log-z-global": {"scale": "log-z-global"},
     "score wanda": {"method": "wanda"}, "score magnitude": {"method": "magnitude"},
-    "score gradient": {"method": "gradient"}, "score random": {"method": "random"},
+    "score gradient": {"method": "gradient"},
     "positions response": {"positions": "response"},
     "mean instead of zero": {"value": "mean"},
     "refusals on benign prompts": {"safety_set": "benign-refusals"},
@@ -52,7 +52,7 @@ def scan(context: Context, seed: int) -> Result:
     benign = split_prompts(context, "benign", "select")
     rows = []
     for kind, share in tqdm([("none", 0.0), *scan_points(context.profile)], desc="ratio scan", leave=False):
-        units = _classified(scored, context.profile.classification.scale, **{k: share if k.upper() == kind else 0.0 for k in ("scu", "ucu", "ru")})
+        units = classify_scores(scored, context.profile.classification.scale, **{k: share if k.upper() == kind else 0.0 for k in ("scu", "ucu", "ru")})
         mask = units.mask(kind) if kind != "none" else np.zeros(len(units.index), bool)
         with ablated(chat.model, units.index, mask):
             answers = generate(chat, harmful, max_new_tokens=context.profile.evaluation.answer_tokens)
@@ -86,7 +86,8 @@ def choose_shares(table: pd.DataFrame) -> dict[str, float]:
             "ru": float(harmless["share"].iloc[-1] if len(harmless) else ru["share"].iloc[0])}
 
 
-def _classified(scored: Result, scale: str, **chosen: float) -> Units:
+def classify_scores(scored: Result, scale: str, **chosen: float) -> Units:
+    """Labels from the stored scores of an `attribution` result; `chosen`: the shares scu, ucu, ru."""
     index = UnitIndex.from_dict(scored.values["index"])
     return classify(scored.arrays["safety"], scored.arrays["utility"], index=index, scale=scale, **chosen)
 
@@ -94,7 +95,7 @@ def _classified(scored: Result, scale: str, **chosen: float) -> Units:
 def classified(lab, seed: int) -> Units:
     """The classification of a seed's aligned model, from stored scores and stored shares (`lab`: a Lab or a Context)."""
     profile = lab.profile
-    return _classified(lab.get("attribution", seed=seed), profile.classification.scale, **lab.get("shares").values)
+    return classify_scores(lab.get("attribution", seed=seed), profile.classification.scale, **lab.get("shares").values)
 
 
 # ---- measuring one condition -----------------------------------------------------------------
@@ -260,7 +261,7 @@ def behaviour(context: Context, seed: int, role: str) -> Result:
     chat, options = load_role(context, role, seed), context.profile.evaluation
     harmful = split_prompts(context, "harmful", "evaluate").query("source == @context.profile.data.harmful[-1]").iloc[:options.harmful]
     borderline = prompts.load_prompts(options.borderline).assign(source="borderline")
-    benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign // 2].assign(source="benign")
+    benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign].assign(source="benign")
     requests = pd.concat([harmful, borderline, benign], ignore_index=True)[["id", "source", "text"]]
     answers, texts = measure_answers(context, chat, load_base(context), requests, options.systems[:1])
     keep_answers(context, texts)
@@ -269,7 +270,8 @@ def behaviour(context: Context, seed: int, role: str) -> Result:
 
 # ---- what other choices would have given -----------------------------------------------------
 
-def _attribution_params(profile, seed: int, variation: str) -> dict:
+def attribution_params(profile, seed: int, variation: str) -> dict:
+    """Which `attribution` result a variation classifies."""
     if variation not in VARIATIONS:
         raise SsahError(f"unknown variation {variation!r}; known: {', '.join(VARIATIONS)}")
     return {"seed": seed} | {k: v for k, v in VARIATIONS[variation].items() if k in ("method", "positions", "safety_set")}
@@ -277,14 +279,14 @@ def _attribution_params(profile, seed: int, variation: str) -> dict:
 
 @step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=0.8,
       needs=lambda profile, seed, variation: [Need("splits"), Need("judge_threshold"), Need("shares"), *checkpoint_need("aligned", seed),
-                                              Need("attribution", _attribution_params(profile, seed, variation))])
+                                              Need("attribution", attribution_params(profile, seed, variation))])
 def variation(context: Context, seed: int, variation: str) -> Result:
     """The SCU row with one choice changed (scale, score, positions, value, safety set), refusal and benign loss only."""
     from ..ablation import ablated
 
     changed = VARIATIONS[variation]
-    scored = context.get("attribution", **_attribution_params(context.profile, seed, variation))
-    units = _classified(scored, changed.get("scale", context.profile.classification.scale), **context.get("shares").values)
+    scored = context.get("attribution", **attribution_params(context.profile, seed, variation))
+    units = classify_scores(scored, changed.get("scale", context.profile.classification.scale), **context.get("shares").values)
     chat = load_role(context, "aligned", seed)
     with ablated(chat.model, units.index, units.mask("SCU"), changed.get("value", "zero"), scored.arrays["means"]):
         requests = evaluation_requests(context, context.profile.evaluation.harmful)

@@ -23,8 +23,8 @@ LOOKED_AT = 8                       # answers whose NLL is computed again
 
 # ---- the plan --------------------------------------------------------------------------------
 
-def closure(profile: Profile, wanted: list[Need]) -> list[Need]:
-    """`wanted` and all that it needs, upstream first, each once."""
+def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
+    """All that is committed: the core of the (first) seeds and the first one's extended rows, each after what it needs."""
     found: dict[str, Need] = {}
 
     def add(need: Need) -> None:
@@ -33,14 +33,10 @@ def closure(profile: Profile, wanted: list[Need]) -> list[Need]:
                 add(upstream)
             found[label(need.step, need.params)] = Need(need.step, need.params)
 
-    for need in wanted:
+    seeds = profile.seeds[:n_seeds]
+    for need in [need for seed in seeds for need in core(seed)] + extended(seeds[0]):
         add(need)
     return list(found.values())
-
-
-def plan(profile: Profile) -> list[Need]:
-    """Every result that is committed for a profile: the core of all its seeds, the extended rows of the first."""
-    return closure(profile, [need for seed in profile.seeds for need in core(seed)] + extended(profile.seeds[0]))
 
 
 def state(lab: Lab, need: Need) -> tuple[str, Result | None, str]:
@@ -56,8 +52,7 @@ def state(lab: Lab, need: Need) -> tuple[str, Result | None, str]:
 def verify(profile: Profile, *, full: bool, into: Path) -> int:
     """Print a line a check; the number of those that failed. What must be computed for it goes to `into`."""
     lab, scratch = Lab(profile, compute=False), Lab(profile, root=into / "verify" / profile.name)
-    failed = _tell(stored(lab))
-    if failed:
+    if failed := _tell(stored(lab)):
         print("the other checks need results in order: see `ssah status`")
         return failed
     failed = _tell(recomputed(lab)) + _tell(spot_checks(lab, scratch))
@@ -97,9 +92,9 @@ def recomputed(lab: Lab) -> Iterator[Check]:
 
 
 def _varied_scu(lab: Lab, seed: int, name: str) -> np.ndarray:
-    scored = lab.get("attribution", **four_kinds._attribution_params(lab.profile, seed, name))
+    scored = lab.get("attribution", **four_kinds.attribution_params(lab.profile, seed, name))
     scale = four_kinds.VARIATIONS[name].get("scale", lab.profile.classification.scale)
-    return np.flatnonzero(four_kinds._classified(scored, scale, **lab.get("shares").values).mask("SCU"))
+    return np.flatnonzero(four_kinds.classify_scores(scored, scale, **lab.get("shares").values).mask("SCU"))
 
 
 def spot_checks(lab: Lab, scratch: Lab) -> Iterator[Check]:
@@ -121,8 +116,8 @@ def _close(name: str, got, kept) -> Check:
 
 
 def _nll(context: Context) -> np.ndarray:
-    _, questions, texts = next(foundation._coherent_answers(context, "select", "train"))
-    return foundation._nll(foundation.load_base(context), questions[:LOOKED_AT], texts[:LOOKED_AT],
+    _, questions, texts = next(foundation.coherent_answers(context, "select", "train"))
+    return foundation.answer_nll(foundation.load_base(context), questions[:LOOKED_AT], texts[:LOOKED_AT],
                            context.profile.evaluation.answer_tokens)
 
 
@@ -131,9 +126,8 @@ def _first_losses(context: Context, n: int) -> np.ndarray:
 
     options, seed = context.profile.alignment, context.profile.seeds[0]
     trained = finetune(foundation.load_base(context, "float32"), foundation.alignment_examples(context, "aligned", seed),
-                       epochs=options.epochs, lr=options.lr, batch_size=options.batch_size, seed=seed,
-                       system=options.system, autocast=context.profile.model.dtype == "bfloat16",
-                       max_steps=n, progress=None)
+                       epochs=options.epochs, lr=options.lr, batch_size=options.batch_size, system=options.system, seed=seed,
+                       autocast=context.profile.model.dtype == "bfloat16", max_steps=n, progress=None)
     return trained.history["loss"].to_numpy()
 
 

@@ -1,0 +1,92 @@
+"""Shared by all tests: no network, no folder of the user, one thread, and models of a few thousand weights."""
+
+import os
+import tempfile
+
+_HF_HOME = tempfile.TemporaryDirectory(prefix="ssah-tests-")      # removed when the tests end
+# read once, when transformers and datasets are imported below
+os.environ.update(HF_HOME=_HF_HOME.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+
+from ssah import models
+
+torch.set_num_threads(1)
+
+SIZES = dict(vocab_size=80, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+             max_position_embeddings=256, bos_token_id=2, eos_token_id=3, pad_token_id=3,
+             initializer_range=0.2)       # large, so that tokens and positions matter in a random model
+
+FAMILIES = {
+    "Llama": lambda: LlamaConfig(**SIZES, num_key_value_heads=4),
+    "Llama GQA": lambda: LlamaConfig(**SIZES, num_key_value_heads=2),
+    "Mistral": lambda: MistralConfig(**SIZES, num_key_value_heads=2),
+    "Qwen2": lambda: Qwen2Config(**SIZES, num_key_value_heads=2),                       # biases on q, k, v
+    "Qwen3": lambda: Qwen3Config(**SIZES, num_key_value_heads=2, head_dim=16),          # heads wider than hidden / heads
+}
+
+
+def random_model(config, seed: int = 0):
+    """A random model of some config, its biases and norms random too (they start at 0 and 1)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = AutoModelForCausalLM.from_config(config).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(0.2 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.fixture(autouse=True)
+def private_cache(tmp_path, monkeypatch):
+    """Every test has a cache folder of its own, and no network."""
+    monkeypatch.setenv("SSAH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SSAH_OFFLINE", "1")
+    monkeypatch.delenv("SSAH_DEVICE", raising=False)
+
+
+@pytest.fixture
+def chat():
+    """The tiny chat model of the smoke profile."""
+    return models.tiny_chat()
+
+
+@pytest.fixture(params=FAMILIES)
+def model(request):
+    """A random model of every family in turn."""
+    return random_model(FAMILIES[request.param]())
+
+
+@pytest.fixture
+def family_chat(model, chat):
+    """A model of every family in turn, with the tiny tokenizer."""
+    return models.Chat(model, chat.tokenizer, "random")
+
+
+@pytest.fixture
+def prompts():
+    """Requests of different lengths, in words of the tiny tokenizer."""
+    return ["break a lamp", "write a small red poem", "how do you burn the old bridge today", "sing", "explain the new garden",
+            "please make a letter and then bake the cake"]
+
+
+@pytest.fixture
+def sequences():
+    """Random token ids of five different lengths."""
+    draw = torch.Generator().manual_seed(7)
+    return [torch.randint(4, 74, (length,), generator=draw).tolist() for length in (5, 11, 8, 3, 9)]
+
+
+@pytest.fixture
+def batches(sequences):
+    """The sequences in two right-padded batches; scored is all but the first two tokens of each."""
+    made = []
+    for part in (sequences[:3], sequences[3:]):
+        batch = models.pad(part, 3)
+        mask = batch["attention_mask"].clone()
+        mask[:, :2] = 0
+        made.append({**batch, "score_mask": mask})
+    return made
