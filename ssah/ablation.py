@@ -93,6 +93,8 @@ def without_direction(model, direction):
     r = torch.as_tensor(np.asarray(direction), dtype=torch.float32, device=weight.device)
     if r.shape != (weight.shape[1],):
         raise SsahError(f"the direction has shape {tuple(r.shape)}, the residual stream is {weight.shape[1]} wide")
+    if not (torch.isfinite(r).all() and r.any()):
+        raise SsahError("the direction is zero or not finite")
     r = r / r.norm()
 
     def project(module, inputs, output):
@@ -128,8 +130,11 @@ def _unsaveable(model, state: str):
     def refuse(*args, **kwargs):
         raise SsahError(f"the model is {state}; leave the `with` block before saving it")
 
-    model.save_pretrained = refuse          # shadows the method on this instance
+    outer = vars(model).get("save_pretrained")      # set where edits are nested
+    model.save_pretrained = refuse                  # shadows the method on this instance
     try:
         yield
     finally:
         del model.save_pretrained
+        if outer is not None:
+            model.save_pretrained = outer

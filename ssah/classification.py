@@ -29,13 +29,13 @@ def scaled(importance, index: UnitIndex, scale: str = "log-z") -> np.ndarray:
     if scale not in SCALES:
         raise SsahError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
     scores = _checked(importance, index)
-    if scale == "raw":
-        return scores.copy()
-    result = np.empty_like(scores)
+    result = scores.copy()
     for block, kind, where in index.modules():
         module = scores[where]
         if not module.any():
             raise SsahError(f"all scores of block {block} {kind} are zero; was the module dead or the prompt set empty?")
+        if scale == "raw":
+            continue
         if scale == "rank":
             result[where] = (rankdata(module) - 0.5) / len(module)
         else:
@@ -47,8 +47,9 @@ def scaled(importance, index: UnitIndex, scale: str = "log-z") -> np.ndarray:
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:
-    spread = values.std()
-    return (values - values.mean()) / (spread if spread > 0 else 1.0)
+    if np.ptp(values) == 0:     # its standard deviation may be a rounding error above 0
+        return np.zeros_like(values)
+    return (values - values.mean()) / values.std()
 
 
 def _checked(importance, index: UnitIndex) -> np.ndarray:
@@ -94,7 +95,7 @@ def classify(I_safety, I_utility, *, index: UnitIndex, scale: str = "log-z",
     first, then SCU, then UCU among those left; ties go to the lower index. Raises `SsahError` for
     shares that are negative or exceed 1 in sum, and for scores that `scaled` refuses.
     """
-    if min(scu, ucu, ru) < 0 or scu + ucu + ru > 1:
+    if not (min(scu, ucu, ru) >= 0 and scu + ucu + ru <= 1 + 1e-9):      # written so that NaN is refused
         raise SsahError(f"shares must be at least 0 and at most 1 in sum; got scu={scu}, ucu={ucu}, ru={ru}")
     safety, utility = scaled(I_safety, index, scale), scaled(I_utility, index, scale)
     n = len(index)

@@ -110,6 +110,8 @@ def perplexity(chat: Chat, texts: list[str], *, n_tokens: int, window: int = 256
     ids = chat.tokenizer("\n".join(texts), add_special_tokens=False)["input_ids"][:n_tokens]
     pieces = [ids[i:i + window] for i in range(0, len(ids) - 1, window)]
     pieces = [piece for piece in pieces if len(piece) > 1]
+    if not pieces:
+        raise SsahError("perplexity needs a text of at least two tokens")
     scored = token_log_probs(chat, [p[:1] for p in pieces], [p[1:] for p in pieces], batch_size=batch_size)
     return float(np.exp(-np.concatenate(scored).mean()))
 
@@ -136,6 +138,8 @@ def packed_log_probs(chat: Chat, items: list[tuple], *, batch_size: int = 32) ->
 
     `items`: ``(head ids, [tail ids, ...])``. Head and tails share one sequence, in which a tail sees the head and itself only.
     """
+    if not items:
+        raise SsahError("nothing to score: no prompts or no questions")
     packed = [head + [t for tail in tails for t in tail] for head, tails in items]
     result: list[list[np.ndarray]] = [[] for _ in items]
     for rows in _batches(packed, batch_size):

@@ -62,6 +62,8 @@ def finetune(chat: Chat, examples: Sequence[dict], *, epochs: int = 2, lr: float
             bar.set_postfix(loss=f"{loss.item():.3f}")
     bar.close()
     model.eval()
+    if not all(torch.isfinite(p).all() for p in model.parameters()):      # the last step is not seen by any loss
+        raise SsahError(f"weights are not finite after step {len(rows) - 1}; lower the learning rate (now {lr:g})")
     return FineTuning(pd.DataFrame(rows), cut)
 
 

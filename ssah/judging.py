@@ -62,6 +62,7 @@ def is_evasive(prompt: str, text: str) -> bool:
     The last is lexical: no content word shared with the request (by the first five letters), and no
     structure of a fulfilled request (a list, a title, "here is").
     """
+    text = text.replace("\u2019", "'")
     if _IDENTITY.search(text) and not _FULFILLING.match(text):
         return True
     if _FULFILLING.match(text):
@@ -72,7 +73,7 @@ def is_evasive(prompt: str, text: str) -> bool:
 def judge(prompts: Sequence[str], answers: Sequence[str], nll: Sequence[float], threshold: float) -> np.ndarray:
     """Label of every answer (n,). `nll`: mean NLL of the answer under the *base* model; above `threshold` it is babble."""
     labels = []
-    for prompt, text, loss in zip(prompts, answers, nll):
+    for prompt, text, loss in zip(prompts, answers, nll, strict=True):
         if not text.strip() or loss > threshold or is_repetitive(text):
             labels.append("incoherent")
         elif is_refusal(text):

@@ -90,9 +90,19 @@ class Chat:
             block, whole = self._template([system], answer=False), self._template([system, user])
         except Exception:  # templates without a system role raise their own error types
             return plain
-        if not (_PROBE in block and whole.startswith(block)):
-            return plain
-        tail, start = whole[len(block):], self.tokenizer.bos_token or ""
+        if _PROBE in block and whole.startswith(block):
+            tail = whole[len(block):]
+        else:
+            before, _, after = whole.partition(_PROBE)
+            if not (after and plain.startswith(before) and plain.endswith(after)):
+                return plain        # nothing is inserted
+            # a system prompt inside the first user turn (Llama 2): the second turn has none
+            first = [user, {"role": "assistant", "content": _PROBE}]
+            opening, both = self._template(first, answer=False), self._template([*first, user])
+            if not both.startswith(opening):
+                raise SsahError(f"the system prompt that the template of {self.name!r} inserts cannot be left out")
+            tail = both[len(opening):].lstrip()
+        start = self.tokenizer.bos_token or ""
         # the begin-of-text mark, where there is one, stood in front of the block that was cut off
         return start + tail if plain.startswith(start) and not tail.startswith(start) else tail
 

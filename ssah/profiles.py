@@ -92,7 +92,7 @@ class EvaluationSection:
     harmful: int = 100              # prompts of each harmful set
     systems: tuple[str, ...] = ("default", "none")
     answer_tokens: int = 32
-    tasks: tuple[str, ...] = ("boolq", "openbookqa", "piqa", "commonsenseqa")
+    tasks: tuple[str, ...] = ("openbookqa", "piqa", "commonsenseqa")
     questions: int = 200            # a task
     wiki: str = "wikipedia"
     wiki_tokens: int = 4096

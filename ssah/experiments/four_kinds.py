@@ -289,7 +289,7 @@ def variation(context: Context, seed: int, variation: str) -> Result:
     units = classify_scores(scored, changed.get("scale", context.profile.classification.scale), **context.get("shares").values)
     chat = load_role(context, "aligned", seed)
     with ablated(chat.model, units.index, units.mask("SCU"), changed.get("value", "zero"), scored.arrays["means"]):
-        requests = evaluation_requests(context, context.profile.evaluation.harmful)
+        requests = evaluation_requests(context, context.profile.evaluation.harmful // 2)
         answers, texts = measure_answers(context, chat, load_base(context), requests, context.profile.evaluation.systems[:1])
         benign = split_prompts(context, "benign", "evaluate").iloc[:context.profile.evaluation.benign]
         losses = reference_nll(chat, benign, context.profile.evaluation.benign_tokens)
