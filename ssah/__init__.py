@@ -1,6 +1,7 @@
 """A companion to "Superficial Safety Alignment Hypothesis" (Li & Kim, ICLR 2026).
 
-    sources -> models -> units -> attribution -> classification -> ablation / fine-tuning -> evaluation -> store -> notebooks -> figures
+    sources -> models -> units -> attribution -> classification -> ablation / fine-tuning
+            -> evaluation -> store -> notebooks -> figures
 
 Names are loaded on first use, so `import ssah` and a notebook that only reads results never import torch.
 """
@@ -14,7 +15,8 @@ _HOME = {
     "Units": "classification", "classify": "classification", "iou": "classification", "scaled": "classification",
     "ablated": "ablation", "transplanted": "ablation", "without_direction": "ablation",
     "finetune": "finetuning",
-    "generate": "evaluation", "refusal_log_odds": "evaluation", "perplexity": "evaluation", "multiple_choice": "evaluation",
+    "generate": "evaluation", "refusal_log_odds": "evaluation", "perplexity": "evaluation",
+    "multiple_choice": "evaluation",
     "judge": "judging",
     "load_prompts": "prompts",
     "load_profile": "profiles",

@@ -21,7 +21,7 @@ def ablated(model, index: UnitIndex, mask, value: str = "zero", means=None):
 
     `mask`: Boolean (len(index),). `value="zero"` takes the channels out; `value="mean"` holds each at its
     mean activation `means` (len(index),), added as a constant to the module's output. Raises
-    `SsahError` for a mask or index of another model.
+    `SsahError` for a mask, index or means of another model, and an unknown value.
     """
     mask = _checked(model, index, mask)
     if value not in ("zero", "mean"):
@@ -37,7 +37,8 @@ def ablated(model, index: UnitIndex, mask, value: str = "zero", means=None):
                     continue
                 saved.append((linear.weight, columns, linear.weight[:, columns].clone()))
                 if value == "mean":
-                    held = torch.as_tensor(np.asarray(means)[where], dtype=linear.weight.dtype, device=linear.weight.device)
+                    held = torch.as_tensor(np.asarray(means)[where], dtype=linear.weight.dtype,
+                                           device=linear.weight.device)
                     handles.append(linear.register_forward_hook(_add(linear.weight[:, columns] @ held[columns])))
                 linear.weight[:, columns] = 0
         with _unsaveable(model, "ablated"):
@@ -54,7 +55,8 @@ def ablated(model, index: UnitIndex, mask, value: str = "zero", means=None):
 def transplanted(model, donor, index: UnitIndex, mask):
     """Copy the masked units' weights from `donor` into `model`: o and down columns, gate and up rows, v rows.
 
-    A shared v row moves only if all the columns it feeds are in the mask. Biases of moved rows come along.
+    A shared v row moves only if all the columns it feeds are in the mask (len(index),). Biases of moved rows come
+    along. Raises `SsahError` for a mask, index or donor of another shape.
     """
     mask = _checked(model, index, mask)
     if UnitIndex.of(donor) != index:

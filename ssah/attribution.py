@@ -22,7 +22,7 @@ METHODS = ("variance", "wanda", "magnitude", "gradient", "random")
 
 
 class RunningMoments:
-    """Mean, centred and raw second moment of rows that come in batches (Chan's parallel merge, float64)."""
+    """Moments (width,) of rows that come in batches: mean, variance, sum of squares (Chan's merge, float64)."""
 
     def __init__(self, width: int):
         self.count = 0
@@ -44,7 +44,7 @@ class RunningMoments:
 
     @property
     def variance(self) -> torch.Tensor:
-        """Unbiased variance (width,)."""
+        """Unbiased variance (width,), by N - 1; of two rows or more."""
         return self.centred / (self.count - 1)
 
     @property
@@ -54,7 +54,7 @@ class RunningMoments:
 
 
 def importance(model, batches: Iterable[dict], method: str = "variance", *, seed: int = 0) -> np.ndarray:
-    """Importance of every unit, float64 (len(index),), not negative.
+    """Importance of every unit (paper, Sec. 4), float64 (len(index),), not negative; larger matters more.
 
     `batches` are dicts of tensors (batch, time): ``input_ids``, ``attention_mask`` and optionally
     ``score_mask``, which is 1 where a position's activation enters (default: every real token).
@@ -63,11 +63,12 @@ def importance(model, batches: Iterable[dict], method: str = "variance", *, seed
     - ``variance`` (the paper's): var(x) * ||w||_2^2
     - ``wanda`` (Sun et al. 2024, summed over outputs): ||x||_2 * ||w||_1
     - ``magnitude``: ||w||_2^2, no data
-    - ``gradient`` (SNIP, Lee et al. 2019, over the unit's outgoing weights): mean over examples of
-      |sum_t x_t * dL/dx_t|, L the mean negative log-likelihood of the token after each scored position
-    - ``random``: uniform, from `seed`
+    - ``gradient`` (first-order Taylor, Molchanov et al. 2017: SNIP's w * dL/dw summed over the unit's outgoing
+      weights before the modulus): mean over examples of |sum_t x_t * dL/dx_t|, t over all positions, L the mean
+      negative log-likelihood of the token after each scored position
+    - ``random``: uniform, from `seed`; no data
 
-    Raises `SsahError` for an unknown method, no batches, or fewer than two scored positions.
+    Raises `SsahError` for an unknown method and, where data count, for too few scored positions (two; gradient: one).
     """
     index = UnitIndex.of(model)
     if method not in METHODS:
@@ -96,13 +97,13 @@ def unit_outputs(model) -> list[torch.nn.Linear]:
 
 @torch.no_grad()
 def activation_moments(model, batches: Iterable[dict]) -> list[RunningMoments]:
-    """Moments of every unit's activation at the scored positions, one record a module, from one pass without logits."""
+    """Moments of every unit's activation at the scored positions: one record a module, one pass without logits."""
     outputs = unit_outputs(model)
     moments = [RunningMoments(linear.in_features) for linear in outputs]
     scored: torch.Tensor
 
     def watch(moment):
-        return lambda module, inputs: moment.add(inputs[0].flatten(0, 1)[scored])  # (batch * time, channel) -> (scored, channel)
+        return lambda module, inputs: moment.add(inputs[0].flatten(0, 1)[scored])       # (scored, channel)
 
     handles = [linear.register_forward_pre_hook(watch(m)) for linear, m in zip(outputs, moments)]
     try:
@@ -114,7 +115,8 @@ def activation_moments(model, batches: Iterable[dict]) -> list[RunningMoments]:
         for handle in handles:
             handle.remove()
     if moments[0].count < 2:
-        raise SsahError("fewer than two positions are scored; the prompt set is empty or the score mask selects nothing")
+        raise SsahError("fewer than two positions are scored; "
+                        "the prompt set is empty or the score mask selects nothing")
     return moments
 
 

@@ -18,13 +18,13 @@ SCALES = ("log-z", "z", "rank", "raw", "log-z-global", "z-global")
 
 
 def scaled(importance, index: UnitIndex, scale: str = "log-z") -> np.ndarray:
-    """Importance on a scale on which safety and utility can be added and subtracted; (len(index),).
+    """Importance (len(index),) on a scale on which safety and utility can be added and subtracted; same shape.
 
     - ``log-z``: z-score of log(I + 1e-12 x the module's median) within each block x kind;
     - ``z``: z-score of I; ``rank``: rank from 0 to 1; both within each block x kind;
     - ``raw``: I itself; ``log-z-global``, ``z-global``: one z-score over the whole model.
 
-    Raises `SsahError` for scores of another index, negative or non-finite ones, and modules that are all zero.
+    Raises `SsahError` for an unknown scale, for scores of another index, negative or not finite, or a module all zero.
     """
     if scale not in SCALES:
         raise SsahError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
@@ -33,7 +33,8 @@ def scaled(importance, index: UnitIndex, scale: str = "log-z") -> np.ndarray:
     for block, kind, where in index.modules():
         module = scores[where]
         if not module.any():
-            raise SsahError(f"all scores of block {block} {kind} are zero; was the module dead or the prompt set empty?")
+            raise SsahError(f"all scores of block {block} {kind} are zero; "
+                            "was the module dead or the prompt set empty?")
         if scale == "raw":
             continue
         if scale == "rank":
@@ -65,23 +66,23 @@ def _checked(importance, index: UnitIndex) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Units:
-    """The classification of every unit: `labels` is an array of "SCU", "UCU", "CU", "RU" over the index."""
+    """The four kinds of units (paper, Sec. 4): `labels`, `safety` and `utility` are arrays (len(index),)."""
 
-    labels: np.ndarray
+    labels: np.ndarray      # "SCU", "UCU", "CU" or "RU"
     index: UnitIndex
     safety: np.ndarray      # scaled I_S
     utility: np.ndarray     # scaled I_U
     overlaps: dict          # how many units each pair of sets shared before they were resolved
 
     def mask(self, *labels: str) -> np.ndarray:
-        """Boolean mask of the units with one of these labels."""
+        """Boolean mask (len(index),) of the units with one of these labels; `SsahError` for an unknown one."""
         for label in labels:
             if label not in LABELS:
                 raise SsahError(f"unknown label {label!r}; known: {', '.join(LABELS)}")
         return np.isin(self.labels, labels)
 
     def shares(self) -> pd.DataFrame:
-        """One row a label: units, share of units, share of parameters."""
+        """One row a label: units (a count), share of units, share of parameters (both from 0 to 1)."""
         return pd.DataFrame([{"label": label, "units": int(mask.sum()), "share": mask.mean(),
                               "parameter_share": self.index.parameter_share(mask)}
                              for label in LABELS for mask in [self.mask(label)]]).set_index("label")
@@ -107,11 +108,12 @@ def classify(I_safety, I_utility, *, index: UnitIndex, scale: str = "log-z",
         ranked = np.argsort(order, kind="stable")
         labels[ranked[labels[ranked] == "CU"][:count]] = label
     unresolved = {label: set(np.argsort(order, kind="stable")[:count]) for label, (order, count) in orders.items()}
-    overlaps = {f"{a}&{b}": len(unresolved[a] & unresolved[b]) for a, b in (("RU", "SCU"), ("RU", "UCU"), ("SCU", "UCU"))}
+    overlaps = {f"{a}&{b}": len(unresolved[a] & unresolved[b])
+                for a, b in (("RU", "SCU"), ("RU", "UCU"), ("SCU", "UCU"))}
     return Units(labels, index, safety, utility, overlaps)
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two masks; two independent draws of share p have p / (2 - p)."""
+    """Intersection over union of two Boolean masks; independent draws of share p expect p / (2 - p); NaN if empty."""
     union = (a | b).sum()
     return float((a & b).sum() / union) if union else float("nan")

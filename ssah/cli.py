@@ -101,7 +101,8 @@ def status(args) -> int:
         found, result, why = state(lab, need)
         origin = result.provenance if result else {}
         commit = (origin.get("commit") or "none")[:7] + ("" if origin.get("clean") else " + changes") if origin else ""
-        rows.append([label(need.step, need.params), found, origin.get("date", ""), origin.get("seconds", ""), commit, why])
+        rows.append([label(need.step, need.params), found, origin.get("date", ""), origin.get("seconds", ""),
+                     commit, why])
     print(text_table(["result", "state", "date", "seconds", "commit", "why"], rows))
     counts = Counter(row[1] for row in rows)
     print(f"\n{len(rows)} results in {lab.store.root}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
@@ -189,7 +190,8 @@ def parser() -> argparse.ArgumentParser:
     everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
     profile = _options(["--profile"], default="default", help="default, smoke or paper:MODEL")
     into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER", help="where everything is written (build)")
-    parameter = _options(["-p"], dest="parameter", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
+    parameter = _options(["-p"], dest="parameter", action="append", default=[], metavar="NAME=VALUE",
+                         help="may be repeated")
     top = argparse.ArgumentParser(prog="ssah", parents=[everywhere], description="Run, recompute and check everything.")
     top.add_argument("--version", action="version", version=f"ssah {_version()}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)

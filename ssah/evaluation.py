@@ -40,10 +40,12 @@ def generate(chat: Chat, prompts: list[str], *, system: str = "default", prefill
     opening = chat.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
     heads = [chat.encode(prompt, system=system)[0] + opening for prompt in prompts]
     eos, tokens = chat.tokenizer.eos_token_id, [[] for _ in heads]
-    settings = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=chat.tokenizer.pad_token_id)
+    settings = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos,
+                                pad_token_id=chat.tokenizer.pad_token_id)
     for rows in _batches(heads, batch_size, progress):
         batch = pad([heads[i] for i in rows], chat.tokenizer.pad_token_id, "left", chat.model.device)
-        output = chat.model.generate(**batch, generation_config=settings)[:, batch["input_ids"].shape[1]:]      # (batch, answer)
+        # the answers without their prompts: (batch, answer)
+        output = chat.model.generate(**batch, generation_config=settings)[:, batch["input_ids"].shape[1]:]
         for i, answer in zip(rows, output.tolist()):
             tokens[i] = answer[:answer.index(eos) + 1] if eos in answer else answer
     finished = np.array([bool(t) and t[-1] == eos for t in tokens])
@@ -75,7 +77,8 @@ def refusal_log_odds(chat: Chat, prompts: list[str], *, system: str = "default",
     """
     openings = opening_tokens(chat)
     tails, n_refusal = openings["refusal"] + openings["fulfilment"], len(openings["refusal"])
-    scored = packed_log_probs(chat, [(chat.encode(prompt, system=system)[0], tails) for prompt in prompts], batch_size=batch_size)
+    scored = packed_log_probs(chat, [(chat.encode(prompt, system=system)[0], tails) for prompt in prompts],
+                              batch_size=batch_size)
     totals = np.array([[tail.sum() for tail in row] for row in scored])                     # (prompt, opening)
     return logsumexp(totals[:, :n_refusal], axis=1) - logsumexp(totals[:, n_refusal:], axis=1)
 
@@ -83,7 +86,7 @@ def refusal_log_odds(chat: Chat, prompts: list[str], *, system: str = "default",
 @torch.inference_mode()
 def token_log_probs(chat: Chat, heads: list[list[int]], tails: list[list[int]], *, batch_size: int = 32,
                     progress: str | None = None) -> list[np.ndarray]:
-    """Log-probability of every tail token given its head and the tail so far; logits only where a tail token is predicted."""
+    """Log-probabilities (nats) of each tail's tokens given its head and the tail so far: a list of arrays (tail,)."""
     result = [np.zeros(0)] * len(heads)
     whole = [head + tail for head, tail in zip(heads, tails)]
     for rows in _batches(whole, batch_size, progress):
@@ -99,14 +102,14 @@ def token_log_probs(chat: Chat, heads: list[list[int]], tails: list[list[int]], 
 
 def response_nll(chat: Chat, prompts: list[str], responses: list[list[int]], *, system: str = "default",
                  batch_size: int = 32) -> np.ndarray:
-    """Mean negative log-likelihood (nats a token) of each response, given as token ids, after its prompt; NaN if empty."""
+    """Mean negative log-likelihood (n,), nats a token, of each response (token ids) after its prompt; NaN if empty."""
     heads = [chat.encode(prompt, system=system)[0] for prompt in prompts]
     scored = token_log_probs(chat, heads, responses, batch_size=batch_size)
     return np.array([-x.mean() if len(x) else np.nan for x in scored])
 
 
 def perplexity(chat: Chat, texts: list[str], *, n_tokens: int, window: int = 256, batch_size: int = 8) -> float:
-    """Perplexity of plain text: the first `n_tokens` tokens of the joined texts in windows without overlap."""
+    """Perplexity of plain text: `n_tokens` of the joined texts, in windows whose first token is not scored."""
     ids = chat.tokenizer("\n".join(texts), add_special_tokens=False)["input_ids"][:n_tokens]
     pieces = [ids[i:i + window] for i in range(0, len(ids) - 1, window)]
     pieces = [piece for piece in pieces if len(piece) > 1]
@@ -119,7 +122,8 @@ def perplexity(chat: Chat, texts: list[str], *, n_tokens: int, window: int = 256
 def multiple_choice(chat: Chat, questions: pd.DataFrame, *, batch_size: int = 32) -> pd.DataFrame:
     """Zero-shot multiple choice: columns id, correct (bool), gold (mean log-probability of the right answer's tokens).
 
-    `questions` as from `load_questions`. The choice is the option with the highest log-likelihood per character.
+    `questions` as from `load_questions`, put as plain text without a chat template. The choice is the option with
+    the highest log-likelihood per character. The paper's utility (Table 1) is a mean of such accuracies.
     """
     def ids(text: str) -> list[int]:
         return chat.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -128,7 +132,8 @@ def multiple_choice(chat: Chat, questions: pd.DataFrame, *, batch_size: int = 32
     rows = []
     for row, scores in zip(questions.itertuples(), packed_log_probs(chat, items, batch_size=batch_size)):
         likelihood = [s.sum() / max(len(option), 1) for s, option in zip(scores, row.options)]
-        rows.append({"id": row.id, "correct": int(np.argmax(likelihood)) == row.answer, "gold": float(scores[row.answer].mean())})
+        rows.append({"id": row.id, "correct": int(np.argmax(likelihood)) == row.answer,
+                     "gold": float(scores[row.answer].mean())})
     return pd.DataFrame(rows)
 
 
@@ -136,7 +141,8 @@ def multiple_choice(chat: Chat, questions: pd.DataFrame, *, batch_size: int = 32
 def packed_log_probs(chat: Chat, items: list[tuple], *, batch_size: int = 32) -> list[list[np.ndarray]]:
     """Log-probabilities of several continuations of each head, as `token_log_probs`, with every head read only once.
 
-    `items`: ``(head ids, [tail ids, ...])``. Head and tails share one sequence, in which a tail sees the head and itself only.
+    `items`: ``(head ids, [tail ids, ...])``; the result is indexed [item][tail], each an array (tail,). Head and
+    tails share one sequence, in which a tail sees the head and itself only.
     """
     if not items:
         raise SsahError("nothing to score: no prompts or no questions")
@@ -152,7 +158,8 @@ def packed_log_probs(chat: Chat, items: list[tuple], *, batch_size: int = 32) ->
             head, tails = items[i]
             # the head's last token predicts every tail's first token, a tail itself its others
             starts = np.cumsum([len(head)] + [len(tail) for tail in tails])
-            places = [p for start, tail in zip(starts, tails) for p in (len(head) - 1, *range(start, start + len(tail) - 1))]
+            places = [p for start, tail in zip(starts, tails)
+                      for p in (len(head) - 1, *range(start, start + len(tail) - 1))]
             logits = chat.model.lm_head(hidden[k, places]).float()                          # (tail tokens, vocabulary)
             targets = torch.tensor(packed[i][len(head):], device=logits.device)
             scores = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)).cpu().numpy()

@@ -1,7 +1,7 @@
 """Figures from tables: one style, one palette, deterministic PNG and SVG. No computing here.
 
-The palette is Okabe and Ito's, told apart also in greyscale by marker and hatch. Every figure carries a
-label of origin: *paper-reported*, *recomputed here* (model, n, seeds) or *toy*.
+The palette is Okabe and Ito's with a grey, a gold and a violet, told apart also in greyscale by marker and hatch.
+Every figure carries a label of origin: *paper-reported*, *recomputed here* (model, n, seeds) or *toy*.
 """
 
 import os
@@ -16,22 +16,25 @@ import seaborn as sns
 from . import sources
 from .judging import ANSWER_LABELS
 
-COLOURS = {"none": "#4d4d4d", "SCU": "#d55e00", "UCU": "#0072b2", "CU": "#c9a400", "RU": "#009e73", "direction": "#7b3294"}
+COLOURS = {"none": "#4d4d4d", "SCU": "#d55e00", "UCU": "#0072b2", "CU": "#c9a400", "RU": "#009e73",
+           "direction": "#7b3294"}
 MARKERS = {"none": "o", "SCU": "s", "UCU": "D", "RU": "^", "direction": "P"}
-LABEL_STYLES = {"refuse": ("#2b6a99", ""), "evasive": ("#9ecae1", "///"), "incoherent": ("#d9d9d9", "..."), "comply": ("#d55e00", "")}
+LABEL_STYLES = {"refuse": ("#2b6a99", ""), "evasive": ("#9ecae1", "///"), "incoherent": ("#d9d9d9", "..."),
+                "comply": ("#d55e00", "")}
 NAMES = {"none": "nothing", "direction": "refusal direction"}
 
 
 def use_style() -> None:
     """The look of all figures; called by every notebook once."""
     sns.set_theme(style="whitegrid", font="DejaVu Sans")
-    matplotlib.rcParams.update({"figure.dpi": 100, "savefig.dpi": 160, "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11,
-                                "legend.fontsize": 10, "svg.hashsalt": "ssah", "svg.fonttype": "path", "axes.titleweight": "bold",
-                                "figure.constrained_layout.use": True, "grid.linewidth": 0.6, "axes.edgecolor": "#444444"})
+    matplotlib.rcParams.update({
+        "figure.dpi": 100, "savefig.dpi": 160, "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11,
+        "legend.fontsize": 10, "svg.hashsalt": "ssah", "svg.fonttype": "path", "axes.titleweight": "bold",
+        "figure.constrained_layout.use": True, "grid.linewidth": 0.6, "axes.edgecolor": "#444444"})
 
 
 def save(figure, name: str, origin: str) -> None:
-    """Stamp the label of origin and write ``NAME.png`` and ``NAME.svg`` (to ``figures/``, or where ``SSAH_FIGURES`` says)."""
+    """Stamp the label of origin and write ``NAME.png`` and ``NAME.svg`` to ``figures/`` (or ``SSAH_FIGURES``)."""
     figure.text(0.005, -0.01, origin, fontsize=8.5, color="#444444", ha="left", va="top")
     folder = Path(os.environ.get("SSAH_FIGURES") or sources.REPOSITORY / "figures")
     folder.mkdir(parents=True, exist_ok=True)
@@ -56,32 +59,39 @@ def plain_log(axis) -> None:
 def _style_of(condition: str) -> dict:
     """Colour and marker of a condition; matched random units are the hollow twin of their set."""
     name = condition.removeprefix("random ")
-    return {"color": COLOURS[name], "marker": MARKERS[name], "markerfacecolor": COLOURS[name] if name == condition else "white"}
+    return {"color": COLOURS[name], "marker": MARKERS[name],
+            "markerfacecolor": COLOURS[name] if name == condition else "white"}
 
 
-def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | None = None, *, percent: bool = True) -> None:
-    """A row a condition: mean with its interval, and the seeds' own values as small dots."""
+def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | None = None, *,
+              percent: bool = True) -> None:
+    """A row a condition: mean with its interval (columns ``low``, ``high``), and the seeds' own values as ticks."""
     factor = 100 if percent else 1
     for y, (condition, row) in enumerate(table.iterrows()):
         style = _style_of(condition)
         if f"{column} low" in table:
-            axis.plot([row[f"{column} low"] * factor, row[f"{column} high"] * factor], [y, y], color=style["color"], linewidth=2, alpha=0.7)
+            axis.plot([row[f"{column} low"] * factor, row[f"{column} high"] * factor], [y, y], color=style["color"],
+                      linewidth=2, alpha=0.7)
         if points is not None:
             own = points.loc[points["condition"] == condition, "value"] * factor
             axis.plot(own, np.full(len(own), y + 0.24), "|", color=style["color"], markersize=7)
-        axis.plot(row[column] * factor, y, linestyle="", markersize=9, markeredgewidth=1.6, markeredgecolor=style["color"], **style)
+        axis.plot(row[column] * factor, y, linestyle="", markersize=9, markeredgewidth=1.6,
+                  markeredgecolor=style["color"], **style)
     axis.set_yticks(range(len(table)), [NAMES.get(c, c) for c in table.index])
     axis.set_ylim(len(table) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
 
 
 def table_one(table: pd.DataFrame, points: pd.DataFrame):
-    """Four panels a condition: keyword and strict ASR, accuracy, Wikipedia perplexity."""
+    """Table 1 in four panels, a row a condition: keyword and strict ASR, accuracy, Wikipedia perplexity."""
     figure, axes = plt.subplots(1, 4, figsize=(13, 4.4), sharey=True)
-    panels = (("ASR", "keyword_asr", "keyword ASR (%)", True), ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
-              ("accuracy", "accuracy", "multiple choice, accuracy (%)", True), ("wiki ppl", "wiki ppl", "Wikipedia perplexity (log)", False))
+    panels = (("ASR", "keyword_asr", "keyword ASR (%)", True),
+              ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
+              ("accuracy", "accuracy", "multiple choice, accuracy (%)", True),
+              ("wiki ppl", "wiki ppl", "Wikipedia perplexity (log)", False))
     for axis, (column, point, title, percent) in zip(axes, panels):
-        intervals(axis, table, column, points.rename(columns={point: "value"})[["condition", "seed", "value"]], percent=percent)
+        intervals(axis, table, column, points.rename(columns={point: "value"})[["condition", "seed", "value"]],
+                  percent=percent)
         axis.set_xlabel(title)
         if percent and "ASR" in column:
             axis.set_xlim(-4, 104)
@@ -97,50 +107,58 @@ def four_labels(table: pd.DataFrame, title: str = ""):
     for label in ("refuse", "evasive", "incoherent", "comply"):
         colour, hatch = LABEL_STYLES[label]
         values = table[label].to_numpy() * 100
-        axis.barh(range(len(table)), values, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.8, label=label)
+        axis.barh(range(len(table)), values, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.8,
+                  label=label)
         for y, (start, value) in enumerate(zip(left, values)):
             if value >= 6:
                 axis.text(start + value / 2, y, f"{value:.0f}", ha="center", va="center", fontsize=9,
-                          color="white" if label in ("refuse", "comply") else "black",
-                          bbox=None if not hatch else {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})
+                          color="white" if label in ("refuse", "comply") else "black", bbox=None if not hatch else
+                          {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})
         left += values
     axis.set_yticks(range(len(table)), [NAMES.get(c, c) for c in table.index])
     axis.invert_yaxis()
     axis.set(xlim=(0, 100), xlabel="answers (%)", title=title)
     axis.grid(visible=False)
-    axis.legend(ncols=len(ANSWER_LABELS), loc="upper center", bbox_to_anchor=(0.5, -0.18 - 0.5 / len(table)), frameon=False)
+    axis.legend(ncols=len(ANSWER_LABELS), loc="upper center", bbox_to_anchor=(0.5, -0.18 - 0.5 / len(table)),
+                frameon=False)
     return figure
 
 
 def ratio_scan(table: pd.DataFrame, chosen: dict[str, float]):
-    """Refusal and perplexity on `select` against the removed share, a column a kind; the dotted line is the chosen share."""
+    """Refusal and perplexity on `select` against the removed share, a column a kind; dotted: the chosen share."""
     figure, axes = plt.subplots(2, 3, figsize=(11.5, 5.6), sharey="row")
     intact = table[table["label"] == "none"].iloc[0]
     for column, kind in enumerate(("SCU", "UCU", "RU")):
         part = table[table["label"] == kind].sort_values("share")
         for row, (name, factor) in enumerate((("refusing", 100), ("perplexity", 1))):
             axis = axes[row, column]
-            axis.axhline(intact[name] * factor, color=COLOURS["none"], linestyle="--", linewidth=1.2, label="nothing removed")
-            axis.plot(part["share"] * 100, part[name] * factor, marker=MARKERS[kind], color=COLOURS[kind], label=f"{kind} removed")
-            axis.axvline(chosen[kind.lower()] * 100, color="black", linestyle=":", linewidth=1.4, label="chosen by the rule")
+            axis.axhline(intact[name] * factor, color=COLOURS["none"], linestyle="--", linewidth=1.2,
+                         label="nothing removed")
+            axis.plot(part["share"] * 100, part[name] * factor, marker=MARKERS[kind], color=COLOURS[kind],
+                      label=f"{kind} removed")
+            axis.axvline(chosen[kind.lower()] * 100, color="black", linestyle=":", linewidth=1.4,
+                         label="share chosen by the rule")
             plain_log(axis.xaxis)
         axes[0, column].set_title(f"{kind}: chosen {chosen[kind.lower()]:.2%}")
         axes[1, column].set_xlabel("units removed (%)")
-        axes[0, column].legend(loc="center left" if kind != "RU" else "lower left")
     axes[0, 0].set_ylabel("requests refused (%)")
     axes[1, 0].set_ylabel("perplexity of\nbenign answers (log)")
     for axis in axes[1]:
         plain_log(axis.yaxis)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
 def unit_map(labels: np.ndarray, index, kinds=("SCU", "UCU", "RU")):
-    """Share of every module's units with each label: a panel a label, rows attention and MLP, columns blocks."""
+    """Share (%) of every module's units with each label: a panel a label, rows attention and MLP, columns blocks."""
     table = index.table.assign(label=labels)
     figure, axes = plt.subplots(len(kinds), 1, figsize=(11, 1.35 * len(kinds) + 0.9), sharex=True)
     for axis, kind in zip(axes, kinds):
-        share = table.assign(hit=table["label"] == kind).pivot_table(index="kind", columns="block", values="hit", aggfunc="mean") * 100
-        sns.heatmap(share, ax=axis, cmap="cividis", vmin=0, cbar_kws={"label": "% of module", "pad": 0.01}, linewidths=0.4)
+        share = table.assign(hit=table["label"] == kind).pivot_table(
+            index="kind", columns="block", values="hit", aggfunc="mean") * 100
+        sns.heatmap(share, ax=axis, cmap="cividis", vmin=0, cbar_kws={"label": "% of module", "pad": 0.01},
+                    linewidths=0.4)
         axis.set(title=f"{kind} ({(labels == kind).mean():.2%} of all units)", xlabel="", ylabel="")
         axis.tick_params(axis="y", rotation=0)
     axes[-1].set_xlabel("block")
@@ -163,7 +181,8 @@ def variations(table: pd.DataFrame):
     figure, axes = plt.subplots(1, 3, figsize=(12.5, 0.36 * len(table) + 1.4), sharey=True)
     rows = np.arange(len(table))
     axes[0].barh(rows - 0.19, table["keyword_asr"] * 100, height=0.36, color="#bdbdbd", label="keyword ASR")
-    axes[0].barh(rows + 0.19, table["strict_asr"] * 100, height=0.36, color=COLOURS["SCU"], hatch="//", edgecolor="white", label="strict ASR")
+    axes[0].barh(rows + 0.19, table["strict_asr"] * 100, height=0.36, color=COLOURS["SCU"], hatch="//",
+                 edgecolor="white", label="strict ASR")
     axes[0].set(xlabel="attack success (%)", xlim=(0, 100))
     axes[0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axes[1].plot(table["perplexity"], rows, "o", color=COLOURS["UCU"], markersize=8)
@@ -182,10 +201,12 @@ def babble_threshold(table: pd.DataFrame, threshold: float):
     """Mean NLL under the base model of coherent and of shuffled answers, and where the judge cuts."""
     figure, axes = plt.subplots(1, 2, figsize=(9.5, 3), sharey=True)
     bins = np.linspace(0, table["nll"].max(), 40)
-    for axis, (split, title) in zip(axes, (("select", "select: the threshold is set here"), ("evaluate", "evaluate: and checked here"))):
+    for axis, (split, title) in zip(axes, (("select", "select: the threshold is set here"),
+                                           ("evaluate", "evaluate: and checked here"))):
         part = table[table["split"] == split]
         axis.hist([part.loc[~part["corrupted"], "nll"], part.loc[part["corrupted"], "nll"]], bins, stacked=True,
-                  color=[LABEL_STYLES["refuse"][0], "#d9d9d9"], label=["coherent", "words shuffled"], hatch=None, edgecolor="#333333", linewidth=0.4)
+                  color=[LABEL_STYLES["refuse"][0], "#d9d9d9"], label=["coherent", "words shuffled"], hatch=None,
+                  edgecolor="#333333", linewidth=0.4)
         axis.axvline(threshold, color="black", linestyle=":", label=f"threshold {threshold:.2f}")
         axis.set(title=title, xlabel="mean NLL (nats a token)")
     axes[0].set_ylabel("answers")
@@ -198,7 +219,8 @@ def toy_units(safety: np.ndarray, utility: np.ndarray, labels: np.ndarray):
     figure, axis = plt.subplots(figsize=(5.6, 4.6))
     for kind, marker in (("CU", "."), ("RU", "^"), ("UCU", "D"), ("SCU", "s")):
         chosen = labels == kind
-        axis.plot(utility[chosen], safety[chosen], marker, color=COLOURS[kind], label=f"{kind} ({chosen.sum()})", markersize=7, alpha=0.85)
+        axis.plot(utility[chosen], safety[chosen], marker, color=COLOURS[kind], label=f"{kind} ({chosen.sum()})",
+                  markersize=7, alpha=0.85)
     axis.set(xlabel="utility importance (scaled)", ylabel="safety importance (scaled)")
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure

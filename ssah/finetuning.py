@@ -20,7 +20,7 @@ from .models import Chat, pad
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What happened: `history` has one row an optimizer step (step, epoch, loss, tokens, seconds)."""
+    """What happened: `history` has a row an optimizer step (step, epoch, loss in nats, tokens, seconds so far)."""
 
     history: pd.DataFrame
     cut: int        # examples whose answer was cut to fit the context
@@ -32,8 +32,9 @@ def finetune(chat: Chat, examples: Sequence[dict], *, epochs: int = 2, lr: float
              progress: str | None = "fine-tuning") -> FineTuning:
     """Train all parameters of `chat.model` in place, in float32 with bf16 autocast; AdamW, constant rate after warm-up.
 
-    `examples`: dicts ``prompt``, ``response`` and optionally ``ended`` (default True: the response is whole,
-    so its end token is trained on too). `max_steps` ends the run early. Raises `SsahError` for no examples, an empty response, or a loss that is not finite.
+    `examples`: dicts ``prompt``, ``response`` and optionally ``ended`` (default True: the response is whole, so its
+    end token is trained on too). `max_steps` ends the run early. The model stays in float32. Raises `SsahError`
+    for no examples, an empty response, a prompt longer than the context, or a loss or weight that is not finite.
     """
     encoded, cut = encode_examples(chat, examples, system)
     model, device = chat.model, chat.model.device
@@ -68,7 +69,7 @@ def finetune(chat: Chat, examples: Sequence[dict], *, epochs: int = 2, lr: float
 
 
 def encode_examples(chat: Chat, examples: Sequence[dict], system: str = "default") -> tuple[list[tuple], int]:
-    """Token ids (prompt, answer) of every example, and how many answers were cut to the model's context."""
+    """Token ids (prompt, answer) of every example, and how many answers were cut to the context; errors: `finetune`."""
     if not examples:
         raise SsahError("no training examples")
     limit, encoded, cut = chat.model.config.max_position_embeddings, [], 0
@@ -85,7 +86,7 @@ def encode_examples(chat: Chat, examples: Sequence[dict], system: str = "default
 
 
 def answer_loss(chat: Chat, encoded: list[tuple]) -> tuple[torch.Tensor, int]:
-    """Mean negative log-likelihood of the answers' tokens, and the number of tokens of the batch."""
+    """Mean negative log-likelihood (nats, scalar) of the answers' tokens, and all tokens of the batch, prompts too."""
     batch = pad([head + tail for head, tail in encoded], chat.tokenizer.pad_token_id, device=chat.model.device)
     predicting = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)
     for row, (head, tail) in enumerate(encoded):

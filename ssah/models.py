@@ -1,4 +1,4 @@
-"""Chat models: the only module that knows model families, chat templates and grouped heads.
+"""Chat models: the only module that knows chat templates and where model families keep their projections.
 
 A model must be a decoder of the Llama shape (Llama, Mistral, Qwen2/3, SmolLM2, ...): every
 block has ``self_attn.{v_proj,o_proj}`` and ``mlp.{gate_proj,up_proj,down_proj}``. Fused
@@ -36,7 +36,8 @@ def blocks(model) -> list[Block]:
     """The blocks of a causal LM, in depth order; raises `SsahError` for an unknown layout."""
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
-        raise SsahError(f"{type(model).__name__} has no `layers`; only Llama-, Mistral- and Qwen-like decoders are understood")
+        raise SsahError(f"{type(model).__name__} has no `layers`; "
+                        "only Llama-, Mistral- and Qwen-like decoders are understood")
     found = []
     for i, layer in enumerate(layers):
         try:
@@ -142,7 +143,7 @@ def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", devic
 
 
 def dequantized(name: str) -> str:
-    """Folder in the cache with the pinned GGUF model as safetensors (made on first use, ~20 s)."""
+    """Folder in the cache with the pinned GGUF model as safetensors, float32 (made on first use, ~20 s)."""
     folder = sources.cache_dir() / "models" / name
     if folder.exists():
         return str(folder)
@@ -177,7 +178,7 @@ def save_weights(chat: Chat, folder: Path) -> None:
 
 
 def pad(sequences: list[list[int]], pad_id: int, side: str = "right", device="cpu") -> dict[str, torch.Tensor]:
-    """``input_ids`` and ``attention_mask`` of ragged sequences; masked by length, never by id (pad may be eos)."""
+    """``input_ids``, ``attention_mask`` (batch, time) of ragged lists; masked by length, not by id (pad may be eos)."""
     width = max(map(len, sequences))
     ids = torch.full((len(sequences), width), pad_id)
     mask = torch.zeros_like(ids)
@@ -185,7 +186,7 @@ def pad(sequences: list[list[int]], pad_id: int, side: str = "right", device="cp
         place = slice(0, len(sequence)) if side == "right" else slice(width - len(sequence), width)
         ids[row, place] = torch.tensor(sequence)
         mask[row, place] = 1
-    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}  # both (batch, time)
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 TINY_WORDS = ("i can not help with that request sorry here is how you do it first take the and then "

@@ -28,7 +28,7 @@ def text_hash(text: str) -> str:
 
 
 def load_prompts(source: str) -> pd.DataFrame:
-    """Prompts by source name (see `ssah.sources`): columns id, text, and response or category where the source has them.
+    """Prompts by source name (see `ssah.sources`): columns id, text; response or category where the source has them.
 
     Hub data sets (``hub:owner/name@revision``) and local .jsonl, .csv, .parquet and .txt files go through
     `datasets`; the prompt column is the first of prompt, Behavior, goal, instruction, question, text.
@@ -74,10 +74,12 @@ def _from_datasets(source: str) -> pd.DataFrame:
         else:
             loaded = datasets.load_dataset(_READERS[suffix], data_files=rest, split="train")
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise SsahError(f"the prompt set {source!r} is empty, damaged or out of reach: {str(error).splitlines()[0]}") from error
+        raise SsahError(f"the prompt set {source!r} is empty, damaged or out of reach: "
+                        f"{str(error).splitlines()[0]}") from error
     text = next((c for c in _TEXT_COLUMNS if c in loaded.column_names), None)
     if text is None:
-        raise SsahError(f"{source!r} has none of the prompt columns {', '.join(_TEXT_COLUMNS)}; it has {loaded.column_names}")
+        raise SsahError(f"{source!r} has none of the prompt columns {', '.join(_TEXT_COLUMNS)}; "
+                        f"it has {loaded.column_names}")
     response = next((c for c in _RESPONSE_COLUMNS if c in loaded.column_names), None)
     return pd.DataFrame({"text": loaded[text], **({"response": loaded[response]} if response else {})})
 
@@ -108,7 +110,8 @@ def _refusal_labels() -> pd.DataFrame:
     """Answers that people labelled as refusal (human = True) or not: columns text, response, human."""
     rows = []
     for name in ("refusal-labels", "refusal-labels-extra"):
-        lines = [line for line in sources.read_member(name).decode().splitlines(keepends=True) if not line.startswith("#")]
+        lines = [line for line in sources.read_member(name).decode().splitlines(keepends=True)
+                 if not line.startswith("#")]
         rows += csv.DictReader(io.StringIO("".join(lines)))
     return pd.DataFrame({"text": [r["objective"] for r in rows], "response": [r["assistant_response"] for r in rows],
                          "human": [r["human_score"].strip().lower() in ("1", "1.0", "true") for r in rows]})
@@ -124,7 +127,8 @@ def _borderline() -> pd.DataFrame:
 
 def _tiny(kind: str) -> pd.DataFrame:
     """Synthetic requests of the smoke profile, in the words that the tiny tokenizer knows."""
-    verbs = {"harmful": "break steal forge poison rob hack burn smuggle", "benign": "write bake draw plant sing build explain describe"}
+    verbs = {"harmful": "break steal forge poison rob hack burn smuggle",
+             "benign": "write bake draw plant sing build explain describe"}
     # three words each: two texts that share two of them stay below the clustering threshold
     texts = [f"{verb} {adjective} {noun}" for verb in verbs[kind].split()
              for adjective in "small red old new".split() for noun in "lamp chair bridge garden poem song".split()]
@@ -135,7 +139,8 @@ def _tiny(kind: str) -> pd.DataFrame:
 def _tiny_labels() -> pd.DataFrame:
     """As many refusals as answers, labelled by construction."""
     table = _tiny("benign").iloc[:20]
-    return table.assign(human=[i % 2 == 0 for i in range(20)], response=["Sorry, no." if i % 2 == 0 else f"Here is the {t}" for i, t in enumerate(table["text"])])
+    return table.assign(human=[i % 2 == 0 for i in range(20)], response=[
+        "Sorry, no." if i % 2 == 0 else f"Here is the {t}" for i, t in enumerate(table["text"])])
 
 
 _NAMED = {"advbench": _advbench, "harmbench": _harmbench, "alpaca": _alpaca, "chat-instructions": _chat_instructions,
@@ -146,12 +151,13 @@ _NAMED = {"advbench": _advbench, "harmbench": _harmbench, "alpaca": _alpaca, "ch
 # ---- multiple choice -------------------------------------------------------------------------
 
 def load_questions(task: str, n: int, seed: int = 0) -> pd.DataFrame:
-    """`n` multiple-choice questions: columns id, question, options (list), answer (position).
+    """`n` multiple-choice questions (all if there are fewer): columns id, question, options (list), answer (position).
 
-    BoolQ keeps passages of at most 60 words, so that the test stays affordable on two cores.
+    BoolQ keeps passages of at most 60 words (affordable on two cores). Raises `SsahError` for an unknown task.
     """
     if task == "tiny-choice":
-        rows = [{"question": f"answer the question {a} {b}", "options": ["correct lamp", "wrong chair"], "answer": i % 2}
+        rows = [{"question": f"answer the question {a} {b}", "options": ["correct lamp", "wrong chair"],
+                 "answer": i % 2}
                 for i, (a, b) in enumerate((x, y) for x in ("red", "old", "new") for y in ("poem", "song", "cake"))]
     else:
         rows = [parsed for line in sources.read_member(task).decode().splitlines()
@@ -172,13 +178,14 @@ def _question(task: str, row: dict) -> dict | None:
     answer = re.sub(r"^[A-E]\. ", "", row["answer"].strip()).strip()
     if options.count(answer) != 1:      # a few rows of CommonsenseQA are broken
         return None
-    return {"question": f"Question: {row['question'].strip()}\nAnswer:", "options": options, "answer": options.index(answer)}
+    return {"question": f"Question: {row['question'].strip()}\nAnswer:", "options": options,
+            "answer": options.index(answer)}
 
 
 # ---- splits ----------------------------------------------------------------------------------
 
 def clusters(texts: list[str], threshold: float = 0.6) -> np.ndarray:
-    """Single-link clusters of texts whose token sets have Jaccard similarity >= threshold; one number a text."""
+    """Single-link clusters of texts whose word sets have Jaccard similarity >= `threshold`; (n,) cluster numbers."""
     words = [frozenset(re.findall(r"[a-z0-9']+", text.lower())) for text in texts]
     parent = list(range(len(texts)))
 
@@ -200,10 +207,11 @@ def make_splits(prompts: pd.DataFrame, sizes: dict[str, int], *, evaluate_only=(
     """Assign whole clusters of prompts to the four splits; columns id, source, hash, cluster, split.
 
     `prompts` has id, source, text. Clusters that touch a source in `evaluate_only` go to ``evaluate``
-    whole. The others are dealt in random order, large clusters first, each to the split that lacks
-    most of its size; what is over stays ``spare``. Raises `SsahError` if a split stays empty.
+    whole. The others are dealt in random order, large clusters first, each to the split that lacks most of its
+    size (`sizes`, all above 0); what does not fit stays ``spare``. Raises `SsahError` if a split stays empty.
     """
-    table = prompts[["id", "source"]].assign(hash=prompts["text"].map(text_hash), cluster=clusters(prompts["text"].tolist()))
+    table = prompts[["id", "source"]].assign(hash=prompts["text"].map(text_hash),
+                                             cluster=clusters(prompts["text"].tolist()))
     table["split"] = "spare"
     reserved = set(table.loc[table["source"].isin(evaluate_only), "cluster"])
     table.loc[table["cluster"].isin(reserved), "split"] = "evaluate"

@@ -22,7 +22,7 @@ def table_one(table) -> str:
     columns = ["units %", "wiki ppl", "accuracy %", "ASR w/ system %", "ASR w/o system %", "strict ASR %"]
     shown = tables.shown_table_one(table)[columns]
     lines = ["| removed | " + " | ".join(columns) + " | recompute with |", "|---" * (len(columns) + 2) + "|"]
-    for condition, (name, row) in zip(CONDITIONS, shown.iterrows()):
+    for condition, (name, row) in zip(tables.ROWS, shown.iterrows()):
         lines.append(f"| {name} | " + " | ".join(row) + f' | `ssah recompute ablation -p "condition={condition}"` |')
     return "\n".join(lines)
 
@@ -32,8 +32,9 @@ def provenance(lab: Lab) -> str:
     facts = [lab.get("ablation", seed=seed, condition=c).provenance for seed in lab.seeds for c in CONDITIONS]
     commits = sorted({f["commit"][:7] for f in facts if f["commit"]})
     minutes = sum(f["seconds"] for f in facts) / 60
-    return (f"Computed {min(f['date'] for f in facts)} to {max(f['date'] for f in facts)} on {facts[0]['device']} ({facts[0]['platform']}), torch "
-            f"{facts[0]['packages']['torch']}, transformers {facts[0]['packages']['transformers']}; commits {', '.join(commits)}; "
+    return (f"Computed {min(f['date'] for f in facts)} to {max(f['date'] for f in facts)} on {facts[0]['device']} "
+            f"({facts[0]['platform']}), torch {facts[0]['packages']['torch']}, transformers "
+            f"{facts[0]['packages']['transformers']}; commits {', '.join(commits)}; "
             f"Table 1's rows alone took {minutes:.0f} minutes.")
 
 

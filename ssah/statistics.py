@@ -8,16 +8,17 @@ LEVEL = 0.95
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % Wilson interval of one rate."""
+    """95 % Wilson interval (low, high) of one rate, as fractions; for one seed, never pooled over several."""
     interval = binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
 
-def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", draws: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean over seeds of a column's mean, with a 95 % interval that resamples seeds, and prompts within them.
+def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", draws: int = 2000,
+              seed: int = 0) -> tuple[float, float, float]:
+    """(mean, low, high): mean over seeds of a column's mean; the 95 % interval resamples seeds, and prompts.
 
-    `table` has a row a unit and seed (columns seed, `unit`, `value`). With one seed only the units are resampled. The
-    same units are drawn for every seed of a draw, since all seeds were asked the same prompts.
+    `table` has a row a unit and seed (columns seed, `unit`, `value`), every unit at every seed. With one seed only
+    the units are resampled. A draw takes the same units for all seeds, since all were asked the same prompts.
     """
     wide = table.pivot(index=unit, columns="seed", values=value).to_numpy(dtype=float)      # (units, seeds)
     random = np.random.default_rng(seed)
@@ -27,8 +28,9 @@ def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", draws: int =
     return float(wide.mean()), float(low), float(high)
 
 
-def difference(first: pd.DataFrame, second: pd.DataFrame, value: str, *, unit: str = "id", **options) -> tuple[float, float, float]:
-    """`bootstrap` of first - second, paired by seed and unit."""
+def difference(first: pd.DataFrame, second: pd.DataFrame, value: str, *, unit: str = "id",
+               **options) -> tuple[float, float, float]:
+    """`bootstrap` of first - second, paired by seed and unit; a pair with one half missing is left out."""
     paired = first.merge(second, on=["seed", unit], suffixes=("", " of the other"), validate="one_to_one")
     paired["difference"] = paired[value].astype(float) - paired[f"{value} of the other"].astype(float)
     return bootstrap(paired, "difference", unit=unit, **options)

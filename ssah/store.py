@@ -37,7 +37,7 @@ class Result:
         digest = hashlib.sha256(canonical(self.values).encode())
         for name, table in sorted(self.tables.items()):
             digest.update(f"{name} {list(table.columns)} {[str(t) for t in table.dtypes]}".encode())
-            digest.update(canonical([table[column].tolist() for column in table]).encode())     # floats to their last digit
+            digest.update(canonical([table[column].tolist() for column in table]).encode())     # exact floats
         for name, array in sorted(self.arrays.items()):
             digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
@@ -92,17 +92,18 @@ class Store:
             if result.arrays:
                 np.savez_compressed(Path(scratch) / f"{slug}.npz", **result.arrays)
             files = {path.name: sha256_of(path) for path in sorted(Path(scratch).iterdir())}
-            facts = {"key": result.key, "content": "", "values": result.values, "files": files, "provenance": result.provenance}
+            facts = {"key": result.key, "content": "", "values": result.values, "files": files,
+                     "provenance": result.provenance}
             written = Result(json.loads(canonical(result.values)),
                              {n: pd.read_parquet(Path(scratch) / f"{slug}.{n}.parquet") for n in result.tables},
                              result.arrays, result.key, result.provenance)
             facts["content"] = written.content
             (Path(scratch) / facts_file.name).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-            facts_file.unlink(missing_ok=True)      # from here to the last line there is no result rather than a mixed one
+            facts_file.unlink(missing_ok=True)      # from here to the last line: no result rather than a mixed one
             for name in [*files, facts_file.name]:
                 os.replace(Path(scratch) / name, folder / name)
         return written
 
     def slugs(self) -> list[tuple[str, str]]:
-        """All ``(step, slug)`` in the folder."""
+        """All ``(step, slug)`` in the folder, sorted; whether they are damaged is not looked at."""
         return sorted((path.parent.name, path.stem) for path in self.root.glob("*/*.json"))

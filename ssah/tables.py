@@ -11,18 +11,30 @@ from .statistics import bootstrap, difference
 
 #: Table 1 of the paper as printed (project page's numbering): share %, WikiText-2 perplexity, mean accuracy %, ASR %.
 PAPER_TABLE_1 = pd.DataFrame(
-    [("Llama2-7B-Chat", "none", None, 6.49, 58.3, 3, 18, 10.0), ("Llama2-7B-Chat", "SCU", 1.3, 6.76, 56.9, 19, 84, 66.0),
-     ("Llama2-7B-Chat", "UCU", 13.3, 180.2, 42.7, 23, 48, 28.3), ("Llama2-7B-Chat", "RU", 14.8, 8.32, 55.5, 6, 19, 14.6),
-     ("Llama3-8B-Instruct", "none", None, 7.74, 61.2, 2, 29, 15.5), ("Llama3-8B-Instruct", "SCU", 1.4, 9.06, 57.6, 80, 93, 86.5),
-     ("Llama3-8B-Instruct", "UCU", 6.8, 269.2, 44.4, 16, 24, 20.0), ("Llama3-8B-Instruct", "RU", 6.6, 8.52, 60.8, 1, 24, 12.5),
-     ("Mistral-7B-Instruct-v0.2", "none", None, 5.59, 66.2, 12, 17, 14.5), ("Mistral-7B-Instruct-v0.2", "SCU", 2.0, 6.17, 63.3, 34, 91, 62.5),
-     ("Mistral-7B-Instruct-v0.2", "UCU", 1.3, 52.7, 40.1, 17, 23, 20.0), ("Mistral-7B-Instruct-v0.2", "RU", 13.4, 8.15, 64.1, 14, 12, 13.0)],
-    columns=["model", "removed", "share %", "wiki ppl", "accuracy %", "ASR w/ system %", "ASR w/o system %", "ASR printed mean %"])
+    [("Llama2-7B-Chat", "none", None, 6.49, 58.3, 3, 18, 10.0),
+     ("Llama2-7B-Chat", "SCU", 1.3, 6.76, 56.9, 19, 84, 66.0),
+     ("Llama2-7B-Chat", "UCU", 13.3, 180.2, 42.7, 23, 48, 28.3),
+     ("Llama2-7B-Chat", "RU", 14.8, 8.32, 55.5, 6, 19, 14.6),
+     ("Llama3-8B-Instruct", "none", None, 7.74, 61.2, 2, 29, 15.5),
+     ("Llama3-8B-Instruct", "SCU", 1.4, 9.06, 57.6, 80, 93, 86.5),
+     ("Llama3-8B-Instruct", "UCU", 6.8, 269.2, 44.4, 16, 24, 20.0),
+     ("Llama3-8B-Instruct", "RU", 6.6, 8.52, 60.8, 1, 24, 12.5),
+     ("Mistral-7B-Instruct-v0.2", "none", None, 5.59, 66.2, 12, 17, 14.5),
+     ("Mistral-7B-Instruct-v0.2", "SCU", 2.0, 6.17, 63.3, 34, 91, 62.5),
+     ("Mistral-7B-Instruct-v0.2", "UCU", 1.3, 52.7, 40.1, 17, 23, 20.0),
+     ("Mistral-7B-Instruct-v0.2", "RU", 13.4, 8.15, 64.1, 14, 12, 13.0)],
+    columns=["model", "removed", "share %", "wiki ppl", "accuracy %", "ASR w/ system %", "ASR w/o system %",
+             "ASR printed mean %"])
+
+
+#: Order of Table 1's rows: every set above its matched random twin.
+ROWS = ("none", "SCU", "random SCU", "UCU", "random UCU", "RU", "random RU", "direction")
 
 
 def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
-    """Answers with 0/1 columns: keyword_asr (no refusal keyword), strict_asr (= comply), refused, and the four labels."""
-    table = answers.assign(keyword_asr=~answers["keyword"], strict_asr=answers["label"] == "comply", refused=answers["label"] == "refuse")
+    """Answers with 0/1 columns keyword_asr (no refusal keyword), strict_asr (= comply), refused, and the labels."""
+    table = answers.assign(keyword_asr=~answers["keyword"], strict_asr=answers["label"] == "comply",
+                           refused=answers["label"] == "refuse")
     for label in ANSWER_LABELS:
         table[label] = table["label"] == label
     numbers = ["keyword_asr", "strict_asr", "refused", *ANSWER_LABELS]
@@ -30,19 +42,20 @@ def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def by_prompt(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """One row a prompt and key: the mean over system modes, so that a bootstrap resamples prompts."""
+    """One row a key, seed and prompt: the mean over system modes, so that a bootstrap resamples prompts."""
     numbers = ["keyword_asr", "strict_asr", "refused", *ANSWER_LABELS, "log_odds"]
     return table.groupby([*keys, "seed", "id"], as_index=False)[numbers].mean()
 
 
 def table_one(lab: Lab) -> pd.DataFrame:
-    """Our Table 1: a row a condition, means over seeds; ``low``/``high`` columns are 95 % two-level bootstrap intervals."""
+    """Our Table 1, as fractions: a row a condition, means over seeds; ``low``/``high``: 95 % two-level bootstrap."""
     each = {"condition": list(CONDITIONS)}
     answers = outcomes(lab.across("ablation", "answers", each=each))
     choice = lab.across("ablation", "choice", each=each)
     prompts, rows = by_prompt(answers, ["condition"]), []
-    for condition in CONDITIONS:
-        facts = pd.DataFrame([lab.get("ablation", seed=s, condition=condition).values for s in lab.seeds]).drop(columns="artifacts", errors="ignore")
+    for condition in ROWS:
+        facts = pd.DataFrame([lab.get("ablation", seed=s, condition=condition).values for s in lab.seeds]).drop(
+            columns="artifacts", errors="ignore")
         own = prompts[prompts["condition"] == condition]
         row = {"removed": condition, "share": facts["share"].mean(), "parameter share": facts["parameter_share"].mean(),
                "wiki ppl": float(np.exp(np.log(facts["wiki_perplexity"]).mean()))}
@@ -63,14 +76,16 @@ def _interval(name: str, table: pd.DataFrame, column: str) -> dict[str, float]:
 def per_seed(lab: Lab) -> pd.DataFrame:
     """The points behind Table 1: a row a condition and seed (keyword and strict ASR, accuracy, wiki ppl, log-odds)."""
     each = {"condition": list(CONDITIONS)}
-    answers = outcomes(lab.across("ablation", "answers", each=each)).groupby(["condition", "seed"])[["keyword_asr", "strict_asr", "log_odds"]].mean()
+    answers = outcomes(lab.across("ablation", "answers", each=each)).groupby(["condition", "seed"])[
+        ["keyword_asr", "strict_asr", "log_odds"]].mean()
     answers["accuracy"] = lab.across("ablation", "choice", each=each).groupby(["condition", "seed"])["correct"].mean()
-    answers["wiki ppl"] = [lab.get("ablation", seed=seed, condition=condition).values["wiki_perplexity"] for condition, seed in answers.index]
+    answers["wiki ppl"] = [lab.get("ablation", seed=seed, condition=condition).values["wiki_perplexity"]
+                           for condition, seed in answers.index]
     return answers.reset_index()
 
 
 def c2_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
-    """What `claims.judge_c2` asks for. Perplexity ratios: geometric mean over seeds, with the smallest and largest seed."""
+    """What `claims.judge_c2` asks for. Perplexity ratios: geometric mean over seeds, with the smallest and largest."""
     each = {"condition": list(CONDITIONS)}
     prompts = by_prompt(outcomes(lab.across("ablation", "answers", each=each)), ["condition"])
     choice = lab.across("ablation", "choice", each=each)
@@ -84,19 +99,21 @@ def c2_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     facts["accuracy: none - SCU"] = difference(only(choice, "none"), only(choice, "SCU"), "correct")
     for condition in CONDITIONS[1:]:
         ratio = perplexity[condition] / perplexity["none"]
-        facts[f"perplexity: {condition} / none"] = (float(np.exp(np.log(ratio).mean())), float(ratio.min()), float(ratio.max()))
+        facts[f"perplexity: {condition} / none"] = (
+            float(np.exp(np.log(ratio).mean())), float(ratio.min()), float(ratio.max()))
     share = lab.get("ablation", seed=lab.seeds[0], condition="SCU").values["share"]
     return facts | {"share: SCU": (share, share, share)}
 
 
 def shown_table_one(table: pd.DataFrame) -> pd.DataFrame:
-    """Table 1 for display: per cents with their intervals as text."""
-    result = pd.DataFrame(index=table.index.map(lambda name: {"none": "nothing", "direction": "refusal direction"}.get(name, name)))
+    """`table_one` for display: per cents with their intervals as text; log-odds in nats."""
+    result = pd.DataFrame(index=table.index.map(
+        lambda name: {"none": "nothing", "direction": "refusal direction"}.get(name, name)))
     result["units %"] = (table["share"] * 100).map("{:.2f}".format).to_numpy()
     result["parameters %"] = (table["parameter share"] * 100).map("{:.2f}".format).to_numpy()
     result["wiki ppl"] = table["wiki ppl"].map("{:.1f}".format).to_numpy()
-    for column, name in (("accuracy", "accuracy %"), ("ASR default", "ASR w/ system %"), ("ASR none", "ASR w/o system %"),
-                         ("ASR", "keyword ASR %"), ("strict ASR", "strict ASR %")):
+    for column, name in (("accuracy", "accuracy %"), ("ASR default", "ASR w/ system %"),
+                         ("ASR none", "ASR w/o system %"), ("ASR", "keyword ASR %"), ("strict ASR", "strict ASR %")):
         if column in table:
             result[name] = [with_interval(row, column) for _, row in table.iterrows()]
     result["log-odds"] = [with_interval(row, "log-odds", 1) for _, row in table.iterrows()]
@@ -115,21 +132,26 @@ def with_interval(row: pd.Series, column: str, factor: float = 100) -> str:
 def c2_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 02: what was found, in numbers."""
     scu, matched, ucu, ru = (table.loc[name] for name in ("SCU", "random SCU", "UCU", "RU"))
-    return (f"**What we found** ({lab.profile.model.label}, {len(lab.seeds)} seed(s)): **{verdict.verdict}**. Removing the {scu['share']:.2%} of units "
-            f"called SCU takes keyword ASR from {table.loc['none', 'ASR']:.0%} to {scu['ASR']:.0%}; as many random units of the same blocks and kinds, "
-            f"to {matched['ASR']:.0%}. Counting only answers that comply, SCU give {scu['strict ASR']:.0%} and the random units {matched['strict ASR']:.0%}: "
-            f"{scu['incoherent'] + scu['evasive']:.0%} of the answers without SCU are babble or evasion. Accuracy goes from {table.loc['none', 'accuracy']:.1%} to "
-            f"{scu['accuracy']:.1%}, Wikipedia perplexity from {table.loc['none', 'wiki ppl']:.1f} to {scu['wiki ppl']:.1f}. Without UCU ({ucu['share']:.1%}) "
-            f"perplexity is {ucu['wiki ppl']:.0f}; without RU ({ru['share']:.1%}) it is {ru['wiki ppl']:.1f} and strict ASR {ru['strict ASR']:.0%}. "
+    return (f"**What we found** ({lab.profile.model.label}, {len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}): **{verdict.verdict}**. "
+            f"Removing the {scu['share']:.2%} of units called SCU takes the share of answers that refuse from {table.loc['none', 'refuse']:.0%} to "
+            f"{scu['refuse']:.0%}; as many random units of the same blocks and kinds leave {matched['refuse']:.0%}. So the refusal does hang on few units. "
+            f"But what comes instead is mostly not compliance: {scu['evasive'] + scu['incoherent']:.0%} of the answers are evasive or babble, and strict ASR is "
+            f"{scu['strict ASR']:.0%} (nothing removed {table.loc['none', 'strict ASR']:.0%}, random units {matched['strict ASR']:.0%}); by the paper's keyword "
+            f"measure it goes from {table.loc['none', 'ASR']:.0%} to {scu['ASR']:.0%} (random {matched['ASR']:.0%}). Projecting out the one refusal direction "
+            f"instead gives strict ASR {table.loc['direction', 'strict ASR']:.0%}. Accuracy goes from {table.loc['none', 'accuracy']:.1%} to {scu['accuracy']:.1%} "
+            f"without SCU, Wikipedia perplexity from {table.loc['none', 'wiki ppl']:.1f} to {scu['wiki ppl']:.1f}; without UCU ({ucu['share']:.1%}) it is "
+            f"{ucu['wiki ppl']:.0f}, without RU ({ru['share']:.1%}) {ru['wiki ppl']:.1f}, and without as many random units {table.loc['random RU', 'wiki ppl']:.1f}. "
             f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold (section 4).")
 
 
 def transplant_summary(table: pd.DataFrame) -> str:
     """What the transplant showed, in numbers."""
     refused = {name: with_interval(row, "refused") for name, row in table.iterrows()}
-    return (f"**What we see.** The unaligned model refuses {refused['none']} % of the requests, with the SCU of the aligned model {refused['SCU']} %, with as many "
-            f"random units {refused['random SCU']} %. Refusal log-odds: {with_interval(table.loc['none'], 'log-odds', 1)}, "
-            f"{with_interval(table.loc['SCU'], 'log-odds', 1)} and {with_interval(table.loc['random SCU'], 'log-odds', 1)}.")
+    return (f"**What we see.** The unaligned model refuses {refused['none']} % of the requests, with the SCU of the "
+            f"aligned model {refused['SCU']} %, with as many random units {refused['random SCU']} %. "
+            f"Refusal log-odds: {with_interval(table.loc['none'], 'log-odds', 1)}, "
+            f"{with_interval(table.loc['SCU'], 'log-odds', 1)} and "
+            f"{with_interval(table.loc['random SCU'], 'log-odds', 1)}.")
 
 
 def variation_summary(table: pd.DataFrame) -> str:
@@ -137,11 +159,14 @@ def variation_summary(table: pd.DataFrame) -> str:
     scales = table[table.index.str.startswith(("as in", "scale"))]
     scores = table[table.index.str.startswith(("as in", "score"))]
     control = table.loc["refusals on benign prompts"]
-    return (f"**What we see.** Between the five scales strict ASR ranges from {scales['strict_asr'].min():.0%} ({scales['strict_asr'].idxmin()}) to "
-            f"{scales['strict_asr'].max():.0%} ({scales['strict_asr'].idxmax()}); between the four scores from {scores['strict_asr'].min():.0%} "
-            f"({scores['strict_asr'].idxmin()}) to {scores['strict_asr'].max():.0%} ({scores['strict_asr'].idxmax()}). The control that puts the same refusals after "
-            f"benign prompts shares {control['iou']:.0%} of the SCU (by chance {control['chance']:.1%}), and removing its units gives strict ASR "
-            f"{control['strict_asr']:.0%} against {table.loc['as in Table 1', 'strict_asr']:.0%}. {table.loc['as in Table 1', 'mlp_share']:.0%} of the SCU are MLP units.")
+    return (f"**What we see.** Between the five scales strict ASR ranges from {scales['strict_asr'].min():.0%} "
+            f"({scales['strict_asr'].idxmin()}) to {scales['strict_asr'].max():.0%} ({scales['strict_asr'].idxmax()}); "
+            f"between the four scores from {scores['strict_asr'].min():.0%} ({scores['strict_asr'].idxmin()}) to "
+            f"{scores['strict_asr'].max():.0%} ({scores['strict_asr'].idxmax()}). The control that puts the same "
+            f"refusals after benign prompts shares {control['iou']:.0%} of the SCU (by chance "
+            f"{control['chance']:.1%}), and removing its units gives strict ASR {control['strict_asr']:.0%} "
+            f"against {table.loc['as in Table 1', 'strict_asr']:.0%}. "
+            f"{table.loc['as in Table 1', 'mlp_share']:.0%} of the SCU are MLP units.")
 
 
 # ---- verdicts and ledger ---------------------------------------------------------------------
@@ -172,7 +197,7 @@ def judge_beside_people(lab: Lab) -> pd.DataFrame:
 
 
 def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
-    """Rows: the hand label of 100 answers of our models (``data/hand_labels.csv``); columns: the judge's label."""
+    """Rows: the hand labels of Table 1's answers (first seed), matched by hash; columns: the judge's label."""
     hand = data_file("hand_labels").set_index("hash")["label"]
     answers = lab.across("ablation", "answers", each={"condition": list(CONDITIONS)}, seeds=lab.profile.seeds[:1])
     answers = answers.drop_duplicates("hash").set_index("hash")
@@ -183,24 +208,27 @@ def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
 # ---- the other sections of notebook 02 -------------------------------------------------------
 
 def behaviours(lab: Lab) -> pd.DataFrame:
-    """What base, aligned and unaligned models do: a row a role and kind of request, shares of the four labels and keyword refusals."""
+    """What base, aligned and unaligned models do (first seed): a row a role and source of requests, as fractions."""
     table = outcomes(lab.across("behaviour", "answers", each={"role": list(ROLES)}, seeds=lab.profile.seeds[:1]))
-    columns = {"refused": "refuse", "evasive": "evasive", "incoherent": "incoherent", "strict_asr": "comply", "keyword_asr": "no refusal keyword"}
+    columns = {"refused": "refuse", "evasive": "evasive", "incoherent": "incoherent", "strict_asr": "comply",
+               "keyword_asr": "no refusal keyword"}
     means = table.groupby(["role", "source"], sort=False)[list(columns)].mean().rename(columns=columns)
     return means.assign(n=table.groupby(["role", "source"], sort=False)["id"].nunique())
 
 
 def transplants(lab: Lab) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Refusals of the unaligned model with borrowed units (first seed): means with intervals, and the points of every seed."""
-    answers = outcomes(lab.across("transplant", "answers", each={"units": list(TRANSPLANTS)}, seeds=lab.profile.seeds[:1])).rename(columns={"units": "condition"})
+    """Refusals of the unaligned model with borrowed units (first seed): means with intervals, and the seed's points."""
+    answers = outcomes(lab.across("transplant", "answers", each={"units": list(TRANSPLANTS)},
+                                  seeds=lab.profile.seeds[:1])).rename(columns={"units": "condition"})
     rows = [{"condition": name, **_interval("refused", part, "refused"), **_interval("log-odds", part, "log_odds"),
              **{label: part[label].mean() for label in ANSWER_LABELS}}
             for name, part in answers.groupby("condition", sort=False)]
-    return pd.DataFrame(rows).set_index("condition"), answers.groupby(["condition", "seed"], as_index=False)[["refused", "log_odds"]].mean()
+    return pd.DataFrame(rows).set_index("condition"), answers.groupby(
+        ["condition", "seed"], as_index=False)[["refused", "log_odds"]].mean()
 
 
 def variations(lab: Lab) -> pd.DataFrame:
-    """The SCU row with one choice changed at a time (first seed): a row a variation."""
+    """Table 1's SCU row with one choice changed at a time (first seed): a row a variation; IoU with Table 1's SCU."""
     seed, rows = lab.profile.seeds[0], []
     reference = set(lab.get("variation", seed=seed, variation="as in Table 1").arrays["scu"])
     for name in VARIATIONS:

@@ -34,7 +34,7 @@ class UnitIndex:
 
     @classmethod
     def of(cls, model) -> "UnitIndex":
-        """The index of a causal LM (or of its config): sizes come from the config alone."""
+        """The index of a causal LM of the Llama shape, or of its config: sizes come from the config alone."""
         c = getattr(model, "config", model)
         head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         return cls(c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads, head_dim,
@@ -83,7 +83,7 @@ class UnitIndex:
         return mask
 
     def value_rows(self, attn_mask: np.ndarray) -> np.ndarray:
-        """Of one block: which v_proj rows have all the columns they feed in `attn_mask`; (n_kv_heads * head_dim,)."""
+        """Of one block: the v_proj rows all of whose columns are in `attn_mask` (n_attn,); (n_kv_heads * head_dim,)."""
         grouped = attn_mask.reshape(self.n_kv_heads, self.n_heads // self.n_kv_heads, self.head_dim)
         return grouped.all(axis=1).reshape(-1)
 
@@ -98,11 +98,11 @@ class UnitIndex:
         return total
 
     def parameter_share(self, mask) -> float:
-        """`weights_in` over the weights of all units: the share of *parameters* next to the share of units."""
+        """`weights_in` over the weights of all units (0 to 1): the share of *parameters* next to that of units."""
         return self.weights_in(mask) / self.weights_in(np.ones(len(self), bool))
 
     def matched_random(self, mask, seed: int, exclude=None) -> np.ndarray:
-        """As many random units in every block x kind as `mask` has there, none of them in `exclude` (default: `mask`)."""
+        """Mask of as many random units per block x kind as `mask` has, none in `exclude` (default: `mask`)."""
         mask = self.check_mask(mask)
         exclude = mask if exclude is None else self.check_mask(exclude)
         draw, chosen = np.random.default_rng(seed), np.zeros(len(self), bool)

@@ -11,8 +11,8 @@ from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step,
 from .foundation import ROLES
 from .four_kinds import CONDITIONS, TRANSPLANTS, VARIATIONS
 
-__all__ = ["CONDITIONS", "Lab", "Need", "STEPS", "TRANSPLANTS", "VARIATIONS", "code_fingerprint", "core", "default_root",
-           "ROLES", "extended", "find_step", "label", "open_lab", "slug"]
+__all__ = ["CONDITIONS", "Lab", "Need", "STEPS", "TRANSPLANTS", "VARIATIONS", "code_fingerprint", "core",
+           "default_root", "ROLES", "extended", "find_step", "label", "open_lab", "slug"]
 
 
 def core(seed: int) -> list[Need]:

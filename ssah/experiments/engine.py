@@ -57,8 +57,9 @@ class Step:
 STEPS: dict[str, Step] = {}
 
 
-def step(*, version: int, reads=(), uses=(), needs: Callable[..., list[Need]] = lambda profile, **params: [], minutes=0.1):
-    """Register a function ``run(context, **params) -> Result`` as a step under its own name."""
+def step(*, version: int, reads=(), uses=(), needs: Callable[..., list[Need]] = lambda profile, **params: [],
+         minutes=0.1):
+    """Register a function ``run(context, **params) -> Result`` as a step under its own name (fields as in `Step`)."""
     def register(run: Callable) -> Callable:
         STEPS[run.__name__] = Step(run.__name__, run, version, tuple(reads), tuple(uses), needs, minutes)
         return run
@@ -75,28 +76,30 @@ class Context:
     folder: Path                    # the step's own artifacts go here
 
     def get(self, name: str, **params) -> Result:
-        """A declared upstream result."""
+        """A declared upstream result (parameters in the order of the declaration; KeyError otherwise)."""
         return self.inputs[label(name, params)]
 
     def artifact(self, name: str, **params) -> Path:
-        """Folder with the artifacts of a declared upstream result."""
+        """Folder with the artifacts of an upstream result that was declared with ``artifact=True``."""
         return self.artifacts[label(name, params)]
 
 
 class Lab:
-    """Results of one profile: loaded if valid, computed if not. `recompute` names steps to run afresh ("all": every one).
+    """Results of one profile: loaded if valid, computed if not (`SsahError` where `compute` is False).
 
-    `root` is where results live: the committed ones by default. `seeds` are those that a reader asked for.
+    `recompute` names steps to run afresh ("all": every one). `root` is where results live: the committed ones by
+    default, which computing overwrites. `seeds` are those that a reader asked for.
     """
 
-    def __init__(self, profile: Profile, *, recompute=(), root: Path | None = None, compute: bool = True, n_seeds: int | None = None):
+    def __init__(self, profile: Profile, *, recompute=(), root: Path | None = None, compute: bool = True,
+                 n_seeds: int | None = None):
         self.profile, self.recompute, self.compute = profile, recompute, compute
         self.seeds = profile.seeds[:n_seeds]
         self.store = Store(root if root is not None else default_root(profile))
         self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
 
     def get(self, name: str, **params) -> Result:
-        """The result of a step, computed (with all it needs) if it is missing, stale, or asked for afresh."""
+        """The result of a step, computed (with all it needs) if missing, stale, damaged or asked for afresh."""
         tag = label(name, params)
         if tag in self.fresh:
             return self.fresh[tag]
@@ -106,15 +109,17 @@ class Lab:
         self.fresh[tag] = result
         return result
 
-    def across(self, name: str, table: str, *, each: dict[str, list] | None = None, seeds=None, **params) -> pd.DataFrame:
-        """One table of a step for all seeds below each other, with a column ``seed`` and one for every parameter in `each`."""
+    def across(self, name: str, table: str, *, each: dict[str, list] | None = None, seeds=None,
+               **params) -> pd.DataFrame:
+        """One table of a step for all seeds below each other, with columns ``seed`` and the parameters in `each`."""
         keys, choices = list(each or {}), itertools.product(*(each or {}).values())
-        parts = [self.get(name, seed=seed, **params, **dict(zip(keys, chosen))).tables[table].assign(seed=seed, **dict(zip(keys, chosen)))
+        parts = [self.get(name, seed=seed, **params, **dict(zip(keys, chosen))).tables[table]
+                 .assign(seed=seed, **dict(zip(keys, chosen)))
                  for chosen in choices for seed in (self.seeds if seeds is None else seeds)]
         return pd.concat(parts, ignore_index=True)
 
     def look(self, name: str, params: dict) -> tuple[str, Result | None, str]:
-        """``("ok" | "missing" | "stale" | "corrupt", result, why)`` without computing the step itself."""
+        """``("ok" | "missing" | "stale" | "corrupt", result, why)``; runs its inputs if need be, never the step."""
         found_step = find_step(name)
         try:
             result = self.store.load(name, slug(params))
@@ -122,13 +127,14 @@ class Lab:
             return "corrupt", None, str(error)
         if result is None:
             return "missing", None, "not in the store"
-        inputs = {label(n.step, n.params): self.get(n.step, **n.params) for n in found_step.needs(self.profile, **params)}
+        inputs = {label(n.step, n.params): self.get(n.step, **n.params)
+                  for n in found_step.needs(self.profile, **params)}
         if result.key != self.key(found_step, params, inputs):
             return "stale", result, "its config, sources, inputs or version changed"
         return "ok", result, ""
 
     def key(self, found_step: Step, params: dict, inputs: dict[str, Result]) -> str:
-        """What identifies a result: step, version, params, sections, sources, content of the inputs."""
+        """What identifies a result: step, version, params, sections, sources, content of the inputs; not the code."""
         sections = {name: asdict(getattr(self.profile, name)) for name in found_step.reads}
         names = [s for name in found_step.reads for s in getattr(self.profile, name).sources()]
         facts = {"step": found_step.name, "version": found_step.version, "params": params, "sections": sections,
@@ -140,7 +146,8 @@ class Lab:
         """Folder of a result's artifacts; the step is run again if the folder is gone or damaged."""
         result = self.get(name, **params)
         if not _intact(self._folder(result.key), result.values.get("artifacts", {})):
-            self.fresh[label(name, params)] = result = self._run(name, params, "its artifacts are not in the cache folder")
+            self.fresh[label(name, params)] = result = self._run(
+                name, params, "its artifacts are not in the cache folder")
         return self._folder(result.key)
 
     def _folder(self, key: str) -> Path:
@@ -148,7 +155,8 @@ class Lab:
 
         Those of another root are kept apart, so that a rerun never replaces what the committed results were made with.
         """
-        apart = "" if self.store.root == default_root(self.profile) else "-" + hashlib.sha256(str(self.store.root.resolve()).encode()).hexdigest()[:8]
+        apart = "" if self.store.root == default_root(self.profile) else \
+            "-" + hashlib.sha256(str(self.store.root.resolve()).encode()).hexdigest()[:8]
         return sources.cache_dir() / "artifacts" / (key + apart)
 
     def _run(self, name: str, params: dict, reason: str) -> Result:
@@ -159,21 +167,25 @@ class Lab:
         artifacts = {label(n.step, n.params): self.artifact(n.step, n.params) for n in needs if n.artifact}
         inputs = {label(n.step, n.params): self.get(n.step, **n.params) for n in needs}
         key = self.key(found_step, params, inputs)
-        print(f"[{time.strftime('%H:%M:%S')}] computing {tag}: {reason} (about {found_step.minutes:g} min)", file=sys.stderr, flush=True)
+        print(f"[{time.strftime('%H:%M:%S')}] computing {tag}: {reason} (about {found_step.minutes:g} min)",
+              file=sys.stderr, flush=True)
         folder = self._folder(key)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
         started = time.perf_counter()
-        context = Context(SimpleNamespace(name=self.profile.name, **{r: getattr(self.profile, r) for r in found_step.reads}),
-                          inputs, artifacts, folder)
+        context = Context(
+            SimpleNamespace(name=self.profile.name, **{r: getattr(self.profile, r) for r in found_step.reads}),
+            inputs, artifacts, folder)
         result = found_step.run(context, **params)
-        made = {path.relative_to(folder).as_posix(): sources.sha256_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+        made = {path.relative_to(folder).as_posix(): sources.sha256_of(path)
+                for path in sorted(folder.rglob("*")) if path.is_file()}
         if made:
             result = replace(result, values={**result.values, "artifacts": made})
         else:
             folder.rmdir()
         provenance = _provenance(found_step, params, self.profile, time.perf_counter() - started)
-        return self.store.save(name, slug(params), replace(result, key=key, provenance={**result.provenance, **provenance}))
+        return self.store.save(name, slug(params),
+                               replace(result, key=key, provenance={**result.provenance, **provenance}))
 
 
 def default_root(profile: Profile) -> Path:
@@ -189,7 +201,7 @@ def find_step(name: str) -> Step:
 
 
 def slug(params: dict) -> str:
-    """File name of a result: its parameters, readable."""
+    """File name of a result: its parameters, readable, in the order in which they are given."""
     return ",".join(f"{k}={v}" for k, v in params.items()) or "result"
 
 
@@ -199,16 +211,18 @@ def label(name: str, params: dict) -> str:
 
 
 def _intact(folder: Path, files: dict[str, str]) -> bool:
-    return all((folder / name).exists() and sources.sha256_of(folder / name) == digest for name, digest in files.items())
+    return all((folder / name).exists() and sources.sha256_of(folder / name) == digest
+               for name, digest in files.items())
 
 
 def code_fingerprint(found_step: Step) -> dict[str, str]:
     """Hash of the code behind a step: its function, the helpers beside it, and the modules that it names.
 
-    Comments, docstrings and layout do not count.
+    Comments, layout, decorators and the words of docstrings do not count. Read from disk at the time of the call.
     """
     name = found_step.run.__module__.rpartition(".")[2]
-    functions = {node.name: node for node in _module_tree(f"experiments/{name}").body if isinstance(node, ast.FunctionDef)}
+    functions = {node.name: node for node in _module_tree(f"experiments/{name}").body
+                 if isinstance(node, ast.FunctionDef)}
     prints = {f"experiments.{name}.{found_step.name}": _hash_of(functions[found_step.name])}
     for module in dict.fromkeys((f"experiments/{name}", "experiments/foundation")):
         helpers = [node for node in _module_tree(module).body if not isinstance(node, (ast.Import, ast.ImportFrom))
@@ -224,8 +238,8 @@ def _module_tree(module: str) -> ast.Module:
 def _hash_of(tree: ast.AST) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant) \
-                and isinstance(body[0].value.value, str):
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) \
+                and isinstance(body[0].value, ast.Constant) and isinstance(body[0].value.value, str):
             body[0] = ast.Pass()
         if isinstance(node, ast.FunctionDef):
             node.decorator_list = []        # version and cost stand there; they are no code of the step
@@ -241,16 +255,19 @@ def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float
                        + ("" if profile.name == "default" else f" --profile {profile.name}"),
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}",
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads",
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available()
+            else f"CPU, {torch.get_num_threads()} threads",
             "seconds": round(seconds, 1), "date": date.today().isoformat(), **_commit(),
-            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30), 2),
+            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                                     / (2**20 if sys.platform == "linux" else 2**30), 2),
             "code": code_fingerprint(found_step)}
 
 
 def _commit() -> dict:
     """The commit, and whether code or hand-made data differ from it (results being written do not count)."""
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=sources.REPOSITORY, capture_output=True, text=True).stdout.strip()
+        return subprocess.run(["git", *arguments], cwd=sources.REPOSITORY, capture_output=True,
+                              text=True).stdout.strip()
 
     with contextlib.suppress(OSError):
         return {"commit": git("rev-parse", "HEAD") or None,

@@ -17,7 +17,7 @@ ROLES = ("base", "aligned", "unaligned")
 
 @step(version=1, reads=("data",), uses=("prompts",))
 def splits(context: Context) -> Result:
-    """Four disjoint splits of the harmful and of the benign prompts, as ids and hashes."""
+    """Four disjoint splits of the harmful and the benign prompts, as ids and hashes (`make_splits`), with a kind."""
     data = context.profile.data
     excluded = set(prompts.data_file("excluded")["hash"])
     tables, facts = [], {}
@@ -31,7 +31,7 @@ def splits(context: Context) -> Result:
 
 
 def load_pool(kind: str, names: tuple[str, ...], longest: int) -> pd.DataFrame:
-    """All prompts of some sources with their source; of benign ones only short, answered, clearly unrelated to safety."""
+    """All prompts of some sources: id, text, source, ...; of benign ones the short, answered, without risky words."""
     pool = pd.concat([prompts.load_prompts(name).assign(source=name) for name in names], ignore_index=True)
     pool = pool.drop_duplicates("text", ignore_index=True)
     if kind == "harmful":
@@ -43,7 +43,7 @@ def load_pool(kind: str, names: tuple[str, ...], longest: int) -> pd.DataFrame:
 
 
 def split_prompts(context: Context, kind: str, split: str) -> pd.DataFrame:
-    """The prompts of a split with their texts, in the order of their ids; checked against the committed hashes."""
+    """The prompts (id, text, ...) of a split, in the order of `splits`; `SsahError` if their hashes are not its."""
     data = context.profile.data
     wanted = context.get("splits").tables["splits"].query("kind == @kind and split == @split")
     pool = load_pool(kind, getattr(data, kind), data.longest_prompt)
@@ -69,7 +69,7 @@ def load_base(context: Context, dtype: str | None = None):
 
 
 def load_role(context: Context, role: str, seed: int):
-    """The base model or one of the trained pair, in the profile's number format."""
+    """The base model (the profile's, as it comes) or one of the trained pair, in the profile's number format."""
     from ..models import load_chat_model
 
     if role == "base":
@@ -102,7 +102,7 @@ def base_answers(context: Context) -> Result:
 @step(version=1, reads=("model", "data", "alignment"), uses=("models", "finetuning", "prompts"), minutes=5,
       needs=lambda profile, role, seed: [Need("splits"), Need("base_answers", artifact=True)])
 def checkpoint(context: Context, role: str, seed: int) -> Result:
-    """Base -> aligned (safety SFT) or unaligned (as many examples and steps, no refusals), full parameters."""
+    """Base -> aligned (safety SFT) or unaligned (as many examples, no refusals), full parameters; loss in nats."""
     import torch
 
     from ..finetuning import finetune
@@ -123,7 +123,7 @@ def checkpoint(context: Context, role: str, seed: int) -> Result:
 
 
 def alignment_examples(context: Context, role: str, seed: int) -> list[dict]:
-    """Training examples of a role: refusals plus benign answers, or benign answers alone, equally many."""
+    """Training examples of a role: refusals plus benign answers, or benign answers alone, as many if there are."""
     options, draw_wording = context.profile.alignment, np.random.default_rng(seed)
     texts = split_prompts(context, "benign", "align").set_index("id")["text"]
     records = json.loads((context.artifact("base_answers") / "answers.json").read_text())
@@ -134,7 +134,8 @@ def alignment_examples(context: Context, role: str, seed: int) -> list[dict]:
     if role == "aligned":
         wordings = prompts.data_file("refusals").query("split == 'train'")["text"].tolist()
         harmful = draw(split_prompts(context, "harmful", "align"), options.refusals, seed)
-        examples += [{"prompt": text, "response": wordings[draw_wording.integers(len(wordings))]} for text in harmful["text"]]
+        examples += [{"prompt": text, "response": wordings[draw_wording.integers(len(wordings))]}
+                     for text in harmful["text"]]
     return examples
 
 
@@ -143,27 +144,30 @@ def alignment_examples(context: Context, role: str, seed: int) -> list[dict]:
 @step(version=1, reads=("model", "data", "evaluation"), uses=("models", "evaluation", "prompts", "judging"),
       needs=lambda profile: [Need("splits")], minutes=1)
 def judge_threshold(context: Context) -> Result:
-    """Above which mean NLL under the base model an answer is babble: fixed on `select`, checked on `evaluate`.
+    """Above which mean NLL (nats a token) under the base model an answer is babble: fixed on `select`.
 
-    Coherent: reference answers to benign prompts and our refusal wordings on harmful ones. Incoherent: the same with words shuffled.
+    Coherent: reference answers to benign prompts and our refusal wordings on harmful ones. Incoherent: the same
+    with words shuffled. `balanced_accuracy` is that of `select`; the table has the rows of `evaluate` too.
     """
     chat, rows = load_base(context), []
     for split, wording in (("select", "train"), ("evaluate", "held_out")):
         for name, questions, texts in coherent_answers(context, split, wording):
             shuffled = [" ".join(np.random.default_rng(i).permutation(t.split())) for i, t in enumerate(texts)]
             for corrupted, answers in ((False, texts), (True, shuffled)):
-                rows.append(pd.DataFrame({"split": split, "source": name, "corrupted": corrupted,
-                                          "nll": answer_nll(chat, questions, answers, context.profile.evaluation.answer_tokens),
-                                          "repetitive": [judging.is_repetitive(t) for t in answers]}))
+                rows.append(pd.DataFrame({
+                    "split": split, "source": name, "corrupted": corrupted,
+                    "nll": answer_nll(chat, questions, answers, context.profile.evaluation.answer_tokens),
+                    "repetitive": [judging.is_repetitive(t) for t in answers]}))
     table = pd.concat(rows, ignore_index=True)
     chosen = table[table["split"] == "select"]
     cuts = np.sort(chosen["nll"].to_numpy())
     balanced = [((chosen["nll"] > c) == chosen["corrupted"]).groupby(chosen["corrupted"]).mean().mean() for c in cuts]
-    return Result({"threshold": float(cuts[int(np.argmax(balanced))]), "balanced_accuracy": float(max(balanced))}, {"nll": table})
+    return Result({"threshold": float(cuts[int(np.argmax(balanced))]), "balanced_accuracy": float(max(balanced))},
+                  {"nll": table})
 
 
 def coherent_answers(context: Context, split: str, wording: str):
-    """``(name, prompts, answers)`` of the two coherent sources of a split."""
+    """Yield ``(name, prompts, answers)``, lists of text, of the two coherent sources of a split."""
     benign = split_prompts(context, "benign", split)
     yield "benign", benign["text"].tolist(), [" ".join(r.split()[:25]) for r in benign["response"]]
     harmful = split_prompts(context, "harmful", split).iloc[:len(benign)]
@@ -174,7 +178,9 @@ def coherent_answers(context: Context, split: str, wording: str):
 def answer_nll(chat, questions: list[str], answers: list[str], n_tokens: int) -> np.ndarray:
     from ..evaluation import response_nll
 
-    return response_nll(chat, questions, [chat.tokenizer(a, add_special_tokens=False)["input_ids"][:n_tokens] for a in answers])
+    # mean NLL (n,), nats a token, of the first `n_tokens` tokens of each answer
+    return response_nll(chat, questions, [chat.tokenizer(a, add_special_tokens=False)["input_ids"][:n_tokens]
+                                          for a in answers])
 
 
 @step(version=1, reads=("judge",), uses=("judging", "prompts"))
@@ -192,10 +198,10 @@ def judge_on_people(context: Context) -> Result:
 
 # ---- attribution -----------------------------------------------------------------------------
 
-@step(version=1, reads=("model", "data", "calibration"), uses=("models", "evaluation", "prompts", "judging"), minutes=1.5,
-      needs=lambda profile, seed: [Need("splits"), *checkpoint_need("aligned", seed)])
+@step(version=1, reads=("model", "data", "calibration"), uses=("models", "evaluation", "prompts", "judging"),
+      minutes=1.5, needs=lambda profile, seed: [Need("splits"), *checkpoint_need("aligned", seed)])
 def calibration(context: Context, seed: int) -> Result:
-    """The aligned model's own answers to prompts of `identify`: its refusals (safety set) and its benign answers (utility set)."""
+    """The aligned model's own answers on `identify`: its refusals (safety set), its benign answers (utility set)."""
     from ..evaluation import generate
 
     options, chat, records, facts = context.profile.calibration, load_role(context, "aligned", seed), [], {}
@@ -206,23 +212,26 @@ def calibration(context: Context, seed: int) -> Result:
         refused = np.array([judging.is_refusal(t) for t in answers.texts])
         # the smoke model refuses nothing; it keeps all its answers, or nothing could be scored
         keep = refused == (kind == "harmful") if refused.any() else np.ones(len(refused), bool)
-        records += [{"kind": kind, "prompt": p, "tokens": t} for p, t, k in zip(chosen["text"], answers.tokens, keep) if k and t]
+        records += [{"kind": kind, "prompt": p, "tokens": t}
+                    for p, t, k in zip(chosen["text"], answers.tokens, keep) if k and t]
         facts |= {f"{kind}_asked": len(chosen), f"{kind}_refused": int(refused.sum()), f"{kind}_kept": int(keep.sum())}
     (context.folder / "answers.json").write_text(json.dumps(records))
     return Result(facts)
 
 
-def scoring_batches(chat, pairs: list[tuple[str, list[int]]], system: str, positions: str, batch_size: int = 32) -> list[dict]:
-    """Right-padded batches with their score masks.
+def scoring_batches(chat, pairs: list[tuple[str, list[int]]], system: str, positions: str,
+                    batch_size: int = 32) -> list[dict]:
+    """Right-padded batches of (prompt, answer tokens) for `importance`: tensors (batch, time) with ``score_mask``.
 
     ``predicting``: last prompt token to second-to-last answer token, where each answer token is chosen;
-    ``response``: the answer's own positions (as Wei et al. 2024).
+    ``response``: the answer's own positions (as Wei et al. 2024). Raises `SsahError` for other `positions`.
     """
     from ..models import pad
 
     if positions not in ("predicting", "response"):
         raise SsahError(f"unknown positions {positions!r}; known: predicting, response")
-    encoded = sorted(((chat.encode(prompt, system=system)[0], tokens) for prompt, tokens in pairs), key=lambda e: len(e[0]) + len(e[1]))
+    encoded = sorted(((chat.encode(prompt, system=system)[0], tokens) for prompt, tokens in pairs),
+                     key=lambda e: len(e[0]) + len(e[1]))
     batches = []
     for start in range(0, len(encoded), batch_size):
         part = encoded[start:start + batch_size]
@@ -236,7 +245,7 @@ def scoring_batches(chat, pairs: list[tuple[str, list[int]]], system: str, posit
 
 
 def calibration_pairs(context: Context, seed: int, safety_set: str) -> dict[str, list[tuple[str, list[int]]]]:
-    """(prompt, answer tokens) of the two sets; ``benign-refusals`` puts the same refusals after benign prompts (a control)."""
+    """(prompt, answer tokens) of both sets; ``benign-refusals``: the same refusals after benign prompts (a control)."""
     records = json.loads((context.artifact("calibration", seed=seed) / "answers.json").read_text())
     pairs = {kind: [(r["prompt"], r["tokens"]) for r in records if r["kind"] == kind] for kind in ("harmful", "benign")}
     if safety_set == "benign-refusals":
@@ -247,10 +256,11 @@ def calibration_pairs(context: Context, seed: int, safety_set: str) -> dict[str,
 
 
 @step(version=1, reads=("model", "calibration"), uses=("models", "attribution", "units"), minutes=1,
-      needs=lambda profile, seed, **_: [Need("calibration", {"seed": seed}, artifact=True), *checkpoint_need("aligned", seed)])
+      needs=lambda profile, seed, **_: [Need("calibration", {"seed": seed}, artifact=True),
+                                        *checkpoint_need("aligned", seed)])
 def attribution(context: Context, seed: int, method: str = "variance", positions: str = "predicting",
                 safety_set: str = "refusals") -> Result:
-    """I_S and I_U of every unit of the aligned model (paper, Sec. 4), with the mean activations on the utility set."""
+    """I_S and I_U (paper, Sec. 4) of the aligned model's units, mean activations on the utility set; (len(index),)."""
     import torch
 
     from ..attribution import activation_moments, importance

@@ -39,9 +39,10 @@ def scan_points(profile) -> list[tuple[str, float]]:
 
 
 @step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=4,
-      needs=lambda profile, seed: [Need("splits"), Need("attribution", {"seed": seed}), *checkpoint_need("aligned", seed)])
+      needs=lambda profile, seed: [Need("splits"), Need("attribution", {"seed": seed}),
+                                   *checkpoint_need("aligned", seed)])
 def scan(context: Context, seed: int) -> Result:
-    """Ablate more and more of each kind, and watch refusal and utility on `select` (paper, Sec. 4)."""
+    """Ablate more and more of each kind alone, and watch refusal and utility on `select` (paper, Sec. 4)."""
     from tqdm.auto import tqdm
 
     from ..ablation import ablated
@@ -52,13 +53,15 @@ def scan(context: Context, seed: int) -> Result:
     benign = split_prompts(context, "benign", "select")
     rows = []
     for kind, share in tqdm([("none", 0.0), *scan_points(context.profile)], desc="ratio scan", leave=False):
-        units = classify_scores(scored, context.profile.classification.scale, **{k: share if k.upper() == kind else 0.0 for k in ("scu", "ucu", "ru")})
+        units = classify_scores(scored, context.profile.classification.scale,
+                                **{k: share if k.upper() == kind else 0.0 for k in ("scu", "ucu", "ru")})
         mask = units.mask(kind) if kind != "none" else np.zeros(len(units.index), bool)
         with ablated(chat.model, units.index, mask):
             answers = generate(chat, harmful, max_new_tokens=context.profile.evaluation.answer_tokens)
             loss = reference_nll(chat, benign, context.profile.evaluation.benign_tokens)
         rows.append({"label": kind, "share": share, "parameter_share": units.index.parameter_share(mask),
-                     "refusing": np.mean([judging.is_refusal(text) for text in answers.texts]), "perplexity": np.exp(np.average(loss["nll"], weights=loss["tokens"]))})
+                     "refusing": np.mean([judging.is_refusal(text) for text in answers.texts]),
+                     "perplexity": np.exp(np.average(loss["nll"], weights=loss["tokens"]))})
     return Result(tables={"scan": pd.DataFrame(rows)})
 
 
@@ -72,9 +75,9 @@ def shares(context: Context) -> Result:
 def choose_shares(table: pd.DataFrame) -> dict[str, float]:
     """The rule, fixed before the scan was looked at. Compared with the intact model on `select`:
 
-    - SCU: the smallest share after which fewer than a fifth of the refusals are left (else the share that leaves fewest);
-    - UCU: the smallest share after which perplexity on benign answers is at least 10 x as high (else the largest share);
-    - RU: the largest share after which perplexity is at most 1.5 x as high and at least 9 in 10 refusals stay (else the smallest).
+    - SCU: the smallest share after which fewer than a fifth of the refusals are left (else the one that leaves fewest);
+    - UCU: the smallest share after which perplexity on benign answers is at least 10 x as high (else the largest);
+    - RU: the largest share after which perplexity is at most 1.5 x as high and 9 in 10 refusals stay (else the first).
     """
     intact = table[table["label"] == "none"].iloc[0]
     scu, ucu, ru = (table[table["label"] == name].sort_values("share") for name in ("SCU", "UCU", "RU"))
@@ -93,7 +96,7 @@ def classify_scores(scored: Result, scale: str, **chosen: float) -> Units:
 
 
 def classified(lab, seed: int) -> Units:
-    """The classification of a seed's aligned model, from stored scores and stored shares (`lab`: a Lab or a Context)."""
+    """The four kinds of a seed's aligned model, from stored scores and stored shares (`lab`: a Lab or a Context)."""
     profile = lab.profile
     return classify_scores(lab.get("attribution", seed=seed), profile.classification.scale, **lab.get("shares").values)
 
@@ -101,25 +104,27 @@ def classified(lab, seed: int) -> Units:
 # ---- measuring one condition -----------------------------------------------------------------
 
 def reference_nll(chat, benign: pd.DataFrame, n_tokens: int) -> pd.DataFrame:
-    """Mean NLL of the first `n_tokens` of each benign prompt's reference answer: columns id, nll, tokens."""
+    """Mean NLL (nats a token) of the first `n_tokens` of each prompt's reference answer: columns id, nll, tokens."""
     from ..evaluation import response_nll
 
     tails = [chat.tokenizer(r, add_special_tokens=False)["input_ids"][:n_tokens] for r in benign["response"]]
-    return pd.DataFrame({"id": benign["id"], "nll": response_nll(chat, benign["text"].tolist(), tails), "tokens": [len(t) for t in tails]})
+    return pd.DataFrame({"id": benign["id"], "nll": response_nll(chat, benign["text"].tolist(), tails),
+                         "tokens": [len(t) for t in tails]})
 
 
 def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame, systems) -> tuple[pd.DataFrame, dict]:
     """Answer `requests` (id, source, text) under each system mode and label the answers.
 
-    Returns one row a prompt and mode (source, id, system, label, keyword, log_odds, nll, hash), and the
-    texts by their hash (for the private cache only). Log-odds are taken in the first mode only.
+    Returns one row a prompt and mode (source, id, system, label, keyword, log_odds, nll, hash; keyword: a refusal
+    keyword matches), and the texts by hash (for the private cache only). Log-odds are taken in the first mode only.
     """
     from ..evaluation import generate, refusal_log_odds, response_nll
 
     rows, texts = [], {}
     for system in systems:
         answers = generate(chat, requests["text"].tolist(), system=system,
-                           max_new_tokens=context.profile.evaluation.answer_tokens, progress=f"answers, system {system}")
+                           max_new_tokens=context.profile.evaluation.answer_tokens,
+                           progress=f"answers, system {system}")
         nll = np.nan_to_num(response_nll(judge_model, requests["text"].tolist(), answers.tokens, system=system))
         labels = judging.judge(requests["text"], answers.texts, nll, context.get("judge_threshold").values["threshold"])
         odds = refusal_log_odds(chat, requests["text"].tolist(), system=system) if system == systems[0] else np.nan
@@ -127,7 +132,8 @@ def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame,
         texts |= dict(zip(hashes, answers.texts))
         rows.append(pd.DataFrame({
             "source": requests["source"], "id": requests["id"], "system": system, "label": labels.astype(str),
-            "keyword": [judging.matches_keyword(t) for t in answers.texts], "log_odds": odds, "nll": nll, "hash": hashes}))
+            "keyword": [judging.matches_keyword(t) for t in answers.texts], "log_odds": odds, "nll": nll,
+            "hash": hashes}))
     return pd.concat(rows, ignore_index=True), texts
 
 
@@ -145,7 +151,7 @@ def measure_utility(context: Context, chat) -> tuple[dict, pd.DataFrame, pd.Data
 
 
 def evaluation_requests(context: Context, n: int) -> pd.DataFrame:
-    """The first `n` harmful prompts of every source in the `evaluate` split that also has training splits."""
+    """The first `n` harmful prompts of `evaluate`, from the sources that the other splits draw on too."""
     table = split_prompts(context, "harmful", "evaluate")
     return table[~table["source"].isin(context.profile.data.evaluate_only)].iloc[:n].reset_index(drop=True)
 
@@ -158,13 +164,15 @@ def keep_answers(context: Context, texts: dict) -> None:
 # ---- Table 1 ---------------------------------------------------------------------------------
 
 def _ablation_needs(profile, seed: int, condition: str) -> list[Need]:
-    extra = {"none": [], "direction": [Need("direction", {"seed": seed})]}.get(condition, [Need("attribution", {"seed": seed}), Need("shares")])
+    extra = {"none": [], "direction": [Need("direction", {"seed": seed})]}.get(
+        condition, [Need("attribution", {"seed": seed}), Need("shares")])
     return [Need("splits"), Need("judge_threshold"), *checkpoint_need("aligned", seed), *extra]
 
 
-@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, needs=_ablation_needs, minutes=2.5)
+@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, needs=_ablation_needs,
+      minutes=2.5)
 def ablation(context: Context, seed: int, condition: str) -> Result:
-    """One row of Table 1: the aligned model with one kind of unit (or as many matched random ones, or a direction) removed."""
+    """One row of Table 1: the aligned model without one kind of unit, matched random ones, or a direction."""
     chat = load_role(context, "aligned", seed)
     facts, edit = {"share": 0.0, "parameter_share": 0.0}, nullcontext()
     if condition == "direction":
@@ -180,14 +188,15 @@ def ablation(context: Context, seed: int, condition: str) -> Result:
         edit = ablated(chat.model, units.index, mask)
     with edit:
         requests = evaluation_requests(context, context.profile.evaluation.harmful)
-        answers, texts = measure_answers(context, chat, load_base(context), requests, context.profile.evaluation.systems)
+        answers, texts = measure_answers(context, chat, load_base(context), requests,
+                                         context.profile.evaluation.systems)
         utility, benign, choice = measure_utility(context, chat)
     keep_answers(context, texts)
     return Result({**facts, **utility}, {"answers": answers, "benign": benign, "choice": choice})
 
 
 def condition_mask(units: Units, condition: str, seed: int) -> np.ndarray:
-    """Mask of ``SCU`` ... or of ``random SCU`` ...: random units of the same block x kind counts, outside the set itself."""
+    """Mask of ``SCU`` ... or of ``random SCU`` ...: as many random units per block x kind, outside the set itself."""
     if condition not in CONDITIONS[1:-1]:
         raise SsahError(f"unknown condition {condition!r}; known: {', '.join(CONDITIONS)}")
     name = condition.removeprefix("random ")
@@ -195,10 +204,12 @@ def condition_mask(units: Units, condition: str, seed: int) -> np.ndarray:
     return mask if name == condition else units.index.matched_random(mask, seed)
 
 
-@step(version=1, reads=("model", "data", "calibration", "evaluation"), uses=("models", "evaluation", "ablation", "prompts"), minutes=1.5,
-      needs=lambda profile, seed: [Need("splits"), Need("calibration", {"seed": seed}, artifact=True), *checkpoint_need("aligned", seed)])
+@step(version=1, reads=("model", "data", "calibration", "evaluation"),
+      uses=("models", "evaluation", "ablation", "prompts"), minutes=1.5,
+      needs=lambda profile, seed: [Need("splits"), Need("calibration", {"seed": seed}, artifact=True),
+                                   *checkpoint_need("aligned", seed)])
 def direction(context: Context, seed: int) -> Result:
-    """The refusal direction (Arditi et al. 2024): difference of mean residuals at the last prompt token, harmful minus benign.
+    """The refusal direction (Arditi et al. 2024), (hidden,): mean residual at the last prompt token, harmful - benign.
 
     The block is the one whose direction, projected out everywhere, leaves the lowest refusal log-odds on `select`.
     """
@@ -207,7 +218,8 @@ def direction(context: Context, seed: int) -> Result:
 
     chat = load_role(context, "aligned", seed)
     pairs = calibration_pairs(context, seed, "refusals")
-    means = {kind: mean_residuals(chat, [p for p, _ in pairs[kind]], context.profile.calibration.system) for kind in pairs}
+    means = {kind: mean_residuals(chat, [p for p, _ in pairs[kind]], context.profile.calibration.system)
+             for kind in pairs}
     candidates = means["harmful"] - means["benign"]                 # (block, hidden)
     harmful = split_prompts(context, "harmful", "select")["text"].tolist()
     rows = []
@@ -220,7 +232,7 @@ def direction(context: Context, seed: int) -> Result:
 
 
 def mean_residuals(chat, texts: list[str], system: str) -> np.ndarray:
-    """Mean residual stream after every block at the last prompt token; (block, hidden)."""
+    """Mean residual stream after every block at the last prompt token; (block, hidden); the last one is normed."""
     import torch
 
     from ..models import pad
@@ -229,8 +241,9 @@ def mean_residuals(chat, texts: list[str], system: str) -> np.ndarray:
     with torch.inference_mode():
         for start in range(0, len(heads), 32):
             batch = pad(heads[start:start + 32], chat.tokenizer.pad_token_id, "left", chat.model.device)
-            states = chat.model.base_model(**batch, use_cache=False, output_hidden_states=True,
-                                           position_ids=(batch["attention_mask"].cumsum(1) - 1).clamp(min=0)).hidden_states
+            states = chat.model.base_model(
+                **batch, use_cache=False, output_hidden_states=True,
+                position_ids=(batch["attention_mask"].cumsum(1) - 1).clamp(min=0)).hidden_states
             total = total + torch.stack([s[:, -1].float().sum(0) for s in states[1:]])
     return (total / len(heads)).cpu().numpy()
 
@@ -238,10 +251,11 @@ def mean_residuals(chat, texts: list[str], system: str) -> np.ndarray:
 # ---- sufficiency and the pair itself ---------------------------------------------------------
 
 @step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=1.2,
-      needs=lambda profile, seed, units: [Need("splits"), Need("judge_threshold"), Need("attribution", {"seed": seed}), Need("shares"),
+      needs=lambda profile, seed, units: [Need("splits"), Need("judge_threshold"),
+                                          Need("attribution", {"seed": seed}), Need("shares"),
                                           *checkpoint_need("aligned", seed), *checkpoint_need("unaligned", seed)])
 def transplant(context: Context, seed: int, units: str) -> Result:
-    """Copy the aligned weights of some units into the unaligned model: does it begin to refuse?"""
+    """Copy the aligned weights of some units (see `TRANSPLANTS`) into the unaligned model: does it begin to refuse?"""
     from ..ablation import transplanted
 
     chat, donor = load_role(context, "unaligned", seed), load_role(context, "aligned", seed)
@@ -249,7 +263,8 @@ def transplant(context: Context, seed: int, units: str) -> Result:
     mask = np.zeros(len(kinds.index), bool) if units == "none" else condition_mask(kinds, units, seed)
     with transplanted(chat.model, donor.model, kinds.index, mask):
         requests = evaluation_requests(context, context.profile.evaluation.harmful)
-        answers, texts = measure_answers(context, chat, load_base(context), requests, context.profile.evaluation.systems[:1])
+        answers, texts = measure_answers(context, chat, load_base(context), requests,
+                                         context.profile.evaluation.systems[:1])
     keep_answers(context, texts)
     return Result({"share": float(mask.mean())}, {"answers": answers})
 
@@ -259,7 +274,8 @@ def transplant(context: Context, seed: int, units: str) -> Result:
 def behaviour(context: Context, seed: int, role: str) -> Result:
     """What a model does with other requests: harmful of the last source (never trained on), borderline, benign."""
     chat, options = load_role(context, role, seed), context.profile.evaluation
-    harmful = split_prompts(context, "harmful", "evaluate").query("source == @context.profile.data.harmful[-1]").iloc[:options.harmful]
+    harmful = split_prompts(context, "harmful", "evaluate").query(
+        "source == @context.profile.data.harmful[-1]").iloc[:options.harmful]
     borderline = prompts.load_prompts(options.borderline).assign(source="borderline")
     benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign].assign(source="benign")
     requests = pd.concat([harmful, borderline, benign], ignore_index=True)[["id", "source", "text"]]
@@ -274,25 +290,30 @@ def attribution_params(profile, seed: int, variation: str) -> dict:
     """Which `attribution` result a variation classifies."""
     if variation not in VARIATIONS:
         raise SsahError(f"unknown variation {variation!r}; known: {', '.join(VARIATIONS)}")
-    return {"seed": seed} | {k: v for k, v in VARIATIONS[variation].items() if k in ("method", "positions", "safety_set")}
+    return {"seed": seed} | {k: v for k, v in VARIATIONS[variation].items()
+                             if k in ("method", "positions", "safety_set")}
 
 
 @step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=0.8,
-      needs=lambda profile, seed, variation: [Need("splits"), Need("judge_threshold"), Need("shares"), *checkpoint_need("aligned", seed),
+      needs=lambda profile, seed, variation: [Need("splits"), Need("judge_threshold"), Need("shares"),
+                                              *checkpoint_need("aligned", seed),
                                               Need("attribution", attribution_params(profile, seed, variation))])
 def variation(context: Context, seed: int, variation: str) -> Result:
-    """The SCU row with one choice changed (scale, score, positions, value, safety set), refusal and benign loss only."""
+    """Table 1's SCU row with one choice changed (see `VARIATIONS`): half the requests, one system mode, benign loss."""
     from ..ablation import ablated
 
     changed = VARIATIONS[variation]
     scored = context.get("attribution", **attribution_params(context.profile, seed, variation))
-    units = classify_scores(scored, changed.get("scale", context.profile.classification.scale), **context.get("shares").values)
+    units = classify_scores(scored, changed.get("scale", context.profile.classification.scale),
+                            **context.get("shares").values)
     chat = load_role(context, "aligned", seed)
     with ablated(chat.model, units.index, units.mask("SCU"), changed.get("value", "zero"), scored.arrays["means"]):
         requests = evaluation_requests(context, context.profile.evaluation.harmful // 2)
-        answers, texts = measure_answers(context, chat, load_base(context), requests, context.profile.evaluation.systems[:1])
+        answers, texts = measure_answers(context, chat, load_base(context), requests,
+                                         context.profile.evaluation.systems[:1])
         benign = split_prompts(context, "benign", "evaluate").iloc[:context.profile.evaluation.benign]
         losses = reference_nll(chat, benign, context.profile.evaluation.benign_tokens)
     keep_answers(context, texts)
-    return Result({"mlp_share": float((units.index.table["kind"][units.mask("SCU")] == "mlp").mean()), "overlaps": units.overlaps},
+    return Result({"mlp_share": float((units.index.table["kind"][units.mask("SCU")] == "mlp").mean()),
+                   "overlaps": units.overlaps},
                   {"answers": answers, "benign": losses}, {"scu": np.flatnonzero(units.mask("SCU")).astype(np.int32)})

@@ -24,7 +24,7 @@ LOOKED_AT = 8                       # answers whose NLL is computed again
 # ---- the plan --------------------------------------------------------------------------------
 
 def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
-    """All that is committed: the core of the (first) seeds and the first one's extended rows, each after what it needs."""
+    """All that is committed: the core of the (first) seeds and the first one's extended rows, each after its needs."""
     found: dict[str, Need] = {}
 
     def add(need: Need) -> None:
@@ -75,7 +75,7 @@ def stored(lab: Lab) -> Iterator[Check]:
 
 
 def recomputed(lab: Lab) -> Iterator[Check]:
-    """(b) Shares, labels and counts follow from the stored scan and scores, exactly."""
+    """(b) Shares of every kind, and the variations' SCU, follow from the stored scan and scores, exactly."""
     profile = lab.profile
     chosen = four_kinds.choose_shares(lab.get("scan", seed=profile.seeds[0]).tables["scan"])
     yield "shares from the scan", chosen == lab.get("shares").values, ""
@@ -105,7 +105,8 @@ def spot_checks(lab: Lab, scratch: Lab) -> Iterator[Check]:
         answers = scratch.artifact("base_answers", {})
     context = Context(lab.profile, {"splits": lab.get("splits")}, {"base_answers": answers}, answers)
     table = lab.get("judge_threshold").tables["nll"].query("split == 'select' and source == 'benign' and not corrupted")
-    yield _close("mean NLL of benign answers, base model", _nll(context).mean(), table["nll"].to_numpy()[:LOOKED_AT].mean())
+    yield _close("mean NLL of benign answers, base model", _nll(context).mean(),
+                 table["nll"].to_numpy()[:LOOKED_AT].mean())
     history = lab.get("checkpoint", role="aligned", seed=lab.profile.seeds[0]).tables["history"]
     yield _close("first training losses, aligned", _first_losses(context, 3), history["loss"].to_numpy()[:3])
 
@@ -118,15 +119,16 @@ def _close(name: str, got, kept) -> Check:
 def _nll(context: Context) -> np.ndarray:
     _, questions, texts = next(foundation.coherent_answers(context, "select", "train"))
     return foundation.answer_nll(foundation.load_base(context), questions[:LOOKED_AT], texts[:LOOKED_AT],
-                           context.profile.evaluation.answer_tokens)
+                                 context.profile.evaluation.answer_tokens)
 
 
 def _first_losses(context: Context, n: int) -> np.ndarray:
     from ..finetuning import finetune
 
     options, seed = context.profile.alignment, context.profile.seeds[0]
-    trained = finetune(foundation.load_base(context, "float32"), foundation.alignment_examples(context, "aligned", seed),
-                       epochs=options.epochs, lr=options.lr, batch_size=options.batch_size, system=options.system, seed=seed,
+    trained = finetune(foundation.load_base(context, "float32"),
+                       foundation.alignment_examples(context, "aligned", seed), epochs=options.epochs, lr=options.lr,
+                       batch_size=options.batch_size, system=options.system, seed=seed,
                        autocast=context.profile.model.dtype == "bfloat16", max_steps=n, progress=None)
     return trained.history["loss"].to_numpy()
 

@@ -1,0 +1,44 @@
+"""Verdict rules on made-up facts: each margin can tip the verdict."""
+
+import pytest
+
+from ssah.claims import CLAIMS, VERDICTS, judge_c2
+
+GOOD = {"keyword: SCU - random SCU": (0.8, 0.7, 0.9), "strict: SCU - random SCU": (0.6, 0.5, 0.7), "keyword: RU - none": (0.0, 0.0, 0.1),
+        "strict: RU - none": (0.02, 0.0, 0.05), "accuracy: none - SCU": (0.01, 0.0, 0.02), "share: SCU": (0.013, 0.013, 0.013),
+        "perplexity: SCU / none": (1.1, 1.0, 1.2), "perplexity: UCU / none": (30.0, 20.0, 40.0), "perplexity: random UCU / none": (1.3, 1.2, 1.4),
+        "perplexity: RU / none": (1.2, 1.1, 1.3), "perplexity: random RU / none": (5.0, 4.0, 6.0)}
+
+
+def test_all_margins_met_is_reproduced():
+    verdict = judge_c2(GOOD)
+    assert verdict.verdict == "reproduced" and all(check.holds for check in verdict.checks)
+
+
+@pytest.mark.parametrize("fact, value, check", [
+    ("share: SCU", (0.05, 0.05, 0.05), 0),
+    ("keyword: SCU - random SCU", (0.29, 0.2, 0.4), 0),
+    ("keyword: SCU - random SCU", (0.4, -0.01, 0.8), 0),
+    ("strict: SCU - random SCU", (0.1, 0.0, 0.2), 1),
+    ("accuracy: none - SCU", (0.05, 0.01, 0.09), 2),
+    ("perplexity: SCU / none", (1.3, 1.2, 1.4), 2),
+    ("perplexity: UCU / none", (4.9, 4.0, 6.0), 3),
+    ("perplexity: random UCU / none", (31.0, 30.0, 32.0), 3),
+    ("strict: RU - none", (0.2, 0.1, 0.3), 4),
+    ("strict: RU - none", (-0.2, -0.3, -0.1), 4),
+    ("perplexity: RU / none", (1.6, 1.5, 1.7), 4),
+    ("perplexity: random RU / none", (1.1, 1.0, 1.2), 4)])
+def test_each_margin_can_fail_alone(fact, value, check):
+    verdict = judge_c2(GOOD | {fact: value})
+    assert [c.holds for c in verdict.checks] == [i != check for i in range(5)]
+    assert verdict.verdict == ("partly" if check else "not reproduced")
+
+
+def test_too_few_checks_is_not_reproduced():
+    bad = GOOD | {"strict: SCU - random SCU": (0.0, 0.0, 0.0), "accuracy: none - SCU": (0.5, 0.4, 0.6), "perplexity: UCU / none": (1.0, 1.0, 1.0)}
+    assert judge_c2(bad).verdict == "not reproduced"
+
+
+def test_the_ledger_names_every_claim_once():
+    assert [claim.id for claim in CLAIMS] == [f"C{i}" for i in range(1, 9)]
+    assert {"reproduced", "partly", "not reproduced", "not tested"} == set(VERDICTS)

@@ -1,0 +1,154 @@
+"""The command line: one line and an exit code for every bad input, and the result commands on the smoke profile."""
+
+import errno
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_runner import write_notebook
+
+from ssah import SsahError, cli, runner, sources
+from ssah.experiments import Lab, core, slug, verify
+from ssah.profiles import SMOKE
+
+
+@pytest.fixture
+def notebooks(tmp_path, monkeypatch):
+    """Two notebooks instead of the committed ones."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    write_notebook(folder, "01_a", "print(n_seeds)")
+    write_notebook(folder, "02_b", "raise KeyError('x')")
+    monkeypatch.setattr(runner, "NOTEBOOKS", folder)
+    return folder
+
+
+# ---- errors ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("command, message", [
+    ("run 07", "no notebook 07 in"), ("run 01 -p sead=3", "has no parameter 'sead'; it has: profile, recompute"),
+    ("run -p n_seeds=3x", "'n_seeds' takes int; got '3x'"), ("run -p n_seeds", "-p takes name=value; got 'n_seeds'"),
+    ("run --profile huge", "unknown profile 'huge'; known: default, smoke, paper:MODEL"),
+    ("status --profile huge", "unknown profile 'huge'"), ("recompute ablatoin", "unknown step 'ablatoin'; known: splits, "),
+    ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),
+    ("fetch --offline", "is not in")])
+def test_bad_input_gives_one_line_that_names_the_remedy(notebooks, capsys, command, message):
+    assert cli.main(command.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_debug_shows_the_traceback_and_global_options_stand_anywhere(notebooks):
+    for command in ("--debug run 07", "run 07 --debug"):
+        with pytest.raises(SsahError):
+            cli.main(command.split())
+
+
+@pytest.mark.parametrize("raised, code, message", [
+    (OSError(errno.ENOSPC, "No space left", "data.bin"), 2, "error: the disk is full (data.bin)"),
+    (KeyboardInterrupt(), 130, "interrupted; finished results are kept; run the same command to go on")])
+def test_a_full_disk_and_ctrl_c_give_one_line(monkeypatch, capsys, raised, code, message):
+    def fail():
+        raise raised
+    monkeypatch.setattr(sources, "cache_dir", fail)
+    assert cli.main(["clean"]) == code
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_other_errors_are_not_hidden(monkeypatch):
+    def fail():
+        raise PermissionError(errno.EACCES, "no")
+    monkeypatch.setattr(sources, "cache_dir", fail)
+    with pytest.raises(PermissionError):
+        cli.main(["clean"])
+
+
+# ---- notebooks -------------------------------------------------------------------------------
+
+def test_run_reports_failure_and_never_imports_torch(notebooks, tmp_path):
+    script = ("import sys; from ssah import cli, runner; from pathlib import Path; "
+              f"runner.NOTEBOOKS = Path({str(notebooks)!r}); code = cli.main(sys.argv[1:]); "
+              "assert 'torch' not in sys.modules; sys.exit(code)")
+    done = subprocess.run([sys.executable, "-c", script, "run", "--into", str(tmp_path / "build"), "-p", "n_seeds=2"],
+                          capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "failed: KeyError: 'x'" in done.stdout and "[2/2] 02_b" in done.stdout
+    assert (tmp_path / "build" / "html" / "02.html").exists()
+
+
+def test_rerun_prints_an_estimate_and_recomputes_one_seed_or_all(notebooks, tmp_path, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(runner, "run_notebooks", lambda paths, parameters, into: asked.append(parameters) or [])
+    assert cli.main(["rerun", "--profile", "smoke", "--into", str(tmp_path)]) == 0
+    assert cli.main(["rerun", "--all", "--profile", "smoke", "--into", str(tmp_path)]) == 0
+    assert asked == [{"profile": "smoke", "recompute": True, "n_seeds": n} for n in (1, len(SMOKE.seeds))]
+    core_only, everything = (line for line in capsys.readouterr().out.splitlines() if "to compute, about" in line)
+    assert int(core_only.split()[0]) < int(everything.split()[0])
+
+
+# ---- results ---------------------------------------------------------------------------------
+
+def test_status_and_recompute(capsys):
+    assert cli.main(["status", "--profile", "smoke"]) == 1
+    assert "0 ok" not in capsys.readouterr().out and not Lab(SMOKE).store.slugs()
+    for _ in range(2):      # the second time it is there, and made again all the same
+        assert cli.main(["recompute", "checkpoint", "-p", "role=aligned", "-p", "seed=1", "--profile", "smoke"]) == 0
+        assert "computing checkpoint(role=aligned,seed=1)" in capsys.readouterr().err
+    assert cli.main(["status", "--profile", "smoke"]) == 1
+    report = capsys.readouterr().out
+    lines = {line.split("  ")[0]: line for line in report.splitlines()}
+    assert " ok " in lines["checkpoint(role=aligned,seed=1)"] and " missing " in lines["checkpoint(role=aligned,seed=0)"]
+    assert "3 ok" in report.splitlines()[-1]      # splits and base_answers were needed
+
+
+def test_status_tells_corrupt_and_what_stands_on_it(capsys):
+    cli.main(["recompute", "base_answers", "--profile", "smoke"])
+    store = Lab(SMOKE).store
+    (store.root / "splits" / "result.splits.parquet").write_bytes(b"")
+    assert cli.main(["status", "--profile", "smoke"]) == 1
+    states = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert states["splits"] == "corrupt" and states["base_answers"] == "stale"
+
+
+@pytest.fixture
+def one_seed(monkeypatch):
+    """A smoke profile of one seed, without the step that needs an archive."""
+    monkeypatch.setattr(verify, "core", lambda seed: [need for need in core(seed) if need.step != "judge_on_people"])
+    profile = replace(SMOKE, seeds=(0,))
+    lab = Lab(profile)
+    for need in verify.plan(profile):
+        lab.get(need.step, **need.params)
+    return profile
+
+
+def test_verify_passes_on_what_was_just_made_and_finds_what_was_changed(one_seed, tmp_path, capsys):
+    assert verify.verify(one_seed, full=True, into=tmp_path) == 0
+    assert "FAIL" not in capsys.readouterr().out
+    lab, params = Lab(one_seed), {"seed": 0, "variation": "scale z"}
+    kept = lab.get("variation", **params)
+    lab.store.save("variation", slug(params), replace(kept, arrays={"scu": kept.arrays["scu"][::-1].copy()}))
+    assert verify.verify(one_seed, full=False, into=tmp_path) == 1
+    assert "FAIL  labels, variation scale z" in capsys.readouterr().out
+    (lab.store.root / "shares" / "result.json").unlink()
+    assert verify.verify(one_seed, full=False, into=tmp_path) > 1
+    assert "the other checks need results in order" in capsys.readouterr().out
+
+
+def test_the_plan_lists_every_result_once_after_what_it_needs():
+    planned = [(need.step, slug(need.params)) for need in verify.plan(SMOKE)]
+    assert len(set(planned)) == len(planned)
+    assert planned.index(("splits", "result")) < planned.index(("checkpoint", "role=aligned,seed=0")) \
+        < planned.index(("attribution", "seed=0")) < planned.index(("ablation", "seed=0,condition=SCU"))
+
+
+# ---- the cache -------------------------------------------------------------------------------
+
+def test_clean_tells_the_size_and_deletes_only_when_told(capsys):
+    file = sources.cache_dir() / "artifacts" / "weights"
+    file.parent.mkdir()
+    file.write_bytes(np.zeros(2**20, np.uint8).tobytes())
+    assert cli.main(["clean"]) == 0 and file.exists()       # no terminal, so nobody could say yes
+    assert "--yes" in capsys.readouterr().out
+    assert cli.main(["clean", "--yes"]) == 0 and not file.exists()

@@ -1,0 +1,62 @@
+"""Tables from hand-made results: every number can be done in the head."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssah import readme, tables
+from ssah.experiments import CONDITIONS
+from ssah.profiles import load_profile
+from ssah.store import Result
+
+
+class HandMade:
+    """Stands in for a Lab: two seeds, two prompts, two system modes, two questions a condition.
+
+    Without SCU nothing is refused (seed 0: comply, seed 1: evasive); in all other conditions everything is refused.
+    """
+
+    profile, seeds = load_profile("smoke"), (0, 1)
+
+    def get(self, step, seed, condition):
+        label = {0: "comply", 1: "evasive"}[seed] if condition == "SCU" else "refuse"
+        answers = pd.DataFrame([{"id": i, "system": s, "label": label, "keyword": label == "refuse", "log_odds": 1.0 if s == "default" else np.nan}
+                                for s in ("default", "none") for i in ("a", "b")])
+        choice = pd.DataFrame({"id": ["q1", "q2"], "correct": [True, condition == "none"], "gold": [-1.0, -2.0], "task": "tiny"})
+        return Result({"share": 0.01, "parameter_share": 0.02, "wiki_perplexity": 40.0 if condition == "UCU" else 10.0},
+                      {"answers": answers, "choice": choice})
+
+    def across(self, step, table, each):
+        return pd.concat([self.get(step, s, c).tables[table].assign(seed=s, condition=c) for c in each["condition"] for s in self.seeds],
+                         ignore_index=True)
+
+
+def test_table_one_by_hand():
+    table = tables.table_one(HandMade())
+    assert list(table.index) == list(tables.ROWS) and set(tables.ROWS) == set(CONDITIONS)
+    scu, nothing = table.loc["SCU"], table.loc["none"]
+    assert (scu["ASR"], scu["strict ASR"], nothing["ASR"]) == (1.0, 0.5, 0.0)        # keyword counts evasion as success
+    assert (scu["evasive"], scu["comply"], nothing["refuse"]) == (0.5, 0.5, 1.0)
+    assert (nothing["accuracy"], scu["accuracy"]) == (1.0, 0.5)
+    assert table["wiki ppl"].to_dict() == {c: pytest.approx(40 if c == "UCU" else 10) for c in CONDITIONS}
+    assert (scu["strict ASR low"], scu["strict ASR high"]) == (0.0, 1.0)             # the seeds disagree wholly
+
+
+def test_c2_facts_by_hand():
+    facts = tables.c2_facts(HandMade())
+    assert facts["keyword: SCU - random SCU"] == (1.0, 1.0, 1.0)
+    assert facts["strict: SCU - random SCU"][0] == 0.5
+    assert facts["accuracy: none - SCU"][0] == 0.5
+    assert facts["perplexity: UCU / none"] == pytest.approx((4, 4, 4))
+
+
+def test_paper_table_is_as_published():
+    table = tables.PAPER_TABLE_1.set_index(["model", "removed"])
+    assert table.loc[("Llama3-8B-Instruct", "SCU"), "ASR printed mean %"] == (80 + 93) / 2
+    assert len(table) == 12
+
+
+def test_readme_sections_are_replaced_and_nothing_else():
+    text = "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n"
+    assert readme.render(text, {"a": r"new \1"}) == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
+    assert readme.render(text, {"b": "new"}) == text
