@@ -27,7 +27,8 @@ def ablated(model, index: UnitIndex, mask, value: str = "zero", means=None):
     if value not in ("zero", "mean"):
         raise SsahError(f"unknown value {value!r}; known: zero, mean")
     if value == "mean" and np.shape(means) != (len(index),):
-        raise SsahError(f'value="mean" needs means, an array of length {len(index)} (see activation_means)')
+        raise SsahError(f'value="mean" needs means, an array of length {len(index)} '
+                        "(the `means` of an attribution result)")
     saved, handles = [], []
     try:
         with torch.no_grad():

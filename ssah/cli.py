@@ -62,18 +62,20 @@ def rerun(args) -> int:
 # ---- results ---------------------------------------------------------------------------------
 
 def recompute(args) -> int:
-    """Run a step afresh into the profile's own store, for all its planned parameters or those given with -p."""
+    """Run a step afresh, for all its planned parameters or those given with -p."""
     from .experiments import Lab, label
 
     chosen = planned_sets(load_profile(args.profile), args.step, pairs(args.parameter))
-    lab = Lab(load_profile(args.profile), recompute=(args.step,))
+    profile = load_profile(args.profile)
+    # committed results are kept unless asked: on another machine bits differ, and what stands on them would be stale
+    lab = Lab(profile, recompute=(args.step,), root=None if args.in_place else args.into / "results" / profile.name)
     print(f"{len(chosen)} results, {estimate(chosen)} on two cores, without what may be missing upstream", flush=True)
     for position, need in enumerate(chosen, 1):
         started = time.perf_counter()
         lab.get(need.step, **need.params)
         seconds = time.perf_counter() - started
         print(f"[{position}/{len(chosen)}] {label(need.step, need.params)} ({seconds:.1f} s)", flush=True)
-    print(f"written to {lab.store.root}; `ssah status` shows what is stale by now")
+    print(f"written to {lab.store.root}" + ("; `ssah status` shows what is stale by now" if args.in_place else ""))
     return 0
 
 
@@ -206,7 +208,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 02")
     command.add_argument("--recompute", action="store_true", help="from results made on this machine")
     add(rerun, profile, into).add_argument("--all", action="store_true", help="every committed result, not only seed 0")
-    add(recompute, profile, parameter).add_argument("step", metavar="STEP")
+    command = add(recompute, profile, parameter, into)
+    command.add_argument("step", metavar="STEP")
+    command.add_argument("--in-place", action="store_true", help="into the committed results (for maintainers)")
     add(status, profile)
     add(verify, profile, into).add_argument("--full", action="store_true", help="train the first seed again (hours)")
     add(readme)

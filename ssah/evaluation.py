@@ -40,7 +40,9 @@ def generate(chat: Chat, prompts: list[str], *, system: str = "default", prefill
     opening = chat.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
     heads = [chat.encode(prompt, system=system)[0] + opening for prompt in prompts]
     eos, tokens = chat.tokenizer.eos_token_id, [[] for _ in heads]
-    settings = GenerationConfig(do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=eos,
+    # all that could make it other than greedy is named: what is left out comes from the model's own settings
+    settings = GenerationConfig(do_sample=False, num_beams=1, repetition_penalty=1.0, no_repeat_ngram_size=0,
+                                max_new_tokens=max_new_tokens, eos_token_id=eos,
                                 pad_token_id=chat.tokenizer.pad_token_id)
     for rows in _batches(heads, batch_size, progress):
         batch = pad([heads[i] for i in rows], chat.tokenizer.pad_token_id, "left", chat.model.device)

@@ -15,13 +15,13 @@ import seaborn as sns
 
 from . import sources
 from .judging import ANSWER_LABELS
+from .tables import NAMES
 
 COLOURS = {"none": "#4d4d4d", "SCU": "#d55e00", "UCU": "#0072b2", "CU": "#c9a400", "RU": "#009e73",
            "direction": "#7b3294"}
 MARKERS = {"none": "o", "SCU": "s", "UCU": "D", "RU": "^", "direction": "P"}
 LABEL_STYLES = {"refuse": ("#2b6a99", ""), "evasive": ("#9ecae1", "///"), "incoherent": ("#d9d9d9", "..."),
                 "comply": ("#d55e00", "")}
-NAMES = {"none": "nothing", "direction": "refusal direction"}
 
 
 def use_style() -> None:
@@ -124,7 +124,7 @@ def four_labels(table: pd.DataFrame, title: str = ""):
     return figure
 
 
-def ratio_scan(table: pd.DataFrame, chosen: dict[str, float]):
+def ratio_scan(table: pd.DataFrame, chosen: dict[str, float], met: dict[str, bool]):
     """Refusal and perplexity on `select` against the removed share, a column a kind; dotted: the chosen share."""
     figure, axes = plt.subplots(2, 3, figsize=(11.5, 5.6), sharey="row")
     intact = table[table["label"] == "none"].iloc[0]
@@ -137,9 +137,10 @@ def ratio_scan(table: pd.DataFrame, chosen: dict[str, float]):
             axis.plot(part["share"] * 100, part[name] * factor, marker=MARKERS[kind], color=COLOURS[kind],
                       label=f"{kind} removed")
             axis.axvline(chosen[kind.lower()] * 100, color="black", linestyle=":", linewidth=1.4,
-                         label="share chosen by the rule")
+                         label="share taken")
             plain_log(axis.xaxis)
-        axes[0, column].set_title(f"{kind}: chosen {chosen[kind.lower()]:.2%}")
+        missed = "" if met[kind] else " (no share meets the rule)"
+        axes[0, column].set_title(f"{kind}: {chosen[kind.lower()]:.2%}{missed}")
         axes[1, column].set_xlabel("units removed (%)")
     axes[0, 0].set_ylabel("requests refused (%)")
     axes[1, 0].set_ylabel("perplexity of\nbenign answers (log)")

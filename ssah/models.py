@@ -34,6 +34,9 @@ class Block:
 
 def blocks(model) -> list[Block]:
     """The blocks of a causal LM, in depth order; raises `SsahError` for an unknown layout."""
+    for name in ("logits_scaling", "final_logit_softcapping", "logit_scale"):
+        if getattr(model.config, name, None) not in (None, 1, 1.0):
+            raise SsahError(f"{type(model).__name__} rescales its logits ({name}), which this package does not follow")
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
         raise SsahError(f"{type(model).__name__} has no `layers`; "

@@ -102,9 +102,10 @@ class EvaluationSection:
 
     def sources(self) -> list[str]:
         """Source names this section reads."""
-        texts = [name for name in (*self.tasks, self.wiki) if not name.startswith("tiny")]
-        return [*texts, "data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv",
-                *(["data:borderline.csv"] if self.borderline == "borderline" else [])]
+        texts = [name for name in (*self.tasks, self.wiki, self.borderline) if name != "borderline"]
+        hand_made = ["openings.csv", "refusal_keywords.txt", "refusals.csv"]
+        hand_made += ["borderline.csv"] if self.borderline == "borderline" else []
+        return [*texts, *(f"data:{name}" for name in hand_made)]
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ class JudgeSection:
 
     def sources(self) -> list[str]:
         """Source names this section reads."""
-        return ["refusal-labels", "refusal-labels-extra"] if self.labelled == "refusal-labels" else [self.labelled]
+        labelled = ["refusal-labels", "refusal-labels-extra"] if self.labelled == "refusal-labels" else [self.labelled]
+        return [*labelled, "data:refusal_keywords.txt"]
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ DEFAULT = Profile("default")
 SMOKE = Profile(
     "smoke",
     model=ModelSection("tiny:0", "a random two-block Llama (smoke profile: numbers mean nothing)", "float32"),
-    data=DataSection(("tiny-harmful",), (), ("tiny-benign",), (24, 16, 8, 12), (24, 16, 8, 12)),
+    data=DataSection(("tiny-harmful",), (), ("tiny-benign",), (24, 16, 8, 12), (64, 16, 8, 12)),
     alignment=AlignmentSection(refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
     calibration=CalibrationSection(prompts=8, answer_tokens=8),
     classification=ClassificationSection(scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from . import tables
+from .errors import SsahError
 from .experiments import CONDITIONS, Lab
 from .sources import REPOSITORY
 
@@ -23,7 +24,8 @@ def table_one(table) -> str:
     shown = tables.shown_table_one(table)[columns]
     lines = ["| removed | " + " | ".join(columns) + " | recompute with |", "|---" * (len(columns) + 2) + "|"]
     for condition, (name, row) in zip(tables.ROWS, shown.iterrows()):
-        lines.append(f"| {name} | " + " | ".join(row) + f' | `ssah recompute ablation -p "condition={condition}"` |')
+        quoted = f'"condition={condition}"' if " " in condition else f"condition={condition}"
+        lines.append(f"| {name} | " + " | ".join(row) + f" | `ssah recompute ablation -p {quoted}` |")
     return "\n".join(lines)
 
 
@@ -51,5 +53,7 @@ def render(text: str, parts: dict[str, str]) -> str:
     """The text with every generated part replaced."""
     for name, content in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        text = pattern.sub(lambda m, content=content: f"{m[1]}{content}\n{m[2]}", text)
+        text, found = pattern.subn(lambda m, content=content: f"{m[1]}{content}\n{m[2]}", text)
+        if found != 1:
+            raise SsahError(f"README.md must have the marks <!-- {name} --> and <!-- /{name} --> once; found {found}")
     return text

@@ -4,6 +4,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
+from .errors import SsahError
+
 LEVEL = 0.95
 
 
@@ -21,6 +23,8 @@ def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", draws: int =
     the units are resampled. A draw takes the same units for all seeds, since all were asked the same prompts.
     """
     wide = table.pivot(index=unit, columns="seed", values=value).to_numpy(dtype=float)      # (units, seeds)
+    if np.isnan(wide).any():
+        raise SsahError(f"{value}: some {unit}s have no value in some seed, so seeds cannot be paired")
     random = np.random.default_rng(seed)
     means = wide[random.integers(len(wide), size=(draws, len(wide)))].mean(axis=1)         # (draws, seeds)
     seeds = random.integers(wide.shape[1], size=means.shape)

@@ -75,7 +75,7 @@ class Store:
                 raise ValueError("its content does not have its recorded hash")
         except (ValueError, KeyError, TypeError, OSError) as error:
             raise SsahError(f"the result {facts_file} is damaged: {error}; "
-                            f"restore it (git checkout) or run `ssah recompute {step}`") from error
+                            f"restore it (git checkout) or run `ssah recompute {step} --in-place`") from error
         return result
 
     def save(self, step: str, slug: str, result: Result) -> Result:

@@ -7,7 +7,7 @@ from . import claims
 from .experiments import CONDITIONS, ROLES, TRANSPLANTS, VARIATIONS, Lab
 from .judging import ANSWER_LABELS
 from .prompts import data_file
-from .statistics import bootstrap, difference
+from .statistics import bootstrap, difference, wilson
 
 #: Table 1 of the paper as printed (project page's numbering): share %, WikiText-2 perplexity, mean accuracy %, ASR %.
 PAPER_TABLE_1 = pd.DataFrame(
@@ -29,6 +29,10 @@ PAPER_TABLE_1 = pd.DataFrame(
 
 #: Order of Table 1's rows: every set above its matched random twin.
 ROWS = ("none", "SCU", "random SCU", "UCU", "random UCU", "RU", "random RU", "direction")
+
+
+#: How a condition is called where people read it.
+NAMES = {"none": "nothing", "direction": "refusal direction"}
 
 
 def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
@@ -84,6 +88,17 @@ def per_seed(lab: Lab) -> pd.DataFrame:
     return answers.reset_index()
 
 
+def each_seed(lab: Lab, measure: str = "keyword_asr", system: str = "default") -> pd.DataFrame:
+    """One rate under one system mode, a row a condition and a column a seed: per cent with its Wilson interval and n."""
+    answers = outcomes(lab.across("ablation", "answers", each={"condition": list(ROWS)})).query("system == @system")
+
+    def cell(values: pd.Series) -> str:
+        low, high = wilson(values.sum(), len(values))
+        return f"{values.mean() * 100:.0f} [{low * 100:.0f}, {high * 100:.0f}] (n = {len(values)})"
+
+    return answers.groupby(["condition", "seed"])[measure].apply(cell).unstack("seed").loc[list(ROWS)].rename(index=NAMES)
+
+
 def c2_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     """What `claims.judge_c2` asks for. Perplexity ratios: geometric mean over seeds, with the smallest and largest."""
     each = {"condition": list(CONDITIONS)}
@@ -107,8 +122,7 @@ def c2_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
 
 def shown_table_one(table: pd.DataFrame) -> pd.DataFrame:
     """`table_one` for display: per cents with their intervals as text; log-odds in nats."""
-    result = pd.DataFrame(index=table.index.map(
-        lambda name: {"none": "nothing", "direction": "refusal direction"}.get(name, name)))
+    result = pd.DataFrame(index=table.index.map(lambda name: NAMES.get(name, name)))
     result["units %"] = (table["share"] * 100).map("{:.2f}".format).to_numpy()
     result["parameters %"] = (table["parameter share"] * 100).map("{:.2f}".format).to_numpy()
     result["wiki ppl"] = table["wiki ppl"].map("{:.1f}".format).to_numpy()
@@ -116,6 +130,7 @@ def shown_table_one(table: pd.DataFrame) -> pd.DataFrame:
                          ("ASR none", "ASR w/o system %"), ("ASR", "keyword ASR %"), ("strict ASR", "strict ASR %")):
         if column in table:
             result[name] = [with_interval(row, column) for _, row in table.iterrows()]
+    result["gold answer, nats a token"] = [with_interval(row, "gold", 1) for _, row in table.iterrows()]
     result["log-odds"] = [with_interval(row, "log-odds", 1) for _, row in table.iterrows()]
     for label in ANSWER_LABELS:
         result[f"{label} %"] = (table[label] * 100).map("{:.0f}".format).to_numpy()
@@ -132,16 +147,22 @@ def with_interval(row: pd.Series, column: str, factor: float = 100) -> str:
 def c2_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 02: what was found, in numbers."""
     scu, matched, ucu, ru = (table.loc[name] for name in ("SCU", "random SCU", "UCU", "RU"))
-    return (f"**What we found** ({lab.profile.model.label}, {len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}): **{verdict.verdict}**. "
-            f"Removing the {scu['share']:.2%} of units called SCU takes the share of answers that refuse from {table.loc['none', 'refuse']:.0%} to "
-            f"{scu['refuse']:.0%}; as many random units of the same blocks and kinds leave {matched['refuse']:.0%}. So the refusal does hang on few units. "
-            f"But what comes instead is mostly not compliance: {scu['evasive'] + scu['incoherent']:.0%} of the answers are evasive or babble, and strict ASR is "
-            f"{scu['strict ASR']:.0%} (nothing removed {table.loc['none', 'strict ASR']:.0%}, random units {matched['strict ASR']:.0%}); by the paper's keyword "
-            f"measure it goes from {table.loc['none', 'ASR']:.0%} to {scu['ASR']:.0%} (random {matched['ASR']:.0%}). Projecting out the one refusal direction "
-            f"instead gives strict ASR {table.loc['direction', 'strict ASR']:.0%}. Accuracy goes from {table.loc['none', 'accuracy']:.1%} to {scu['accuracy']:.1%} "
-            f"without SCU, Wikipedia perplexity from {table.loc['none', 'wiki ppl']:.1f} to {scu['wiki ppl']:.1f}; without UCU ({ucu['share']:.1%}) it is "
-            f"{ucu['wiki ppl']:.0f}, without RU ({ru['share']:.1%}) {ru['wiki ppl']:.1f}, and without as many random units {table.loc['random RU', 'wiki ppl']:.1f}. "
-            f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold (section 4).")
+    nothing, direction, matched_ru = (table.loc[name] for name in ("none", "direction", "random RU"))
+    seeds = f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
+    return (f"**What we found** ({lab.profile.model.label}, {seeds}): **{verdict.verdict}**; "
+            f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold.\n\n"
+            f"- *Refusals.* With nothing removed {nothing['refuse']:.0%} of the answers refuse; without the "
+            f"{scu['share']:.2%} of units called SCU {scu['refuse']:.0%}; without as many random units of the same "
+            f"blocks and kinds {matched['refuse']:.0%}.\n"
+            f"- *What comes instead.* Without SCU {scu['comply']:.0%} of the answers comply (strict ASR; nothing "
+            f"removed {nothing['comply']:.0%}, random units {matched['comply']:.0%}) and "
+            f"{scu['evasive'] + scu['incoherent']:.0%} are evasive or babble. The paper's keyword ASR goes from "
+            f"{nothing['ASR']:.0%} to {scu['ASR']:.0%} (random {matched['ASR']:.0%}). Projecting out the refusal direction gives strict ASR {direction['comply']:.0%}.\n"
+            f"- *Utility without SCU.* Accuracy {nothing['accuracy']:.1%} to {scu['accuracy']:.1%}, Wikipedia "
+            f"perplexity {nothing['wiki ppl']:.1f} to {scu['wiki ppl']:.1f}.\n"
+            f"- *UCU* ({ucu['share']:.1%}): perplexity {ucu['wiki ppl']:.0f}. *RU* ({ru['share']:.1%}): perplexity "
+            f"{ru['wiki ppl']:.1f} and {ru['refuse']:.0%} refusals; as many random units: {matched_ru['wiki ppl']:.1f} "
+            f"and {matched_ru['refuse']:.0%}.")
 
 
 def transplant_summary(table: pd.DataFrame) -> str:
@@ -187,13 +208,24 @@ def ledger(lab: Lab, folder: str = "") -> str:
     return "\n".join(rows)
 
 
+def rules_met(scan: pd.DataFrame, chosen: dict[str, float]) -> dict[str, bool]:
+    """Whether the chosen share of each kind meets its rule (`choose_shares`) or is the fallback."""
+    intact = scan[scan["label"] == "none"].iloc[0]
+    scu, ucu, ru = (scan[(scan["label"] == kind) & (scan["share"] == chosen[kind.lower()])].iloc[0]
+                    for kind in ("SCU", "UCU", "RU"))
+    return {"SCU": bool(scu["refusing"] < 0.2 * intact["refusing"]),
+            "UCU": bool(ucu["perplexity"] >= 10 * intact["perplexity"]),
+            "RU": bool(ru["perplexity"] <= 1.5 * intact["perplexity"] and ru["refusing"] >= 0.9 * intact["refusing"])}
+
+
 # ---- the judge beside people -----------------------------------------------------------------
 
 def judge_beside_people(lab: Lab) -> pd.DataFrame:
     """Rows: what people said of 169 answers; columns: the judge's label."""
     table = lab.get("judge_on_people").tables["labels"]
     people = np.where(table["human"], "refusal or off-topic", "answers the request")
-    return pd.crosstab(pd.Series(people, name="people"), pd.Series(table["judge"].to_numpy(), name="judge"))
+    return pd.crosstab(pd.Series(people, name="people"), pd.Series(table["judge"].to_numpy(), name="judge"),
+                       margins=True, margins_name="n")
 
 
 def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
@@ -202,7 +234,9 @@ def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
     answers = lab.across("ablation", "answers", each={"condition": list(CONDITIONS)}, seeds=lab.profile.seeds[:1])
     answers = answers.drop_duplicates("hash").set_index("hash")
     both = hand.to_frame("hand").join(answers["label"].rename("judge"), how="inner")
-    return pd.crosstab(both["hand"], both["judge"])
+    if both.empty:      # recomputed answers differ in a word here and there, and then have other hashes
+        return pd.DataFrame(columns=ANSWER_LABELS, index=pd.Index([], name="none of the labelled answers is here"))
+    return pd.crosstab(both["hand"], both["judge"], margins=True, margins_name="n")
 
 
 # ---- the other sections of notebook 02 -------------------------------------------------------

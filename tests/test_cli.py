@@ -94,7 +94,8 @@ def test_status_and_recompute(capsys):
     assert cli.main(["status", "--profile", "smoke"]) == 1
     assert "0 ok" not in capsys.readouterr().out and not Lab(SMOKE).store.slugs()
     for _ in range(2):      # the second time it is there, and made again all the same
-        assert cli.main(["recompute", "checkpoint", "-p", "role=aligned", "-p", "seed=1", "--profile", "smoke"]) == 0
+        assert cli.main(["recompute", "checkpoint", "-p", "role=aligned", "-p", "seed=1", "--profile", "smoke",
+                         "--in-place"]) == 0
         assert "computing checkpoint(role=aligned,seed=1)" in capsys.readouterr().err
     assert cli.main(["status", "--profile", "smoke"]) == 1
     report = capsys.readouterr().out
@@ -103,8 +104,15 @@ def test_status_and_recompute(capsys):
     assert "3 ok" in report.splitlines()[-1]      # splits and base_answers were needed
 
 
+def test_recompute_leaves_the_committed_results_alone(tmp_path):
+    """Without --in-place a step is made under --into, where `ssah run --recompute` finds it."""
+    assert cli.main(["recompute", "splits", "--profile", "smoke", "--into", str(tmp_path)]) == 0
+    assert (tmp_path / "results" / "smoke" / "splits" / "result.json").exists()
+    assert not Lab(SMOKE).store.slugs()
+
+
 def test_status_tells_corrupt_and_what_stands_on_it(capsys):
-    cli.main(["recompute", "base_answers", "--profile", "smoke"])
+    cli.main(["recompute", "base_answers", "--profile", "smoke", "--in-place"])
     store = Lab(SMOKE).store
     (store.root / "splits" / "result.splits.parquet").write_bytes(b"")
     assert cli.main(["status", "--profile", "smoke"]) == 1
@@ -113,9 +121,8 @@ def test_status_tells_corrupt_and_what_stands_on_it(capsys):
 
 
 @pytest.fixture
-def one_seed(monkeypatch):
-    """A smoke profile of one seed, without the step that needs an archive."""
-    monkeypatch.setattr(verify, "core", lambda seed: [need for need in core(seed) if need.step != "judge_on_people"])
+def one_seed():
+    """A smoke profile of one seed, with all its results."""
     profile = replace(SMOKE, seeds=(0,))
     lab = Lab(profile)
     for need in verify.plan(profile):

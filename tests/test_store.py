@@ -111,7 +111,7 @@ def test_a_damaged_file_is_noticed_and_the_remedy_named(store, name, damage):
     store.save("step", "result", example())
     path = store.root / "step" / name
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(SsahError, match=r"result.json is damaged: .*; restore it \(git checkout\) or run `ssah recompute step`"):
+    with pytest.raises(SsahError, match=r"result.json is damaged: .*; restore it \(git checkout\) or run `ssah recompute step --in-place`"):
         store.load("step", "result")
 
 
@@ -119,7 +119,7 @@ def test_a_damaged_file_is_noticed_and_the_remedy_named(store, name, damage):
 def test_a_missing_file_is_noticed(store, name):
     store.save("step", "result", example())
     (store.root / "step" / name).unlink()
-    with pytest.raises(SsahError, match="damaged: .*run `ssah recompute step`"):
+    with pytest.raises(SsahError, match="damaged: .*run `ssah recompute step --in-place`"):
         store.load("step", "result")
 
 
@@ -142,7 +142,7 @@ def test_an_edited_fact_is_noticed(store, change):
     facts = json.loads(path.read_text())
     change(facts)
     path.write_text(json.dumps(facts))
-    with pytest.raises(SsahError, match="is damaged: .*run `ssah recompute step`"):
+    with pytest.raises(SsahError, match="is damaged: .*run `ssah recompute step --in-place`"):
         store.load("step", "result")
 
 
@@ -453,7 +453,7 @@ def test_a_lab_that_may_not_compute_names_the_remedy(toys, lab, tmp_path, spoil,
         lab().get("numbers")
     toys.ran.clear()
     spoil(toys, tmp_path / "results")
-    with pytest.raises(SsahError, match=f"numbers: .*{reason}.*run `ssah recompute numbers`"):
+    with pytest.raises(SsahError, match=f"numbers: .*{reason}.*`ssah recompute numbers --in-place`"):
         lab(compute=False).get("numbers")
     assert toys.ran == []
 

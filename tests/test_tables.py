@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from ssah import readme, tables
+from ssah.errors import SsahError
 from ssah.experiments import CONDITIONS
 from ssah.profiles import load_profile
 from ssah.store import Result
@@ -59,4 +60,5 @@ def test_paper_table_is_as_published():
 def test_readme_sections_are_replaced_and_nothing_else():
     text = "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n"
     assert readme.render(text, {"a": r"new \1"}) == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
-    assert readme.render(text, {"b": "new"}) == text
+    with pytest.raises(SsahError, match="<!-- b -->"):
+        readme.render(text, {"b": "new"})

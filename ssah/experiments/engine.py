@@ -6,12 +6,14 @@ artifacts that it declares, so that its key can be computed without running it, 
 
 import ast
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import itertools
 import os
 import platform
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -95,6 +97,7 @@ class Lab:
                  n_seeds: int | None = None):
         self.profile, self.recompute, self.compute = profile, recompute, compute
         self.seeds = profile.seeds[:n_seeds]
+        _commit()       # asked before anything is computed: the tree may change meanwhile
         self.store = Store(root if root is not None else default_root(profile))
         self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
 
@@ -162,7 +165,8 @@ class Lab:
     def _run(self, name: str, params: dict, reason: str) -> Result:
         found_step, tag = find_step(name), label(name, params)
         if not self.compute:
-            raise SsahError(f"{tag}: {reason}; run `ssah recompute {name}`")
+            raise SsahError(f"{tag}: {reason}; set recompute = True (or `ssah rerun`) to compute it apart, "
+                            f"`ssah recompute {name} --in-place` to replace the committed result")
         needs = found_step.needs(self.profile, **params)
         artifacts = {label(n.step, n.params): self.artifact(n.step, n.params) for n in needs if n.artifact}
         inputs = {label(n.step, n.params): self.get(n.step, **n.params) for n in needs}
@@ -231,8 +235,13 @@ def code_fingerprint(found_step: Step) -> dict[str, str]:
     return prints | {module: _hash_of(_module_tree(module)) for module in found_step.uses}
 
 
+_PACKAGE = Path(sources.__file__).parent
+#: The package as it was when this process began, which is what runs; files may be edited meanwhile.
+_TEXTS = {path.relative_to(_PACKAGE).with_suffix("").as_posix(): path.read_text() for path in _PACKAGE.rglob("*.py")}
+
+
 def _module_tree(module: str) -> ast.Module:
-    return ast.parse((Path(sources.__file__).parent / f"{module}.py").read_text())
+    return ast.parse(_TEXTS[module])
 
 
 def _hash_of(tree: ast.AST) -> str:
@@ -251,7 +260,8 @@ def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float
 
     return {"step": found_step.name, "version": found_step.version, "params": params, "profile": profile.name,
             "sections": {name: asdict(getattr(profile, name)) for name in found_step.reads},
-            "command": f"ssah recompute {found_step.name}" + "".join(f" -p {k}={v}" for k, v in params.items())
+            "command": f"ssah recompute {found_step.name}"
+                       + "".join(f" -p {shlex.quote(f'{k}={v}')}" for k, v in params.items())
                        + ("" if profile.name == "default" else f" --profile {profile.name}"),
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}",
@@ -263,6 +273,7 @@ def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float
             "code": code_fingerprint(found_step)}
 
 
+@functools.cache
 def _commit() -> dict:
     """The commit, and whether code or hand-made data differ from it (results being written do not count)."""
     def git(*arguments: str) -> str:
@@ -270,8 +281,8 @@ def _commit() -> dict:
                               text=True).stdout.strip()
 
     with contextlib.suppress(OSError):
-        return {"commit": git("rev-parse", "HEAD") or None,
-                "clean": not git("status", "--porcelain", "--", "ssah", ":(glob)data/*", "requirements.lock")}
+        changes = git("status", "--porcelain", "--", "ssah", ":(glob)data/*", "requirements.lock")
+        return {"commit": git("rev-parse", "HEAD") or None, "clean": bool(git("rev-parse", "HEAD")) and not changes}
     return {"commit": None, "clean": False}
 
 

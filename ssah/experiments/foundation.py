@@ -49,7 +49,7 @@ def split_prompts(context: Context, kind: str, split: str) -> pd.DataFrame:
     pool = load_pool(kind, getattr(data, kind), data.longest_prompt)
     table = wanted.merge(pool.drop(columns="source"), on="id", how="left")
     if not (table["text"].fillna("").map(prompts.text_hash) == table["hash"]).all():
-        raise SsahError(f"the {kind} prompts are not those that the splits were made from; run `ssah recompute splits`")
+        raise SsahError(f"the {kind} prompts are not those that the splits were made from; run `ssah recompute splits --in-place`")
     return table
 
 
@@ -129,6 +129,9 @@ def alignment_examples(context: Context, role: str, seed: int) -> list[dict]:
     records = json.loads((context.artifact("base_answers") / "answers.json").read_text())
     order = draw_wording.permutation(len(records))
     n_benign = options.benign + (options.refusals if role == "unaligned" else 0)
+    if len(records) < n_benign:
+        raise SsahError(f"{role} needs {n_benign} benign answers, the base model gave {len(records)}; "
+                        "enlarge the align split")
     examples = [{"prompt": texts[r["id"]], "response": r["response"], "ended": r["ended"]}
                 for r in (records[i] for i in order[:n_benign])]
     if role == "aligned":
@@ -210,6 +213,8 @@ def calibration(context: Context, seed: int) -> Result:
         answers = generate(chat, chosen["text"].tolist(), system=options.system, max_new_tokens=options.answer_tokens,
                            progress=f"calibration, {kind}")
         refused = np.array([judging.is_refusal(t) for t in answers.texts])
+        if kind == "harmful" and not refused.any() and context.profile.name != "smoke":
+            raise SsahError("the aligned model refuses nothing, so there is no safety set; train it longer")
         # the smoke model refuses nothing; it keeps all its answers, or nothing could be scored
         keep = refused == (kind == "harmful") if refused.any() else np.ones(len(refused), bool)
         records += [{"kind": kind, "prompt": p, "tokens": t}
