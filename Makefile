@@ -33,10 +33,10 @@ test: $(STAMP) ## run the tests
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab notebooks/00_start_here.ipynb
 
-rerun: $(STAMP) ## recompute the core results, seed 0 (hours; prints an estimate first)
+rerun: $(STAMP) ## recompute the results of seed 0 into build/ (an hour or so; prints an estimate first)
 	@$(VENV)/bin/ssah rerun $(ARGS)
 
-rerun-all: $(STAMP) ## recompute every committed result
+rerun-all: $(STAMP) ## recompute all seeds into build/ (hours)
 	@$(VENV)/bin/ssah rerun --all $(ARGS)
 
 bench: $(STAMP) ## time the steps on this machine

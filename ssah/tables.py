@@ -180,9 +180,9 @@ def variation_summary(table: pd.DataFrame) -> str:
     scales = table[table.index.str.startswith(("as in", "scale"))]
     scores = table[table.index.str.startswith(("as in", "score"))]
     control = table.loc["refusals on benign prompts"]
-    return (f"**What we see.** Between the five scales strict ASR ranges from {scales['strict_asr'].min():.0%} "
+    return (f"**What we see.** Between the four scales strict ASR ranges from {scales['strict_asr'].min():.0%} "
             f"({scales['strict_asr'].idxmin()}) to {scales['strict_asr'].max():.0%} ({scales['strict_asr'].idxmax()}); "
-            f"between the four scores from {scores['strict_asr'].min():.0%} ({scores['strict_asr'].idxmin()}) to "
+            f"between the three scores from {scores['strict_asr'].min():.0%} ({scores['strict_asr'].idxmin()}) to "
             f"{scores['strict_asr'].max():.0%} ({scores['strict_asr'].idxmax()}). The control that puts the same "
             f"refusals after benign prompts shares {control['iou']:.0%} of the SCU (by chance "
             f"{control['chance']:.1%}), and removing its units gives strict ASR {control['strict_asr']:.0%} "

@@ -21,9 +21,7 @@ TRANSPLANTS = ("none", "SCU", "random SCU")
 VARIATIONS = {
     "as in Table 1": {},
     "scale z": {"scale": "z"}, "scale rank": {"scale": "rank"}, "scale raw": {"scale": "raw"},
-    "scale log-z-global": {"scale": "log-z-global"},
-    "score wanda": {"method": "wanda"}, "score magnitude": {"method": "magnitude"},
-    "score gradient": {"method": "gradient"},
+    "score wanda": {"method": "wanda"}, "score gradient": {"method": "gradient"},
     "positions response": {"positions": "response"},
     "mean instead of zero": {"value": "mean"},
     "refusals on benign prompts": {"safety_set": "benign-refusals"},
@@ -275,7 +273,7 @@ def behaviour(context: Context, seed: int, role: str) -> Result:
     """What a model does with other requests: harmful of the last source (never trained on), borderline, benign."""
     chat, options = load_role(context, role, seed), context.profile.evaluation
     harmful = split_prompts(context, "harmful", "evaluate").query(
-        "source == @context.profile.data.harmful[-1]").iloc[:options.harmful]
+        "source == @context.profile.data.harmful[-1]").iloc[:options.harmful // 2]
     borderline = prompts.load_prompts(options.borderline).assign(source="borderline")
     benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign].assign(source="benign")
     requests = pd.concat([harmful, borderline, benign], ignore_index=True)[["id", "source", "text"]]
