@@ -71,8 +71,8 @@ def attribution_rows(chat: Chat, prompts: pd.DataFrame, repeats: int):
 
 def evaluation_row(chat: Chat, prompts: list[str]):
     """Batched answers against one `generate` call a prompt."""
-    batched, single, ratio = paired(lambda: evaluation.generate(chat, prompts),
-                                    lambda: [evaluation.generate(chat, [p], batch_size=1) for p in prompts[:4]], 1)
+    batched, single, _ = paired(lambda: evaluation.generate(chat, prompts),
+                                  lambda: [evaluation.generate(chat, [p], batch_size=1) for p in prompts[:4]], 1)
     return ("evaluation", f"{len(prompts) / batched:.2f} answers/s", f"one by one {4 / single:.2f} answers/s",
             f"{len(prompts) / batched / (4 / single):.1f} x as many", ">= 5")
 

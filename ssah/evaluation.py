@@ -97,8 +97,7 @@ def token_log_probs(chat: Chat, heads: list[list[int]], tails: list[list[int]], 
         for k, i in enumerate(rows):
             start, n = len(heads[i]), len(tails[i])
             logits = chat.model.lm_head(hidden[k, start - 1:start - 1 + n]).float()      # (tail, vocabulary)
-            target = torch.tensor(tails[i], device=logits.device)
-            result[i] = (logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(-1)).cpu().numpy()
+            result[i] = _picked(logits, tails[i])
     return result
 
 
@@ -163,10 +162,14 @@ def packed_log_probs(chat: Chat, items: list[tuple], *, batch_size: int = 32) ->
             places = [p for start, tail in zip(starts, tails)
                       for p in (len(head) - 1, *range(start, start + len(tail) - 1))]
             logits = chat.model.lm_head(hidden[k, places]).float()                          # (tail tokens, vocabulary)
-            targets = torch.tensor(packed[i][len(head):], device=logits.device)
-            scores = (logits.gather(1, targets[:, None])[:, 0] - logits.logsumexp(-1)).cpu().numpy()
-            result[i] = np.split(scores, starts[1:-1] - len(head))
+            result[i] = np.split(_picked(logits, packed[i][len(head):]), starts[1:-1] - len(head))
     return result
+
+
+def _picked(logits: torch.Tensor, tokens: list[int]) -> np.ndarray:
+    """Log-probability (n,) of token k under row k of the logits (n, vocabulary)."""
+    target = torch.tensor(tokens, device=logits.device)
+    return (logits.gather(1, target[:, None])[:, 0] - logits.logsumexp(-1)).cpu().numpy()
 
 
 def _packed_attention(items: list[tuple], width: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -135,7 +135,7 @@ def ratio_scan(table: pd.DataFrame, chosen: dict[str, float], met: dict[str, boo
             axis.axhline(intact[name] * factor, color=COLOURS["none"], linestyle="--", linewidth=1.2,
                          label="nothing removed")
             axis.plot(part["share"] * 100, part[name] * factor, marker=MARKERS[kind], color=COLOURS[kind],
-                      label=f"{kind} removed")
+                      label="units of the panel's kind removed")
             axis.axvline(chosen[kind.lower()] * 100, color="black", linestyle=":", linewidth=1.4,
                          label="share taken")
             plain_log(axis.xaxis)

@@ -5,6 +5,7 @@ import pandas as pd
 
 from . import claims
 from .experiments import CONDITIONS, ROLES, TRANSPLANTS, VARIATIONS, Lab
+from .experiments.four_kinds import meets_rule
 from .judging import ANSWER_LABELS
 from .prompts import data_file
 from .statistics import bootstrap, difference, wilson
@@ -26,13 +27,16 @@ PAPER_TABLE_1 = pd.DataFrame(
     columns=["model", "removed", "share %", "wiki ppl", "accuracy %", "ASR w/ system %", "ASR w/o system %",
              "ASR printed mean %"])
 
-
 #: Order of Table 1's rows: every set above its matched random twin.
 ROWS = ("none", "SCU", "random SCU", "UCU", "random UCU", "RU", "random RU", "direction")
 
-
 #: How a condition is called where people read it.
 NAMES = {"none": "nothing", "direction": "refusal direction"}
+
+
+def ablations(lab: Lab, table: str) -> pd.DataFrame:
+    """One table of all of Table 1's rows and seeds, with columns condition and seed."""
+    return lab.across("ablation", table, each={"condition": list(ROWS)})
 
 
 def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
@@ -53,9 +57,7 @@ def by_prompt(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
 def table_one(lab: Lab) -> pd.DataFrame:
     """Our Table 1, as fractions: a row a condition, means over seeds; ``low``/``high``: 95 % two-level bootstrap."""
-    each = {"condition": list(CONDITIONS)}
-    answers = outcomes(lab.across("ablation", "answers", each=each))
-    choice = lab.across("ablation", "choice", each=each)
+    answers, choice = outcomes(ablations(lab, "answers")), ablations(lab, "choice")
     prompts, rows = by_prompt(answers, ["condition"]), []
     for condition in ROWS:
         facts = pd.DataFrame([lab.get("ablation", seed=s, condition=condition).values for s in lab.seeds]).drop(
@@ -79,31 +81,29 @@ def _interval(name: str, table: pd.DataFrame, column: str) -> dict[str, float]:
 
 def per_seed(lab: Lab) -> pd.DataFrame:
     """The points behind Table 1: a row a condition and seed (keyword and strict ASR, accuracy, wiki ppl, log-odds)."""
-    each = {"condition": list(CONDITIONS)}
-    answers = outcomes(lab.across("ablation", "answers", each=each)).groupby(["condition", "seed"])[
+    answers = outcomes(ablations(lab, "answers")).groupby(["condition", "seed"])[
         ["keyword_asr", "strict_asr", "log_odds"]].mean()
-    answers["accuracy"] = lab.across("ablation", "choice", each=each).groupby(["condition", "seed"])["correct"].mean()
+    answers["accuracy"] = ablations(lab, "choice").groupby(["condition", "seed"])["correct"].mean()
     answers["wiki ppl"] = [lab.get("ablation", seed=seed, condition=condition).values["wiki_perplexity"]
                            for condition, seed in answers.index]
     return answers.reset_index()
 
 
 def each_seed(lab: Lab, measure: str = "keyword_asr", system: str = "default") -> pd.DataFrame:
-    """One rate under one system mode, a row a condition and a column a seed: per cent with its Wilson interval and n."""
-    answers = outcomes(lab.across("ablation", "answers", each={"condition": list(ROWS)})).query("system == @system")
+    """One rate under one system mode, a row a condition, a column a seed: per cent with its Wilson interval and n."""
+    answers = outcomes(ablations(lab, "answers")).query("system == @system")
 
     def cell(values: pd.Series) -> str:
         low, high = wilson(values.sum(), len(values))
         return f"{values.mean() * 100:.0f} [{low * 100:.0f}, {high * 100:.0f}] (n = {len(values)})"
 
-    return answers.groupby(["condition", "seed"])[measure].apply(cell).unstack("seed").loc[list(ROWS)].rename(index=NAMES)
+    cells = answers.groupby(["condition", "seed"])[measure].apply(cell).unstack("seed")
+    return cells.loc[list(ROWS)].rename(index=NAMES)
 
 
 def c2_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     """What `claims.judge_c2` asks for. Perplexity ratios: geometric mean over seeds, with the smallest and largest."""
-    each = {"condition": list(CONDITIONS)}
-    prompts = by_prompt(outcomes(lab.across("ablation", "answers", each=each)), ["condition"])
-    choice = lab.across("ablation", "choice", each=each)
+    prompts, choice = by_prompt(outcomes(ablations(lab, "answers")), ["condition"]), ablations(lab, "choice")
     perplexity = per_seed(lab).pivot(index="seed", columns="condition", values="wiki ppl")
 
     def only(table: pd.DataFrame, condition: str) -> pd.DataFrame:
@@ -157,7 +157,8 @@ def c2_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"- *What comes instead.* Without SCU {scu['comply']:.0%} of the answers comply (strict ASR; nothing "
             f"removed {nothing['comply']:.0%}, random units {matched['comply']:.0%}) and "
             f"{scu['evasive'] + scu['incoherent']:.0%} are evasive or babble. The paper's keyword ASR goes from "
-            f"{nothing['ASR']:.0%} to {scu['ASR']:.0%} (random {matched['ASR']:.0%}). Projecting out the refusal direction gives strict ASR {direction['comply']:.0%}.\n"
+            f"{nothing['ASR']:.0%} to {scu['ASR']:.0%} (random {matched['ASR']:.0%}). "
+            f"Projecting out the refusal direction gives strict ASR {direction['comply']:.0%}.\n"
             f"- *Utility without SCU.* Accuracy {nothing['accuracy']:.1%} to {scu['accuracy']:.1%}, Wikipedia "
             f"perplexity {nothing['wiki ppl']:.1f} to {scu['wiki ppl']:.1f}.\n"
             f"- *UCU* ({ucu['share']:.1%}): perplexity {ucu['wiki ppl']:.0f}. *RU* ({ru['share']:.1%}): perplexity "
@@ -210,12 +211,8 @@ def ledger(lab: Lab, folder: str = "") -> str:
 
 def rules_met(scan: pd.DataFrame, chosen: dict[str, float]) -> dict[str, bool]:
     """Whether the chosen share of each kind meets its rule (`choose_shares`) or is the fallback."""
-    intact = scan[scan["label"] == "none"].iloc[0]
-    scu, ucu, ru = (scan[(scan["label"] == kind) & (scan["share"] == chosen[kind.lower()])].iloc[0]
-                    for kind in ("SCU", "UCU", "RU"))
-    return {"SCU": bool(scu["refusing"] < 0.2 * intact["refusing"]),
-            "UCU": bool(ucu["perplexity"] >= 10 * intact["perplexity"]),
-            "RU": bool(ru["perplexity"] <= 1.5 * intact["perplexity"] and ru["refusing"] >= 0.9 * intact["refusing"])}
+    taken = scan[[row.share == chosen.get(row.label.lower()) for row in scan.itertuples()]]
+    return dict(zip(taken["label"], meets_rule(scan, taken).map(bool)))
 
 
 # ---- the judge beside people -----------------------------------------------------------------

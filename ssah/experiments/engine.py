@@ -222,7 +222,7 @@ def _intact(folder: Path, files: dict[str, str]) -> bool:
 def code_fingerprint(found_step: Step) -> dict[str, str]:
     """Hash of the code behind a step: its function, the helpers beside it, and the modules that it names.
 
-    Comments, layout, decorators and the words of docstrings do not count. Read from disk at the time of the call.
+    Comments, layout, decorators and the words of docstrings do not count. Of the code that this process runs.
     """
     name = found_step.run.__module__.rpartition(".")[2]
     functions = {node.name: node for node in _module_tree(f"experiments/{name}").body

@@ -49,7 +49,8 @@ def split_prompts(context: Context, kind: str, split: str) -> pd.DataFrame:
     pool = load_pool(kind, getattr(data, kind), data.longest_prompt)
     table = wanted.merge(pool.drop(columns="source"), on="id", how="left")
     if not (table["text"].fillna("").map(prompts.text_hash) == table["hash"]).all():
-        raise SsahError(f"the {kind} prompts are not those that the splits were made from; run `ssah recompute splits --in-place`")
+        raise SsahError(f"the {kind} prompts are not those that the splits were made from; "
+                        "run `ssah recompute splits --in-place`")
     return table
 
 

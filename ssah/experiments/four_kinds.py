@@ -77,14 +77,20 @@ def choose_shares(table: pd.DataFrame) -> dict[str, float]:
     - UCU: the smallest share after which perplexity on benign answers is at least 10 x as high (else the largest);
     - RU: the largest share after which perplexity is at most 1.5 x as high and 9 in 10 refusals stay (else the first).
     """
+    scu, ucu, ru = (table[table["label"] == kind].sort_values("share") for kind in ("SCU", "UCU", "RU"))
+    broken, ruined, harmless = (part[meets_rule(table, part)]["share"] for part in (scu, ucu, ru))
+    return {"scu": float(broken.iloc[0] if len(broken) else scu.loc[scu["refusing"].idxmin(), "share"]),
+            "ucu": float(ruined.iloc[0] if len(ruined) else ucu["share"].iloc[-1]),
+            "ru": float(harmless.iloc[-1] if len(harmless) else ru["share"].iloc[0])}
+
+
+def meets_rule(table: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
+    """Which rows of a scan satisfy the condition that `choose_shares` states for their label (Boolean)."""
     intact = table[table["label"] == "none"].iloc[0]
-    scu, ucu, ru = (table[table["label"] == name].sort_values("share") for name in ("SCU", "UCU", "RU"))
-    broken = scu[scu["refusing"] < 0.2 * intact["refusing"]]
-    ruined = ucu[ucu["perplexity"] >= 10 * intact["perplexity"]]
-    harmless = ru[(ru["perplexity"] <= 1.5 * intact["perplexity"]) & (ru["refusing"] >= 0.9 * intact["refusing"])]
-    return {"scu": float(broken["share"].iloc[0] if len(broken) else scu.loc[scu["refusing"].idxmin(), "share"]),
-            "ucu": float(ruined["share"].iloc[0] if len(ruined) else ucu["share"].iloc[-1]),
-            "ru": float(harmless["share"].iloc[-1] if len(harmless) else ru["share"].iloc[0])}
+    kind, refusing, perplexity = rows["label"], rows["refusing"], rows["perplexity"]
+    return ((kind == "SCU") & (refusing < 0.2 * intact["refusing"])
+            | (kind == "UCU") & (perplexity >= 10 * intact["perplexity"])
+            | (kind == "RU") & (perplexity <= 1.5 * intact["perplexity"]) & (refusing >= 0.9 * intact["refusing"]))
 
 
 def classify_scores(scored: Result, scale: str, **chosen: float) -> Units:
