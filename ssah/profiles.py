@@ -3,6 +3,7 @@
 - ``smoke``: a random two-block model on synthetic prompts; seconds; what the tests run.
 - ``default``: SmolLM2-135M-Instruct from pinned archives on two CPU cores; the committed results.
 - ``paper:MODEL``: the same experiments on a hub model or a local path (a GPU is used if there is one).
+- ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models.
 
 A step's result is keyed by the sections that it reads, so a change touches just the steps concerned.
 """
@@ -121,6 +122,24 @@ class JudgeSection:
 
 
 @dataclass(frozen=True)
+class ProbingSection:
+    """How the reasoning direction is probed (claim C1)."""
+
+    queries: int = 100
+    steps: tuple[int, ...] = (2, 4, 6, 8, 10)       # generated (branch) or appended (static) tokens
+    answer_tokens: int = 32
+    along_queries: int = 50
+    along_steps: int = 20
+    prefills: tuple[int, ...] = (0, 1, 3, 5, 10, 20)    # tokens put into the model's mouth
+    system: str = "default"
+    pair: tuple[str, ...] = ()      # an aligned and an unaligned model of one's own instead of the trained pair
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return [*self.pair, "data:openings.csv", "data:prefills.csv"]
+
+
+@dataclass(frozen=True)
 class Profile:
     """All sections of a run and the seeds of its core."""
 
@@ -132,6 +151,7 @@ class Profile:
     classification: ClassificationSection = field(default_factory=ClassificationSection)
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     judge: JudgeSection = field(default_factory=JudgeSection)
+    probing: ProbingSection = field(default_factory=ProbingSection)
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -147,17 +167,30 @@ SMOKE = Profile(
     evaluation=EvaluationSection(harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
                                  wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
     judge=JudgeSection("tiny-labels"),
+    probing=ProbingSection(queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3, prefills=(0, 1, 3)),
     seeds=(0, 1, 2))
 
 
 def load_profile(name: str) -> Profile:
-    """A profile by name: ``default``, ``smoke`` or ``paper:MODEL`` (hub id or path); raises `SsahError` otherwise."""
+    """A profile by name: ``default``, ``smoke``, ``paper:MODEL`` or ``pair:ALIGNED,UNALIGNED`` (hub ids or paths).
+
+    Raises `SsahError` for any other name.
+    """
     if name == "default":
         return DEFAULT
     if name == "smoke":
         return SMOKE
     if name.startswith("paper:") and len(name) > 6:
         model = name[6:]
-        return replace(DEFAULT, name="paper-" + model.strip("/").replace("/", "--").replace(":", "-"),
+        return replace(DEFAULT, name="paper-" + _in_file_name(model),
                        model=ModelSection(model, model.split("/")[-1], "bfloat16"))
-    raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL (a hub id or a path)")
+    if name.startswith("pair:") and len(pair := name[5:].split(",")) == 2 and all(pair):
+        return replace(DEFAULT, name="-".join(["pair", *map(_in_file_name, pair)]), seeds=(0,),
+                       model=ModelSection(pair[0], " and ".join(p.split("/")[-1] for p in pair), "bfloat16"),
+                       probing=ProbingSection(pair=tuple(pair)))
+    raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL, pair:ALIGNED,UNALIGNED "
+                    "(hub ids or paths)")
+
+
+def _in_file_name(model: str) -> str:
+    return model.strip("/").replace("/", "--").replace(":", "-")

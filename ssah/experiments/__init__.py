@@ -6,12 +6,13 @@ from pathlib import Path
 from .. import sources
 from ..errors import SsahError
 from ..profiles import load_profile
-from . import foundation, four_kinds     # noqa: F401  (importing registers the steps)
+from . import foundation, four_kinds, reasoning_direction     # noqa: F401  (importing registers the steps)
 from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step, label, slug
 from .foundation import ROLES
 from .four_kinds import CONDITIONS, TRANSPLANTS, VARIATIONS
+from .reasoning_direction import PAIR
 
-__all__ = ["CONDITIONS", "Lab", "Need", "STEPS", "TRANSPLANTS", "VARIATIONS", "code_fingerprint", "core",
+__all__ = ["CONDITIONS", "Lab", "Need", "PAIR", "STEPS", "TRANSPLANTS", "VARIATIONS", "code_fingerprint", "core",
            "default_root", "ROLES", "extended", "find_step", "label", "open_lab", "slug"]
 
 
@@ -22,7 +23,7 @@ def core(seed: int) -> list[Need]:
 
 
 def extended(seed: int) -> list[Need]:
-    """What is committed for the first seed only: the transplant, other requests to the three models, other choices."""
+    """What is committed for the first seed only: the transplant, other requests, other choices."""
     return [*[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
             *[Need("behaviour", {"seed": seed, "role": role}) for role in ROLES],
             *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS]]
