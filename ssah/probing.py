@@ -28,7 +28,8 @@ OPENINGS = ("refusal", "fulfilment")
 def check_pair(first: Chat, second: Chat) -> None:
     """Raise `SsahError` unless both models have the same tokenizer, chat template and depth."""
     if first.tokenizer.get_vocab() != second.tokenizer.get_vocab():
-        raise SsahError(f"{first.name!r} and {second.name!r} have different tokenizers; compare two versions of one model")
+        raise SsahError(f"{first.name!r} and {second.name!r} have different tokenizers; "
+                        "compare two versions of one model")
     if first.render("How are you?") != second.render("How are you?"):
         raise SsahError(f"{first.name!r} and {second.name!r} have different chat templates; their states would differ "
                         "for that reason alone")
@@ -80,7 +81,8 @@ def static(chat: Chat, queries: list[str], openings: dict[str, list[list[int]]],
     """
     wordings = [tokens for kind in openings for tokens in openings[kind]]
     if max(appended) > min(map(len, wordings)):
-        raise SsahError(f"{max(appended)} tokens cannot be appended: the shortest opening has {min(map(len, wordings))}")
+        raise SsahError(f"{max(appended)} tokens cannot be appended: "
+                        f"the shortest opening has {min(map(len, wordings))}")
     result = []
     for heads in _by_query(chat, queries, len(wordings), system, batch_size, progress):
         batch = pad([head + tokens for head in heads for tokens in wordings], chat.tokenizer.pad_token_id,
@@ -106,7 +108,8 @@ def along(chat: Chat, queries: list[str], openings: dict[str, list[list[int]]], 
     [query][path]; paths: (prefill, length) with the length fastest. Raises `SsahError` for too short a prefill.
     """
     if max(lengths) > min(map(len, prefills)):
-        raise SsahError(f"{max(lengths)} tokens cannot be put first: the shortest prefill has {min(map(len, prefills))}")
+        raise SsahError(f"{max(lengths)} tokens cannot be put first: "
+                        f"the shortest prefill has {min(map(len, prefills))}")
     wordings = [tokens for kind in openings for tokens in openings[kind]]
     # a path of length 0 is the clean query, whatever the wording: it is generated once
     paths = list(dict.fromkeys(tuple(tokens[:n]) for tokens in prefills for n in lengths))

@@ -140,6 +140,29 @@ class ProbingSection:
 
 
 @dataclass(frozen=True)
+class FreezingSection:
+    """Benign fine-tuning of the aligned model with some units frozen (claim C4)."""
+
+    instructions: str = "alpaca"    # whose prompts and reference answers
+    examples: int = 160
+    unseen: int = 64                # others of the same set
+    probe: int = 64                 # training examples on which the loss is compared
+    answer_tokens: int = 64         # longest reference answer
+    epochs: int = 2                 # of full fine-tuning; the others run twice as long (paper)
+    lr: float = 1e-4
+    slower_lr: float = 4e-5
+    batch_size: int = 16
+    shares: tuple[float, ...] = (0.013, 0.133, 0.148)   # SCU, UCU, RU of the paper's Llama-2, so that CU are 71 %
+    top_cu: float = 0.06            # of all units (paper: 7.3 % are frozen with the SCU)
+    watched: int = 50               # prompts whose log-odds are taken at every checkpoint
+    system: str = "default"
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return []
+
+
+@dataclass(frozen=True)
 class Profile:
     """All sections of a run and the seeds of its core."""
 
@@ -152,6 +175,7 @@ class Profile:
     evaluation: EvaluationSection = field(default_factory=EvaluationSection)
     judge: JudgeSection = field(default_factory=JudgeSection)
     probing: ProbingSection = field(default_factory=ProbingSection)
+    freezing: FreezingSection = field(default_factory=FreezingSection)
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -167,7 +191,10 @@ SMOKE = Profile(
     evaluation=EvaluationSection(harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
                                  wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
     judge=JudgeSection("tiny-labels"),
-    probing=ProbingSection(queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3, prefills=(0, 1, 3)),
+    probing=ProbingSection(queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3,
+                           prefills=(0, 1, 3)),
+    freezing=FreezingSection("tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3, slower_lr=2e-3,
+                             batch_size=4, watched=4),
     seeds=(0, 1, 2))
 
 

@@ -13,17 +13,18 @@ README = REPOSITORY / "README.md"
 
 def sections(lab: Lab) -> dict[str, str]:
     """Name -> Markdown of every generated part."""
-    table, verdict = tables.table_one(lab), tables.verdicts(lab)["C2"]
-    return {"ledger": tables.ledger(lab, folder="notebooks/"), "summary": tables.c2_summary(lab, table, verdict),
+    table, verdict = tables.four_kinds.table_one(lab), tables.verdict(lab, "C2")
+    return {"ledger": tables.ledger(lab, folder="notebooks/"),
+            "summary": tables.four_kinds.c2_summary(lab, table, verdict),
             "table-1": table_one(table), "provenance": provenance(lab)}
 
 
 def table_one(table) -> str:
     """Table 1 with the command that recomputes each row."""
     columns = ["units %", "wiki ppl", "accuracy %", "ASR w/ system %", "ASR w/o system %", "strict ASR %"]
-    shown = tables.shown_table_one(table)[columns]
+    shown = tables.four_kinds.shown_table_one(table)[columns]
     lines = ["| removed | " + " | ".join(columns) + " | recompute with |", "|---" * (len(columns) + 2) + "|"]
-    for condition, (name, row) in zip(tables.ROWS, shown.iterrows()):
+    for condition, (name, row) in zip(tables.four_kinds.ROWS, shown.iterrows()):
         quoted = f'"condition={condition}"' if " " in condition else f"condition={condition}"
         lines.append(f"| {name} | " + " | ".join(row) + f" | `ssah recompute ablation -p {quoted}` |")
     return "\n".join(lines)

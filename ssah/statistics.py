@@ -1,8 +1,8 @@
-"""Intervals: Wilson on one rate, two-level bootstrap over seeds and prompts. NumPy and SciPy only."""
+"""Intervals: Wilson on one rate, bootstraps over seeds and prompts (and wordings), AUROC. NumPy and SciPy only."""
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+from scipy.stats import binomtest, rankdata
 
 from .errors import SsahError
 
@@ -38,3 +38,27 @@ def difference(first: pd.DataFrame, second: pd.DataFrame, value: str, *, unit: s
     paired = first.merge(second, on=["seed", unit], suffixes=("", " of the other"), validate="one_to_one")
     paired["difference"] = paired[value].astype(float) - paired[f"{value} of the other"].astype(float)
     return bootstrap(paired, "difference", unit=unit, **options)
+
+
+def crossed_bootstrap(values: np.ndarray, axes: int, *, draws: int = 1000,
+                      seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(mean, low, high) over the first `axes` axes, each resampled by itself (seeds, prompts, wordings); the rest stay.
+
+    For crossed designs, in which every prompt meets every wording at every seed. An axis of length 1 is not resampled.
+    """
+    random, sizes = np.random.default_rng(seed), values.shape[:axes]
+    means = np.empty((draws, *values.shape[axes:]))
+    for draw in range(draws):
+        mean = values
+        for size in sizes:      # weights of the first axis that is left: how often each member was drawn
+            mean = np.tensordot(random.multinomial(size, np.full(size, 1 / size)) / size, mean, axes=1)
+        means[draw] = mean
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return values.mean(axis=tuple(range(axes))), low, high
+
+
+def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Probability that a positive outranks a negative (ties count a half); nan if one of them is missing."""
+    positive = np.asarray(positive, bool)
+    n, m = int(positive.sum()), int((~positive).sum())
+    return float((rankdata(scores)[positive].sum() - n * (n + 1) / 2) / (n * m)) if n and m else float("nan")

@@ -42,7 +42,7 @@ def test_every_condition_has_a_style_and_random_ones_are_hollow():
     from ssah.experiments import CONDITIONS
 
     for condition in CONDITIONS:
-        style = figures._style_of(condition)
+        style = figures.style.style_of(condition)
         assert (style["markerfacecolor"] == "white") == condition.startswith("random ")
 
 
@@ -51,7 +51,7 @@ def test_colours_differ_in_greyscale():
     def lightness(colour: str) -> float:
         return float(np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)))
 
-    styles = [figures.LABEL_STYLES[name] for name in ("refuse", "evasive", "incoherent", "comply")]
+    styles = [figures.style.LABEL_STYLES[name] for name in ("refuse", "evasive", "incoherent", "comply")]
     for (one, hatch), (other, other_hatch) in zip(styles, styles[1:]):
         assert abs(lightness(one) - lightness(other)) > 0.15 or hatch != other_hatch
 

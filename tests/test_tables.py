@@ -33,8 +33,8 @@ class HandMade:
 
 
 def test_table_one_by_hand():
-    table = tables.table_one(HandMade())
-    assert list(table.index) == list(tables.ROWS) and set(tables.ROWS) == set(CONDITIONS)
+    table = tables.four_kinds.table_one(HandMade())
+    assert list(table.index) == list(tables.four_kinds.ROWS) and set(tables.four_kinds.ROWS) == set(CONDITIONS)
     scu, nothing = table.loc["SCU"], table.loc["none"]
     assert (scu["ASR"], scu["strict ASR"], nothing["ASR"]) == (1.0, 0.5, 0.0)        # keyword counts evasion as success
     assert (scu["evasive"], scu["comply"], nothing["refuse"]) == (0.5, 0.5, 1.0)
@@ -44,7 +44,7 @@ def test_table_one_by_hand():
 
 
 def test_c2_facts_by_hand():
-    facts = tables.c2_facts(HandMade())
+    facts = tables.four_kinds.c2_facts(HandMade())
     assert facts["keyword: SCU - random SCU"] == (1.0, 1.0, 1.0)
     assert facts["strict: SCU - random SCU"][0] == 0.5
     assert facts["accuracy: none - SCU"][0] == 0.5
@@ -52,7 +52,7 @@ def test_c2_facts_by_hand():
 
 
 def test_paper_table_is_as_published():
-    table = tables.PAPER_TABLE_1.set_index(["model", "removed"])
+    table = tables.four_kinds.PAPER_TABLE_1.set_index(["model", "removed"])
     assert table.loc[("Llama3-8B-Instruct", "SCU"), "ASR printed mean %"] == (80 + 93) / 2
     assert len(table) == 12
 

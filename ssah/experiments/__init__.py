@@ -6,25 +6,30 @@ from pathlib import Path
 from .. import sources
 from ..errors import SsahError
 from ..profiles import load_profile
-from . import foundation, four_kinds, reasoning_direction     # noqa: F401  (importing registers the steps)
+from . import foundation, four_kinds, freezing, reasoning_direction     # noqa: F401  (importing registers the steps)
 from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step, label, slug
 from .foundation import ROLES
 from .four_kinds import CONDITIONS, TRANSPLANTS, VARIATIONS
+from .freezing import TUNED
 from .reasoning_direction import PAIR
 
-__all__ = ["CONDITIONS", "Lab", "Need", "PAIR", "STEPS", "TRANSPLANTS", "VARIATIONS", "code_fingerprint", "core",
-           "default_root", "ROLES", "extended", "find_step", "label", "open_lab", "slug"]
+__all__ = ["CONDITIONS", "Lab", "Need", "PAIR", "ROLES", "STEPS", "TRANSPLANTS", "TUNED", "VARIATIONS",
+           "code_fingerprint", "core", "default_root", "extended", "find_step", "label", "open_lab", "slug"]
 
 
 def core(seed: int) -> list[Need]:
     """What the claims need for one seed, in the order in which it is computed."""
     return [Need("judge_on_people"), Need("judge_threshold"),
+            *[Need("probe", {"seed": seed, "requests": r}) for r in ("harmful", "unseen")],
             *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS]]
 
 
 def extended(seed: int) -> list[Need]:
-    """What is committed for the first seed only: the transplant, other requests, other choices."""
-    return [*[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
+    """What is committed for the first seed only: the probe's doubts, the transplant, other requests, other choices."""
+    return [Need("probe", {"seed": seed, "requests": "benign"}),
+            *[Need("probe", {"seed": seed, "requests": r, "reading": "static"}) for r in ("harmful", "unseen")],
+            Need("along_answers", {"seed": seed}),
+            *[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
             *[Need("behaviour", {"seed": seed, "role": role}) for role in ROLES],
             *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS]]
 

@@ -1,20 +1,21 @@
 """C2: ratio scan, Table 1, the transplant, and the choices that could have been made otherwise."""
 
-import json
 from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
 
 from .. import judging, prompts
-from ..classification import Units, classify
+from ..classification import Units
 from ..errors import SsahError
 from ..store import Result
-from ..units import UnitIndex
 from .engine import Context, Need, step
 from .foundation import calibration_pairs, checkpoint_need, load_base, load_role, split_prompts
+from .measuring import (classified, classify_scores, evaluation_requests, keep_answers, measure_answers,
+                        measure_utility, reference_nll)
 
-MEASURE = ("models", "evaluation", "judging", "prompts", "ablation", "units", "classification")
+MEASURE = ("models", "evaluation", "judging", "prompts", "ablation", "units", "classification",
+           "experiments/measuring")
 CONDITIONS = ("none", "SCU", "UCU", "RU", "random SCU", "random UCU", "random RU", "direction")
 TRANSPLANTS = ("none", "SCU", "random SCU")
 #: One choice changed at a time (seed 0): everything else as in Table 1's SCU row.
@@ -91,78 +92,6 @@ def meets_rule(table: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
     return ((kind == "SCU") & (refusing < 0.2 * intact["refusing"])
             | (kind == "UCU") & (perplexity >= 10 * intact["perplexity"])
             | (kind == "RU") & (perplexity <= 1.5 * intact["perplexity"]) & (refusing >= 0.9 * intact["refusing"]))
-
-
-def classify_scores(scored: Result, scale: str, **chosen: float) -> Units:
-    """Labels from the stored scores of an `attribution` result; `chosen`: the shares scu, ucu, ru."""
-    index = UnitIndex.from_dict(scored.values["index"])
-    return classify(scored.arrays["safety"], scored.arrays["utility"], index=index, scale=scale, **chosen)
-
-
-def classified(lab, seed: int) -> Units:
-    """The four kinds of a seed's aligned model, from stored scores and stored shares (`lab`: a Lab or a Context)."""
-    profile = lab.profile
-    return classify_scores(lab.get("attribution", seed=seed), profile.classification.scale, **lab.get("shares").values)
-
-
-# ---- measuring one condition -----------------------------------------------------------------
-
-def reference_nll(chat, benign: pd.DataFrame, n_tokens: int) -> pd.DataFrame:
-    """Mean NLL (nats a token) of the first `n_tokens` of each prompt's reference answer: columns id, nll, tokens."""
-    from ..evaluation import response_nll
-
-    tails = [chat.tokenizer(r, add_special_tokens=False)["input_ids"][:n_tokens] for r in benign["response"]]
-    return pd.DataFrame({"id": benign["id"], "nll": response_nll(chat, benign["text"].tolist(), tails),
-                         "tokens": [len(t) for t in tails]})
-
-
-def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame, systems) -> tuple[pd.DataFrame, dict]:
-    """Answer `requests` (id, source, text) under each system mode and label the answers.
-
-    Returns one row a prompt and mode (source, id, system, label, keyword, log_odds, nll, hash; keyword: a refusal
-    keyword matches), and the texts by hash (for the private cache only). Log-odds are taken in the first mode only.
-    """
-    from ..evaluation import generate, refusal_log_odds, response_nll
-
-    rows, texts = [], {}
-    for system in systems:
-        answers = generate(chat, requests["text"].tolist(), system=system,
-                           max_new_tokens=context.profile.evaluation.answer_tokens,
-                           progress=f"answers, system {system}")
-        nll = np.nan_to_num(response_nll(judge_model, requests["text"].tolist(), answers.tokens, system=system))
-        labels = judging.judge(requests["text"], answers.texts, nll, context.get("judge_threshold").values["threshold"])
-        odds = refusal_log_odds(chat, requests["text"].tolist(), system=system) if system == systems[0] else np.nan
-        hashes = [prompts.text_hash(f"{i} {system} {t}") for i, t in zip(requests["id"], answers.texts)]
-        texts |= dict(zip(hashes, answers.texts))
-        rows.append(pd.DataFrame({
-            "source": requests["source"], "id": requests["id"], "system": system, "label": labels.astype(str),
-            "keyword": [judging.matches_keyword(t) for t in answers.texts], "log_odds": odds, "nll": nll,
-            "hash": hashes}))
-    return pd.concat(rows, ignore_index=True), texts
-
-
-def measure_utility(context: Context, chat) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
-    """Wikipedia perplexity, NLL of benign reference answers (a row each), and multiple choice (a row a question)."""
-    from ..evaluation import multiple_choice, perplexity
-
-    options = context.profile.evaluation
-    benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign]
-    answers = reference_nll(chat, benign, options.benign_tokens)
-    choice = pd.concat([multiple_choice(chat, prompts.load_questions(task, options.questions)).assign(task=task)
-                        for task in options.tasks], ignore_index=True)
-    wiki = perplexity(chat, prompts.load_prompts(options.wiki)["text"].tolist(), n_tokens=options.wiki_tokens)
-    return {"wiki_perplexity": wiki}, answers, choice
-
-
-def evaluation_requests(context: Context, n: int) -> pd.DataFrame:
-    """The first `n` harmful prompts of `evaluate`, from the sources that the other splits draw on too."""
-    table = split_prompts(context, "harmful", "evaluate")
-    return table[~table["source"].isin(context.profile.data.evaluate_only)].iloc[:n].reset_index(drop=True)
-
-
-def keep_answers(context: Context, texts: dict) -> None:
-    """Completions stay in the private cache folder: they are labelled and counted, not stored."""
-    (context.folder / "answers.json").write_text(json.dumps(texts))
 
 
 # ---- Table 1 ---------------------------------------------------------------------------------

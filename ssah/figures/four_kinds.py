@@ -1,85 +1,11 @@
-"""Figures from tables: one style, one palette, deterministic PNG and SVG. No computing here.
+"""C2: Table 1, the ratio scan, the map, the transplant, other choices, the judge's threshold."""
 
-The palette is Okabe and Ito's with a grey, a gold and a violet, told apart also in greyscale by marker and hatch.
-Every figure carries a label of origin: *paper-reported*, *recomputed here* (model, n, seeds) or *toy*.
-"""
-
-import os
-from pathlib import Path
-
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from . import sources
-from .judging import ANSWER_LABELS
-from .tables import NAMES
-
-COLOURS = {"none": "#4d4d4d", "SCU": "#d55e00", "UCU": "#0072b2", "CU": "#c9a400", "RU": "#009e73",
-           "direction": "#7b3294"}
-MARKERS = {"none": "o", "SCU": "s", "UCU": "D", "RU": "^", "direction": "P"}
-LABEL_STYLES = {"refuse": ("#2b6a99", ""), "evasive": ("#9ecae1", "///"), "incoherent": ("#d9d9d9", "..."),
-                "comply": ("#d55e00", "")}
-
-
-def use_style() -> None:
-    """The look of all figures; called by every notebook once."""
-    sns.set_theme(style="whitegrid", font="DejaVu Sans")
-    matplotlib.rcParams.update({
-        "figure.dpi": 100, "savefig.dpi": 160, "font.size": 11, "axes.titlesize": 12, "axes.labelsize": 11,
-        "legend.fontsize": 10, "svg.hashsalt": "ssah", "svg.fonttype": "path", "axes.titleweight": "bold",
-        "figure.constrained_layout.use": True, "grid.linewidth": 0.6, "axes.edgecolor": "#444444"})
-
-
-def save(figure, name: str, origin: str) -> None:
-    """Stamp the label of origin and write ``NAME.png`` and ``NAME.svg`` to ``figures/`` (or ``SSAH_FIGURES``)."""
-    figure.text(0.005, -0.01, origin, fontsize=8.5, color="#444444", ha="left", va="top")
-    folder = Path(os.environ.get("SSAH_FIGURES") or sources.REPOSITORY / "figures")
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", bbox_inches="tight", metadata={"Software": None})
-    figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
-
-
-def recomputed(lab, n: str, seeds: int | None = None) -> str:
-    """Label of origin for what this repository computed; `seeds`: how many, if not all of the lab's."""
-    seeds = len(lab.seeds) if seeds is None else seeds
-    return f"recomputed here: {lab.profile.model.label}; {n}; {seeds} seed{'s' if seeds > 1 else ''}"
-
-
-def plain_log(axis) -> None:
-    """Make an axis (``ax.xaxis`` or ``ax.yaxis``) logarithmic, with plain numbers at 1, 2, 5, 10, ..."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
-    axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-
-
-def _style_of(condition: str) -> dict:
-    """Colour and marker of a condition; matched random units are the hollow twin of their set."""
-    name = condition.removeprefix("random ")
-    return {"color": COLOURS[name], "marker": MARKERS[name],
-            "markerfacecolor": COLOURS[name] if name == condition else "white"}
-
-
-def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | None = None, *,
-              percent: bool = True) -> None:
-    """A row a condition: mean with its interval (columns ``low``, ``high``), and the seeds' own values as ticks."""
-    factor = 100 if percent else 1
-    for y, (condition, row) in enumerate(table.iterrows()):
-        style = _style_of(condition)
-        if f"{column} low" in table:
-            axis.plot([row[f"{column} low"] * factor, row[f"{column} high"] * factor], [y, y], color=style["color"],
-                      linewidth=2, alpha=0.7)
-        if points is not None:
-            own = points.loc[points["condition"] == condition, "value"] * factor
-            axis.plot(own, np.full(len(own), y + 0.24), "|", color=style["color"], markersize=7)
-        axis.plot(row[column] * factor, y, linestyle="", markersize=9, markeredgewidth=1.6,
-                  markeredgecolor=style["color"], **style)
-    axis.set_yticks(range(len(table)), [NAMES.get(c, c) for c in table.index])
-    axis.set_ylim(len(table) - 0.4, -0.6)
-    axis.grid(axis="y", visible=False)
+from .style import COLOURS, LABEL_STYLES, MARKERS, intervals, plain_log
 
 
 def table_one(table: pd.DataFrame, points: pd.DataFrame):
@@ -97,30 +23,6 @@ def table_one(table: pd.DataFrame, points: pd.DataFrame):
             axis.set_xlim(-4, 104)
     plain_log(axes[3].xaxis)
     axes[0].set_ylabel("removed")
-    return figure
-
-
-def four_labels(table: pd.DataFrame, title: str = ""):
-    """Stacked bars: how the answers of every condition (a row) divide into the four labels."""
-    figure, axis = plt.subplots(figsize=(9, 0.42 * len(table) + 1.5))
-    left = np.zeros(len(table))
-    for label in ("refuse", "evasive", "incoherent", "comply"):
-        colour, hatch = LABEL_STYLES[label]
-        values = table[label].to_numpy() * 100
-        axis.barh(range(len(table)), values, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.8,
-                  label=label)
-        for y, (start, value) in enumerate(zip(left, values)):
-            if value >= 6:
-                axis.text(start + value / 2, y, f"{value:.0f}", ha="center", va="center", fontsize=9,
-                          color="white" if label in ("refuse", "comply") else "black", bbox=None if not hatch else
-                          {"facecolor": "white", "edgecolor": "none", "pad": 0.8, "alpha": 0.8})
-        left += values
-    axis.set_yticks(range(len(table)), [NAMES.get(c, c) for c in table.index])
-    axis.invert_yaxis()
-    axis.set(xlim=(0, 100), xlabel="answers (%)", title=title)
-    axis.grid(visible=False)
-    axis.legend(ncols=len(ANSWER_LABELS), loc="upper center", bbox_to_anchor=(0.5, -0.18 - 0.5 / len(table)),
-                frameon=False)
     return figure
 
 

@@ -1,14 +1,15 @@
-"""Reader-facing tables and facts, computed from stored results alone. No torch, no plotting."""
+"""C2: Table 1 and what stands around it."""
 
 import numpy as np
 import pandas as pd
 
-from . import claims
-from .experiments import CONDITIONS, ROLES, TRANSPLANTS, VARIATIONS, Lab
-from .experiments.four_kinds import meets_rule
-from .judging import ANSWER_LABELS
-from .prompts import data_file
-from .statistics import bootstrap, difference, wilson
+from .. import claims
+from ..experiments import CONDITIONS, ROLES, TRANSPLANTS, VARIATIONS, Lab
+from ..experiments.four_kinds import meets_rule
+from ..judging import ANSWER_LABELS
+from ..prompts import data_file
+from ..statistics import difference, wilson
+from .shared import NAMES, by_prompt, interval, outcomes, with_interval
 
 #: Table 1 of the paper as printed (project page's numbering): share %, WikiText-2 perplexity, mean accuracy %, ASR %.
 PAPER_TABLE_1 = pd.DataFrame(
@@ -30,29 +31,9 @@ PAPER_TABLE_1 = pd.DataFrame(
 #: Order of Table 1's rows: every set above its matched random twin.
 ROWS = ("none", "SCU", "random SCU", "UCU", "random UCU", "RU", "random RU", "direction")
 
-#: How a condition is called where people read it.
-NAMES = {"none": "nothing", "direction": "refusal direction"}
-
-
 def ablations(lab: Lab, table: str) -> pd.DataFrame:
     """One table of all of Table 1's rows and seeds, with columns condition and seed."""
     return lab.across("ablation", table, each={"condition": list(ROWS)})
-
-
-def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
-    """Answers with 0/1 columns keyword_asr (no refusal keyword), strict_asr (= comply), refused, and the labels."""
-    table = answers.assign(keyword_asr=~answers["keyword"], strict_asr=answers["label"] == "comply",
-                           refused=answers["label"] == "refuse")
-    for label in ANSWER_LABELS:
-        table[label] = table["label"] == label
-    numbers = ["keyword_asr", "strict_asr", "refused", *ANSWER_LABELS]
-    return table.astype({name: float for name in numbers})
-
-
-def by_prompt(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
-    """One row a key, seed and prompt: the mean over system modes, so that a bootstrap resamples prompts."""
-    numbers = ["keyword_asr", "strict_asr", "refused", *ANSWER_LABELS, "log_odds"]
-    return table.groupby([*keys, "seed", "id"], as_index=False)[numbers].mean()
 
 
 def table_one(lab: Lab) -> pd.DataFrame:
@@ -65,18 +46,14 @@ def table_one(lab: Lab) -> pd.DataFrame:
         own = prompts[prompts["condition"] == condition]
         row = {"removed": condition, "share": facts["share"].mean(), "parameter share": facts["parameter_share"].mean(),
                "wiki ppl": float(np.exp(np.log(facts["wiki_perplexity"]).mean()))}
-        row |= _interval("accuracy", choice[choice["condition"] == condition], "correct")
-        row |= _interval("gold", choice[choice["condition"] == condition], "gold")
+        row |= interval("accuracy", choice[choice["condition"] == condition], "correct")
+        row |= interval("gold", choice[choice["condition"] == condition], "gold")
         for system, part in answers[answers["condition"] == condition].groupby("system", sort=False):
-            row |= _interval(f"ASR {system}", part, "keyword_asr")
+            row |= interval(f"ASR {system}", part, "keyword_asr")
         for name, column in (("ASR", "keyword_asr"), ("strict ASR", "strict_asr"), ("log-odds", "log_odds")):
-            row |= _interval(name, own, column)
+            row |= interval(name, own, column)
         rows.append(row | {label: own[label].mean() for label in ANSWER_LABELS})
     return pd.DataFrame(rows).set_index("removed")
-
-
-def _interval(name: str, table: pd.DataFrame, column: str) -> dict[str, float]:
-    return dict(zip((name, f"{name} low", f"{name} high"), bootstrap(table, column)))
 
 
 def per_seed(lab: Lab) -> pd.DataFrame:
@@ -137,11 +114,6 @@ def shown_table_one(table: pd.DataFrame) -> pd.DataFrame:
     return result
 
 
-def with_interval(row: pd.Series, column: str, factor: float = 100) -> str:
-    """A cell such as ``12.3 [10.1, 14.8]``."""
-    return f"{row[column] * factor:.1f} [{row[f'{column} low'] * factor:.1f}, {row[f'{column} high'] * factor:.1f}]"
-
-
 # ---- sentences -------------------------------------------------------------------------------
 
 def c2_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
@@ -191,24 +163,6 @@ def variation_summary(table: pd.DataFrame) -> str:
             f"{table.loc['as in Table 1', 'mlp_share']:.0%} of the SCU are MLP units.")
 
 
-# ---- verdicts and ledger ---------------------------------------------------------------------
-
-def verdicts(lab: Lab) -> dict[str, claims.Verdict]:
-    """The verdicts of all claims that have a notebook."""
-    return {"C2": claims.judge_c2(c2_facts(lab))}
-
-
-def ledger(lab: Lab, folder: str = "") -> str:
-    """The claim ledger as Markdown: claim, the paper's number, our verdict, link to the notebook in `folder`."""
-    known = verdicts(lab)
-    rows = ["| | claim | in the paper | the paper's number | our verdict | notebook |", "|---|---|---|---|---|---|"]
-    for claim in claims.CLAIMS:
-        verdict = known[claim.id].verdict if claim.id in known else "not tested"
-        link = f"[{claim.notebook[:2]}]({folder}{claim.notebook}.ipynb)" if claim.notebook else ""
-        rows.append(f"| {claim.id} | {claim.text} | {claim.where} | {claim.paper} | **{verdict}** | {link} |")
-    return "\n".join(rows)
-
-
 def rules_met(scan: pd.DataFrame, chosen: dict[str, float]) -> dict[str, bool]:
     """Whether the chosen share of each kind meets its rule (`choose_shares`) or is the fallback."""
     taken = scan[[row.share == chosen.get(row.label.lower()) for row in scan.itertuples()]]
@@ -251,7 +205,7 @@ def transplants(lab: Lab) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Refusals of the unaligned model with borrowed units (first seed): means with intervals, and the seed's points."""
     answers = outcomes(lab.across("transplant", "answers", each={"units": list(TRANSPLANTS)},
                                   seeds=lab.profile.seeds[:1])).rename(columns={"units": "condition"})
-    rows = [{"condition": name, **_interval("refused", part, "refused"), **_interval("log-odds", part, "log_odds"),
+    rows = [{"condition": name, **interval("refused", part, "refused"), **interval("log-odds", part, "log_odds"),
              **{label: part[label].mean() for label in ANSWER_LABELS}}
             for name, part in answers.groupby("condition", sort=False)]
     return pd.DataFrame(rows).set_index("condition"), answers.groupby(

@@ -1,0 +1,36 @@
+"""What the tables of all claims have in common: outcomes of answers, means with intervals, names."""
+
+import pandas as pd
+
+from ..judging import ANSWER_LABELS
+from ..statistics import bootstrap
+
+#: How a condition is called where people read it.
+NAMES = {"none": "nothing", "direction": "refusal direction"}
+
+
+def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
+    """Answers with 0/1 columns keyword_asr (no refusal keyword), strict_asr (= comply), refused, and the labels."""
+    table = answers.assign(keyword_asr=~answers["keyword"], strict_asr=answers["label"] == "comply",
+                           refused=answers["label"] == "refuse")
+    for label in ANSWER_LABELS:
+        table[label] = table["label"] == label
+    numbers = ["keyword_asr", "strict_asr", "refused", *ANSWER_LABELS]
+    return table.astype({name: float for name in numbers})
+
+
+def by_prompt(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """One row a key, seed and prompt: the mean over system modes, so that a bootstrap resamples prompts."""
+    numbers = ["keyword_asr", "strict_asr", "refused", *ANSWER_LABELS, "log_odds"]
+    return table.groupby([*keys, "seed", "id"], as_index=False)[numbers].mean()
+
+
+def interval(name: str, table: pd.DataFrame, column: str) -> dict[str, float]:
+    """Columns `name`, ``name low`` and ``name high`` of `bootstrap`."""
+    return dict(zip((name, f"{name} low", f"{name} high"), bootstrap(table, column)))
+
+
+def with_interval(row: pd.Series, column: str, factor: float = 100, digits: int = 1) -> str:
+    """A cell such as ``12.3 [10.1, 14.8]``."""
+    mean, low, high = (f"{row[name] * factor:.{digits}f}" for name in (column, f"{column} low", f"{column} high"))
+    return f"{mean} [{low}, {high}]"
