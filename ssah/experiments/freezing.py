@@ -116,7 +116,7 @@ class Observer:
         self.answers, self.texts, self.values = [], {}, {"reached": False}
 
     def __call__(self, chat, row: dict) -> None:
-        """Measure what is due at this checkpoint; adds log_odds to its `row` and, where answers are taken, unseen_loss."""
+        """Measure what is due at this checkpoint; add log_odds to its `row` and, where answers are taken, the loss."""
         import torch
 
         from ..evaluation import refusal_log_odds
