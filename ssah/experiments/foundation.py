@@ -117,7 +117,7 @@ def checkpoint(context: Context, role: str, seed: int) -> Result:
                        autocast=context.profile.model.dtype == "bfloat16")
     chat.model.to(getattr(torch, context.profile.model.dtype))      # kept as it will be evaluated
     save_weights(chat, context.folder / "model")
-    history = trained.history.drop(columns="seconds")
+    history = trained.history[["step", "epoch", "loss", "tokens"]]
     speed = history["tokens"].sum() / trained.history["seconds"].iloc[-1]
     return Result({"examples": len(examples), "steps": len(history), "cut": trained.cut}, {"history": history},
                   provenance={"tokens_per_second": round(speed, 1)})
