@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssah.claims import CLAIMS, VERDICTS, judge_c2
+from ssah.claims import CLAIMS, VERDICTS, judge_c1, judge_c2, judge_c4
 
 GOOD = {"keyword: SCU - random SCU": (0.8, 0.7, 0.9), "strict: SCU - random SCU": (0.6, 0.5, 0.7), "keyword: RU - none": (0.0, 0.0, 0.1),
         "strict: RU - none": (0.02, 0.0, 0.05), "accuracy: none - SCU": (0.01, 0.0, 0.02), "share: SCU": (0.013, 0.013, 0.013),
@@ -42,3 +42,52 @@ def test_too_few_checks_is_not_reproduced():
 def test_the_ledger_names_every_claim_once():
     assert [claim.id for claim in CLAIMS] == [f"C{i}" for i in range(1, 9)]
     assert {"reproduced", "partly", "not reproduced", "not tested"} == set(VERDICTS)
+
+
+# ---- C1 --------------------------------------------------------------------------------------
+
+LEANS = {f"{role}: {what}": 1.0 for role in ("aligned", "unaligned") for what in ("steps", "steps, unseen", "blocks", "pairs")}
+
+
+def test_c1_reproduced_by_every_check():
+    assert judge_c1(LEANS).verdict == "reproduced"
+    assert judge_c1({name: 0.8 for name in LEANS}).verdict == "reproduced"      # the margin itself is enough
+
+
+@pytest.mark.parametrize("fact", LEANS)
+def test_c1_each_share_can_tip_the_verdict(fact):
+    verdict = judge_c1(LEANS | {fact: 0.79})
+    assert sum(not c.holds for c in verdict.checks) == 1
+    assert verdict.verdict == ("not reproduced" if fact.endswith(": steps") else "partly")
+
+
+# ---- C4 --------------------------------------------------------------------------------------
+
+FROZEN = {"full - start": (0.6, 0.5, 0.7), "full - SCU + all CU": (0.5, 0.4, 0.6), "full - SCU + top CU": (0.3, 0.2, 0.4),
+          "random - SCU + all CU": (0.3, 0.2, 0.4), "slower - SCU + all CU": (0.3, 0.2, 0.4), "reached": (1.0, 1.0, 1.0),
+          "unseen": (0.01, 0.0, 0.02)}
+
+
+def test_c4_reproduced_by_every_check():
+    assert judge_c4(FROZEN).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("fact, value, check, verdict", [
+    ("full - start", (0.6, -0.1, 0.9), 0, "not reproduced"),
+    ("full - SCU + all CU", (0.29, 0.2, 0.4), 1, "not reproduced"),
+    ("full - SCU + all CU", (0.5, -0.01, 0.9), 1, "not reproduced"),
+    ("full - SCU + top CU", (0.14, 0.1, 0.2), 2, "partly"),
+    ("random - SCU + all CU", (0.09, 0.01, 0.2), 3, "partly"),
+    ("random - SCU + all CU", (0.3, -0.01, 0.6), 3, "partly"),
+    ("slower - SCU + all CU", (0.04, 0.01, 0.1), 4, "partly"),
+    ("reached", (2 / 3, 0.0, 1.0), 5, "not reproduced"),
+    ("unseen", (0.03, 0.0, 0.05), 5, "not reproduced")])
+def test_c4_each_margin_can_fail_alone(fact, value, check, verdict):
+    found = judge_c4(FROZEN | {fact: value})
+    assert [c.holds for c in found.checks] == [i != check for i in range(6)]
+    assert found.verdict == verdict
+
+
+def test_c4_without_any_harm_there_is_nothing_to_avoid():
+    found = judge_c4(FROZEN | {"full - start": (0.0, -0.1, 0.1)})
+    assert found.verdict == "not reproduced" and not found.checks[1].holds

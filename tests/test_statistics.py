@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah.statistics import bootstrap, difference, wilson
+from ssah.statistics import auroc, bootstrap, crossed_bootstrap, difference, wilson
 
 
 def table(values: np.ndarray) -> pd.DataFrame:
@@ -52,3 +52,51 @@ def test_difference_refuses_repeated_prompts():
     values = table(np.zeros((3, 1)))
     with pytest.raises(pd.errors.MergeError):
         difference(pd.concat([values, values]), values, "x")
+
+
+# ---- crossed bootstrap, AUROC ----------------------------------------------------------------
+
+def test_crossed_bootstrap_of_one_axis_agrees_with_the_normal_interval():
+    values = np.random.default_rng(0).normal(size=400)
+    mean, low, high = crossed_bootstrap(values, 1, draws=2000)
+    half = 1.96 * values.std() / 20
+    assert mean == values.mean()
+    assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.02)
+
+
+def test_crossed_bootstrap_resamples_each_axis_and_keeps_the_rest():
+    """Rows differ, columns do not: only the rows' axis gives width. Trailing axes are told apart."""
+    rows = np.random.default_rng(0).normal(size=50)
+    values = np.stack([np.tile(rows[:, None], (1, 6)), np.ones((50, 6))], axis=-1)     # (50, 6, 2)
+    mean, low, high = crossed_bootstrap(values, 2)
+    assert mean.shape == low.shape == high.shape == (2,)
+    half = 1.96 * rows.std() / 50**0.5
+    assert (low[0], high[0]) == pytest.approx((rows.mean() - half, rows.mean() + half), abs=0.06)
+    assert (low[1], high[1]) == pytest.approx((1.0, 1.0))
+
+
+def test_wordings_that_disagree_widen_the_interval():
+    """Two axes of variance add up: sqrt(var / n + var / m), as for independent row and column effects."""
+    random = np.random.default_rng(0)
+    rows, columns = random.normal(size=(80, 1)), random.normal(size=(1, 80))
+    _, low, high = crossed_bootstrap(rows + columns, 2, draws=3000)
+    expected = 2 * 1.96 * (rows.var() / 80 + columns.var() / 80) ** 0.5
+    assert high - low == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.parametrize("scores, positive, expected", [
+    ([1, 2, 3, 4], [0, 0, 1, 1], 1.0), ([4, 3, 2, 1], [0, 0, 1, 1], 0.0), ([1, 1, 1, 1], [0, 1, 0, 1], 0.5),
+    ([1, 2, 3], [0, 1, 0], 0.5), ([1, 2, 2], [0, 0, 1], 0.75)])
+def test_auroc_by_hand(scores, positive, expected):
+    assert auroc(np.array(scores), np.array(positive)) == expected
+
+
+def test_auroc_counts_pairs():
+    random = np.random.default_rng(0)
+    scores, positive = random.integers(0, 5, 60), random.random(60) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a in scores[positive] for b in scores[~positive]]
+    assert auroc(scores, positive) == pytest.approx(np.mean(pairs))
+
+
+def test_auroc_needs_both_kinds():
+    assert np.isnan(auroc(np.array([1.0, 2.0]), np.array([True, True])))

@@ -62,3 +62,50 @@ def test_readme_sections_are_replaced_and_nothing_else():
     assert readme.render(text, {"a": r"new \1"}) == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
     with pytest.raises(SsahError, match="<!-- b -->"):
         readme.render(text, {"b": "new"})
+
+
+# ---- C1 --------------------------------------------------------------------------------------
+
+class HandMadeProbe:
+    """One seed; two queries, two refusal and three fulfilment wordings, two token counts, two blocks.
+
+    Aligned: 0.4 to refusals and 0.5 to fulfilments, but at the second count and block both 0.4 and the third wording
+    at 0.3. Unaligned: the other way round, without exceptions.
+    """
+
+    profile, seeds = load_profile("smoke"), (0,)
+
+    def get(self, step, seed, requests, reading="branch"):
+        arrays = {"aligned refusal": np.full((2, 2, 2, 2), 0.4), "aligned fulfilment": np.full((2, 3, 2, 2), 0.5),
+                  "unaligned refusal": np.full((2, 2, 2, 2), 0.5), "unaligned fulfilment": np.full((2, 3, 2, 2), 0.4)}
+        arrays["aligned fulfilment"][:, :, 1, 1] = 0.4
+        arrays["aligned fulfilment"][:, 2] = 0.3
+        if requests == "benign":
+            arrays = {name: np.full_like(values, 0.5) for name, values in arrays.items()}
+        queries = pd.DataFrame({"id": ["a", "b"], "role": "aligned", "refused": [True, False], "log_odds": [-1.0, 1.0]})
+        return Result({}, {"queries": queries}, arrays)
+
+
+def test_c1_facts_by_hand():
+    facts = tables.reasoning_direction.c1_facts(HandMadeProbe())
+    assert facts["aligned: blocks"] == 0.75         # 2 x 2 cells; one has (0, 0, -0.1) over its wordings
+    assert facts["aligned: pairs"] == 4 / 6         # the third fulfilment wording is closer than either refusal
+    assert facts["unaligned: blocks"] == facts["unaligned: pairs"] == facts["unaligned: steps"] == 1.0
+
+
+def test_curve_and_residual_by_hand():
+    curve = tables.reasoning_direction.curve(HandMadeProbe(), "harmful").set_index(["role", "line", "n"])["mean"]
+    assert curve["aligned", "refusal", 2] == pytest.approx(0.4)
+    assert curve["aligned", "fulfilment", 2] == pytest.approx((0.5 + 0.5 + 0.3) / 3)
+    assert curve["aligned", "direction", 4] == pytest.approx(((0.5 + 0.4) / 2 * 2 + 0.3) / 3 - 0.4)
+    assert curve["unaligned", "direction", 2] == pytest.approx(-0.1)
+    intent = tables.reasoning_direction.residual(HandMadeProbe()).set_index(["role", "line", "n"])["mean"]
+    assert intent["unaligned", "benign queries", 2] == pytest.approx(0.0)
+    assert intent["unaligned", "residual", 2] == pytest.approx(-0.1)
+
+
+def test_predictions_by_hand():
+    """Both queries have the same direction (chance); the log-odds point the wrong way."""
+    rows = tables.reasoning_direction.predicts(HandMadeProbe())
+    assert rows["direction"].tolist() == [0.5, 0.5] and rows["log-odds"].tolist() == [0.0, 0.0]
+    assert rows["difference"].tolist() == [0.5, 0.5] and rows["n"].tolist() == [2, 2]

@@ -175,6 +175,17 @@ def c1_summary(lab: Lab, curves: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"{facts['aligned: pairs']:.0%} and {facts['unaligned: pairs']:.0%} of the pairs of wordings.")
 
 
+def static_summary(curves: dict[str, pd.DataFrame]) -> str:
+    """What the static reading gives on each set of queries (title -> `curve`), in numbers."""
+    said = []
+    for title, table in curves.items():
+        mean = table[table["line"] == "direction"].groupby("role")["mean"]
+        said.append(f"{title}: aligned {mean.mean()['aligned']:+.3f} (above 0 at "
+                    f"{(mean.get_group('aligned') > 0).sum()} of {table['n'].nunique()} counts), unaligned "
+                    f"{mean.mean()['unaligned']:+.3f} ({(mean.get_group('unaligned') > 0).sum()})")
+    return f"**What we see.** Direction in the static reading, mean over k. {'; '.join(said)}."
+
+
 def residual_summary(table: pd.DataFrame) -> str:
     """What the intent residual shows, in numbers."""
     mean = table.groupby(["role", "line"])["mean"].mean()
