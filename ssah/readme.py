@@ -13,9 +13,11 @@ README = REPOSITORY / "README.md"
 
 def sections(lab: Lab) -> dict[str, str]:
     """Name -> Markdown of every generated part."""
-    table, verdict = tables.four_kinds.table_one(lab), tables.verdict(lab, "C2")
+    table = tables.four_kinds.table_one(lab)
     return {"ledger": tables.ledger(lab, folder="notebooks/"),
-            "summary": tables.four_kinds.c2_summary(lab, table, verdict),
+            "summary-c1": tables.reasoning_direction.c1_summary(lab, tables.reasoning_direction.curve(lab, "harmful"),
+                                                                tables.verdict(lab, "C1")),
+            "summary-c2": tables.four_kinds.c2_summary(lab, table, tables.verdict(lab, "C2")),
             "table-1": table_one(table), "provenance": provenance(lab)}
 
 

@@ -34,7 +34,7 @@ def by_tokens(table: pd.DataFrame, x: str = "generated tokens"):
     axes[1].sharey(axes[0])
     axes[0].legend(frameon=True, fontsize=9)
     _direction(axes[2], table[table["line"] == "direction"])
-    axes[2].set(title="direction: second minus first", xlabel=x, xticks=table["n"].unique(),
+    axes[2].set(title="direction: dashed minus solid", xlabel=x, xticks=table["n"].unique(),
                 ylabel="above 0: leans to refusal")
     axes[2].legend(frameon=True, fontsize=9)
     return figure
@@ -111,7 +111,7 @@ def predictions(table: pd.DataFrame):
     axis.set_yticks(shown.index, [f"{r['set']}, seed {r['seed']}\n({r['refused']} of {r['n']} refused)"
                                   for _, r in shown.iterrows()], fontsize=9)
     axis.set(xlabel="AUROC for the model's own refusals (0.5: chance)", xlim=(0, 1.03), ylim=(len(shown) - 0.4, -0.6))
-    axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16 - 0.5 / max(len(shown), 2)), ncols=2, frameon=False)
+    axis.legend(loc="upper center", bbox_to_anchor=(0.45, -0.1 - 0.45 / max(len(shown), 2)), ncols=2, frameon=False)
     return figure
 
 

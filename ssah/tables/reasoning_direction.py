@@ -69,6 +69,20 @@ def c1_facts(lab: Lab) -> dict[str, float]:
     return facts
 
 
+def clear_steps(lab: Lab, requests: str = "harmful") -> pd.DataFrame:
+    """At how many token counts the direction has the claimed sign: as a mean, clearly, clearly for these wordings.
+
+    *Clearly*: the 95 % interval over seeds, queries and wordings excludes 0; *for these wordings*: over seeds and
+    queries alone.
+    """
+    rows = {}
+    for role, sign in zip(PAIR, (1, -1)):
+        pairs = sign * gaps(distances(lab, requests, role)).mean(-1)            # (seed, query, wording, wording, n)
+        (mean, low, _), (_, fixed, _) = crossed_bootstrap(pairs, 4), crossed_bootstrap(pairs.mean((2, 3)), 2)
+        rows[role] = {"mean": int((mean > 0).sum()), "clear": int((low > 0).sum()), "fixed": int((fixed > 0).sum())}
+    return pd.DataFrame(rows).T
+
+
 # ---- the doubts ------------------------------------------------------------------------------
 
 def residual(lab: Lab) -> pd.DataFrame:
@@ -164,12 +178,19 @@ def c1_summary(lab: Lab, curves: pd.DataFrame, verdict: claims.Verdict) -> str:
     said = {role: f"{part['mean'].mean():+.3f} (from {part['mean'].min():+.3f} to {part['mean'].max():+.3f} over n)"
             for role, part in lines}
     levels = curves[curves["line"] != "direction"]["mean"]
+    counts, n = clear_steps(lab), len(lab.profile.probing.steps)
     facts, seeds = c1_facts(lab), f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
     return (f"**What we found** ({lab.profile.model.label}, {seeds}, {lab.profile.probing.queries} queries a set): "
             f"**{verdict.verdict}**; {sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold.\n\n"
             f"- *The sign.* Distance to fulfilment branches minus distance to refusal branches: aligned "
             f"{said['aligned']}, unaligned {said['unaligned']}. All distances are near {levels.mean():.2f}, so the "
             "direction is a small part of them.\n"
+            f"- *Is it clear?* The mean has the claimed sign at {counts.loc['aligned', 'mean']} (aligned) and "
+            f"{counts.loc['unaligned', 'mean']} (unaligned) of {n} token counts. Its 95 % interval over seeds, queries "
+            f"and wordings excludes 0 at {counts.loc['aligned', 'clear']} and {counts.loc['unaligned', 'clear']}; for "
+            "these wordings alone, with seeds and queries redrawn, it would at "
+            f"{counts.loc['aligned', 'fixed']} and {counts.loc['unaligned', 'fixed']}. What the openings say moves the "
+            "probe more than which query is asked.\n"
             f"- *In every block?* The sign is the claimed one in {facts['aligned: blocks']:.0%} (aligned) and "
             f"{facts['unaligned: blocks']:.0%} (unaligned) of blocks x token counts; for "
             f"{facts['aligned: pairs']:.0%} and {facts['unaligned: pairs']:.0%} of the pairs of wordings.")
