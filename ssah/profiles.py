@@ -147,7 +147,7 @@ class FreezingSection:
     examples: int = 160
     unseen: int = 64                # others of the same set
     probe: int = 64                 # training examples on which the loss is compared
-    answer_tokens: int = 64         # longest reference answer
+    answer_tokens: int = 96         # longest reference answer
     epochs: int = 2                 # of full fine-tuning; the others run twice as long (paper)
     lr: float = 1e-4
     slower_lr: float = 4e-5

@@ -32,6 +32,7 @@ def by_tokens(table: pd.DataFrame, x: str = "generated tokens"):
         axis.set(title=f"{role} model", xlabel=x, xticks=table["n"].unique())
     axes[0].set_ylabel("cosine distance")
     axes[1].sharey(axes[0])
+    axes[1].autoscale(axis="y")
     axes[0].legend(frameon=True, fontsize=9)
     _direction(axes[2], table[table["line"] == "direction"])
     axes[2].set(title="direction: dashed minus solid", xlabel=x, xticks=table["n"].unique(),
@@ -129,7 +130,8 @@ def along(directions: pd.DataFrame, refused: pd.DataFrame):
         axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     axes[0].set_ylabel("direction (above 0: to refusal)")
     axes[1].sharey(axes[0])
-    axes[1].legend(title="prefilled tokens", ncols=2, fontsize=9)
+    axes[1].autoscale(axis="y")
+    axes[1].legend(title="prefilled tokens", title_fontsize=9, ncols=2, fontsize=9, loc="lower right")
     for role, (colour, marker, style) in ROLES.items():
         part = refused[refused["role"] == role].reset_index(drop=True)
         part[["mean", "low", "high"]] *= 100
