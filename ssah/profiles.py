@@ -144,7 +144,7 @@ class FreezingSection:
     """Benign fine-tuning of the aligned model with some units frozen (claim C4)."""
 
     instructions: str = "alpaca"    # whose prompts and reference answers
-    examples: int = 160
+    examples: int = 128
     unseen: int = 64                # others of the same set
     probe: int = 64                 # training examples on which the loss is compared
     answer_tokens: int = 96         # longest reference answer

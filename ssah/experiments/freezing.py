@@ -14,6 +14,8 @@ from .measuring import classify_scores, evaluation_requests, keep_answers, measu
 #: What is frozen. ``large`` draws have the block x kind counts of SCU + all CU, ``small`` ones those of SCU + top CU.
 TUNED = ("full", "full slower", "SCU", "SCU + top CU", "SCU + all CU", "random small", "random large without SCU",
          "random large", "SCU + all CU + rest")
+#: Who goes on to twice the epochs of full fine-tuning (paper); the others end where they reach its loss.
+DOUBLED = ("SCU", "SCU + top CU", "SCU + all CU", "random large without SCU")
 #: Whose weights stay in the cache folder (at equal loss), for what other claims ask of them.
 KEPT = ("full", "SCU + all CU", "random large without SCU")
 MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "slices", "resuming",
@@ -69,9 +71,9 @@ def _tuning_needs(profile, seed: int, condition: str) -> list[Need]:
 def tuning(context: Context, seed: int, condition: str) -> Result:
     """One row of Table 2: the aligned model after benign fine-tuning with some units frozen (`TUNED`).
 
-    ``full`` sets the loss to be reached (its probe loss at the end); the others run twice as long and are measured at
-    their first checkpoint at or below it, and at the end. Answers have a column ``at``: start (``full`` only), one
-    epoch, equal loss, end.
+    ``full`` sets the loss to be reached (its probe loss at the end); the others are measured at their first checkpoint
+    at or below it, within twice the epochs, and some (`DOUBLED`) at the end of those too. Answers have a column
+    ``at``: start (``full`` only), one epoch, equal loss, end.
     """
     from ..finetuning import finetune
     from ..models import load_chat_model
@@ -87,7 +89,7 @@ def tuning(context: Context, seed: int, condition: str) -> Result:
     epochs = options.epochs * (1 if full else 2)
     observer = Observer(context, load_role(context, "aligned", seed), unseen, epochs,
                         None if full else context.get("tuning", seed=seed, condition="full").values["probe_loss"],
-                        keep=condition in KEPT)
+                        stops=condition not in DOUBLED, keep=condition in KEPT)
     trained = finetune(chat, train, **({"frozen": mask} if mask.any() else {}),
                        rest="freeze" if condition.endswith("rest") else None, epochs=epochs,
                        lr=options.slower_lr if condition.endswith("slower") else options.lr,
@@ -108,15 +110,17 @@ class Observer:
     What is measured is a copy in the number format in which models are kept and evaluated.
     """
 
-    def __init__(self, context: Context, copy, unseen: list[dict], epochs: int, target: float | None, keep: bool):
-        self.context, self.copy, self.unseen, self.epochs, self.keep = context, copy, unseen, epochs, keep
+    def __init__(self, context: Context, copy, unseen: list[dict], epochs: int, target: float | None, *, stops: bool,
+                 keep: bool):
+        self.context, self.copy, self.unseen, self.epochs = context, copy, unseen, epochs
+        self.stops, self.keep = stops, keep     # end the run at equal loss; save the weights there
         self.target = target        # None: this run sets it, at its end
         self.judge_model = load_base(context)
         self.requests = evaluation_requests(context, context.profile.evaluation.harmful)
         self.answers, self.texts, self.values = [], {}, {"reached": False}
 
-    def __call__(self, chat, row: dict) -> None:
-        """Measure what is due at this checkpoint; add log_odds to its `row` and, where answers are taken, the loss."""
+    def __call__(self, chat, row: dict) -> bool:
+        """Measure what is due at this checkpoint, add to its `row`; whether the run ends here."""
         import torch
 
         from ..evaluation import refusal_log_odds
@@ -132,6 +136,7 @@ class Observer:
             row["log_odds"] = float(refusal_log_odds(self.copy, watched).mean())
             if points:
                 self.measure(points, row)
+        return self.stops and equal
 
     def measure(self, points: list[str], row: dict) -> None:
         """Answers, named by the points that fall together here; all measures at the start and at equal loss."""
@@ -146,6 +151,7 @@ class Observer:
         late = "end" in points and not self.values["reached"]       # the loss was never reached: compared at the end
         if late or "equal loss" in points or "start" in points:
             borderline = prompts.load_prompts(context.profile.evaluation.borderline).assign(source="borderline")
+            borderline = borderline.iloc[::2]       # every other one, so that all categories stay
             tables.append(measure_answers(context, self.copy, self.judge_model, borderline, systems))
             facts |= self.utility()
         self.values["reached"] |= "equal loss" in points

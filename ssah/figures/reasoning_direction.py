@@ -131,7 +131,7 @@ def along(directions: pd.DataFrame, refused: pd.DataFrame):
     axes[0].set_ylabel("direction (above 0: to refusal)")
     axes[1].sharey(axes[0])
     axes[1].autoscale(axis="y")
-    axes[1].legend(title="prefilled tokens", title_fontsize=9, ncols=2, fontsize=9, loc="lower right")
+    axes[0].legend(title="prefilled tokens", title_fontsize=9, ncols=3, fontsize=9, loc="lower center")
     for role, (colour, marker, style) in ROLES.items():
         part = refused[refused["role"] == role].reset_index(drop=True)
         part[["mean", "low", "high"]] *= 100

@@ -26,7 +26,10 @@ NAMES = {"start": "before fine-tuning", "full": "nothing frozen", "full slower":
 
 
 def answers(lab: Lab, point: str) -> pd.DataFrame:
-    """Outcomes of all conditions at a point (``equal loss``: at the end where it was not reached), a row an answer."""
+    """Outcomes of all conditions at a point (equal loss: at the end where that was not reached), a row an answer.
+
+    Before fine-tuning they stand as condition ``start``. At ``end`` only those conditions that went on are there.
+    """
     parts = []
     for condition in TUNED:
         for seed in lab.seeds:
@@ -45,6 +48,8 @@ def facts(lab: Lab, point: str = "equal loss") -> pd.DataFrame:
         for seed in lab.seeds:
             values = lab.get("tuning", seed=seed, condition="full" if condition == "start" else condition).values
             at = "start" if condition == "start" else "end" if not values["reached"] else point
+            if f"{at}: epoch" not in values:
+                continue
             measured = {name.removeprefix(f"{at}: "): value for name, value in values.items()
                         if name.startswith(f"{at}: ")}
             rows.append({"condition": condition, "seed": seed, "share": values["share"],
@@ -57,6 +62,8 @@ def table_two(lab: Lab, point: str = "equal loss") -> pd.DataFrame:
     said, known, rows = answers(lab, point), facts(lab, point), []
     for condition in NAMES:
         own = said[said["condition"] == condition]
+        if own.empty:       # ended where it reached the loss
+            continue
         harmful, borderline = own[own["source"] != "borderline"], own[own["source"] == "borderline"]
         mean = known[known["condition"] == condition].drop(columns=["condition", "seed"]).astype(float).mean()
         row = {"condition": condition, **mean}
@@ -158,8 +165,8 @@ def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"- *Freezing.* SCU {rate['SCU']} ({strict['SCU']}), SCU + top CU {rate['SCU + top CU']} "
             f"({strict['SCU + top CU']}), SCU + all CU {rate['SCU + all CU']} ({strict['SCU + all CU']}).\n"
             f"- *The controls.* As many random units as SCU + top CU {rate['random small']} "
-            f"({strict['random small']}); as many as SCU + all CU {rate['random large']} ({strict['random large']}), without any SCU "
-            f"{rate['random large without SCU']} ({strict['random large without SCU']}); nothing frozen at a lower "
+            f"({strict['random small']}); as many as SCU + all CU {rate['random large']} ({strict['random large']}), without "
+            f"any SCU {rate['random large without SCU']} ({strict['random large without SCU']}); nothing frozen at a lower "
             f"learning rate {rate['full slower']} ({strict['full slower']}).\n"
             f"- *Did it learn?* " + (f"The loss was not reached in every seed with: {', '.join(missed)}."
                                      if missed else "Every condition reached the loss of full fine-tuning."))
