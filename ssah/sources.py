@@ -188,7 +188,7 @@ def split_name(source: str) -> tuple[str, str]:
 
 
 def fingerprint(source: str) -> str:
-    """What stands for a source in a key: pinned hash, hub id and revision, file's hash, a folder's names and sizes."""
+    """What stands for a source in a key: pinned hash, hub id and revision, file's hash, a folder's names, sizes and times."""
     if source.partition(":")[0] in MADE_IN_MEMORY:
         return source
     if source.startswith("data:"):      # a hand-made file of the repository
@@ -203,8 +203,9 @@ def fingerprint(source: str) -> str:
     path = Path(rest).expanduser()
     if path.is_file():
         return sha256_of(path)
-    # a folder (a model): names and sizes are enough to notice another one, and cheap
-    listing = sorted((str(p.relative_to(path)), p.stat().st_size) for p in path.rglob("*") if p.is_file())
+    # a folder (a model) may hold gigabytes: names, sizes and times notice another one, and a copy for a change
+    listing = sorted((str(p.relative_to(path)), p.stat().st_size, p.stat().st_mtime_ns)
+                     for p in path.rglob("*") if p.is_file())
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 

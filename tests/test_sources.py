@@ -1,5 +1,6 @@
 """Pinned archives: read, damaged, missing, downloaded; with made-up archives and no network."""
 
+import os
 import hashlib
 import io
 import stat
@@ -256,13 +257,14 @@ def test_the_fingerprint_of_a_file_is_its_content(name, tmp_path, monkeypatch):
         assert sources.fingerprint(name) == sha256(content)
 
 
-def test_the_fingerprint_of_a_folder_sees_names_and_sizes(tmp_path):
+def test_the_fingerprint_of_a_folder_sees_names_sizes_and_times(tmp_path):
     (tmp_path / "model").mkdir()
     seen = set()
-    for name, content in (("a", b"x"), ("a", b"xy"), ("b", b"x")):
+    for when, (name, content) in enumerate((("a", b"x"), ("a", b"xy"), ("b", b"x"), ("b", b"y"))):
         (tmp_path / "model" / name).write_bytes(content)
+        os.utime(tmp_path / "model" / name, (when, when))       # a model saved anew is as large as before
         seen.add(sources.fingerprint(str(tmp_path / "model")))
-    assert len(seen) == 3
+    assert len(seen) == 4
 
 
 # ---- the cache folder ------------------------------------------------------------------------

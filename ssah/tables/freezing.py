@@ -165,8 +165,8 @@ def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"- *Freezing.* SCU {rate['SCU']} ({strict['SCU']}), SCU + top CU {rate['SCU + top CU']} "
             f"({strict['SCU + top CU']}), SCU + all CU {rate['SCU + all CU']} ({strict['SCU + all CU']}).\n"
             f"- *The controls.* As many random units as SCU + top CU {rate['random small']} "
-            f"({strict['random small']}); as many as SCU + all CU {rate['random large']} ({strict['random large']}), without "
-            f"any SCU {rate['random large without SCU']} ({strict['random large without SCU']}); nothing frozen at a lower "
-            f"learning rate {rate['full slower']} ({strict['full slower']}).\n"
+            f"({strict['random small']}); as many as SCU + all CU {rate['random large']} ({strict['random large']}), "
+            f"without any SCU {rate['random large without SCU']} ({strict['random large without SCU']}); nothing "
+            f"frozen at a lower learning rate {rate['full slower']} ({strict['full slower']}).\n"
             f"- *Did it learn?* " + (f"The loss was not reached in every seed with: {', '.join(missed)}."
                                      if missed else "Every condition reached the loss of full fine-tuning."))
