@@ -37,13 +37,13 @@ def extended(seed: int) -> list[Need]:
 def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:
     """The results that a notebook reads: the committed ones, or with `recompute` those of this machine.
 
-    Recomputed results live in a folder of their own (``build/recomputed``, or ``SSAH_RECOMPUTED``), so the
+    Recomputed results live in a folder of their own (``build/results``, or ``SSAH_RECOMPUTED``), so the
     committed ones stay as they are; what is already there and still valid is taken, so an interrupted run goes on.
     Raises `SsahError` for an unknown profile or more seeds than it has.
     """
     chosen = load_profile(profile)
     if not 1 <= n_seeds <= len(chosen.seeds):
         raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile {profile!r}; got {n_seeds}")
-    root = Path(os.environ.get("SSAH_RECOMPUTED") or sources.REPOSITORY / "build" / "recomputed") / chosen.name
+    root = Path(os.environ.get("SSAH_RECOMPUTED") or sources.REPOSITORY / "build" / "results") / chosen.name
     # the committed results took hours: a missing one is reported, not computed by surprise
     return Lab(chosen, root=root if recompute else None, n_seeds=n_seeds, compute=recompute or chosen.name != "default")
