@@ -7,18 +7,24 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
+import peft
 import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
 
-from . import evaluation, finetuning
+from . import evaluation, finetuning, slices
 from .attribution import importance
 from .experiments.engine import device
 from .experiments.foundation import scoring_batches
 from .models import Chat, load_chat_model
 from .prompts import load_prompts
 from .profiles import load_profile
+from .units import UnitIndex
+
+SHARES = (1.0, 0.72, 0.28, 0.20, 0.073)     # of the units: all; all but the SCU and CU, the other way round; RU; SCU
 
 
 def main(profile: str = "default", repeats: int = 5) -> int:
@@ -27,7 +33,10 @@ def main(profile: str = "default", repeats: int = 5) -> int:
     chat = load_chat_model(chosen.model.name, dtype=chosen.model.dtype, device=device())
     prompts = load_prompts(chosen.data.benign[0]).query(f"text.str.len() < {chosen.data.longest_prompt}").iloc[:32]
     rows = [*attribution_rows(chat, prompts, repeats), evaluation_row(chat, prompts["text"].tolist()),
-            *training_rows(chosen, prompts, repeats)]
+            *training_rows(chosen, prompts, repeats),
+            *masked_rows(lambda: load_chat_model(chosen.model.name, device=device()).model, chosen, (16, 64), repeats)]
+    if chosen.name != "smoke":
+        rows += masked_rows(wide_stack, chosen, (4, 64), max(repeats // 2, 1))
     print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
           f"{chosen.model.label}, {chosen.model.dtype}\n")
     print(pd.DataFrame(rows, columns=["what", "measured", "against", "ratio", "aim"]).to_string(index=False))
@@ -89,6 +98,88 @@ def training_rows(chosen, prompts: pd.DataFrame, repeats: int):
     peak = matmul_peak(torch.bfloat16 if bf16 else torch.float32, chat.model.device, repeats)
     yield ("training", f"{speed:.0f} tokens/s", f"matmul peak {peak / 1e9:.0f} GFLOP/s",
            f"{6 * weights * speed / peak:.0%} of peak", "-")
+
+
+def masked_rows(make: Callable, chosen, size: tuple[int, int], repeats: int):
+    """Steps and bytes with random units moving and the rest frozen, and of what else trains a part, against full steps.
+
+    `make()` gives a model; `size` is examples and tokens of each (random ids, a third of them the answer).
+    """
+    full, other = make(), make()
+    index, draw, (n, length) = UnitIndex.of(full), np.random.default_rng(0), size
+    ids = draw.integers(0, full.config.vocab_size, (n, length)).tolist()
+    batch, bf16 = [(row[:-length // 3], row[-length // 3:]) for row in ids], chosen.model.dtype == "bfloat16"
+    with slices.moving(full, index, np.ones(len(index), bool), "train") as everything:
+        reference = Stepper(full, everything.parameters, batch, bf16)
+
+        def row(name: str, stepper: Stepper, aim: str = "-"):
+            taken, whole, ratio = paired(stepper.step, reference.step, repeats)
+            return (f"{name}, width {index.hidden}", f"{taken:.2f} s, {stepper.state_gib():.3f} GiB",
+                    f"full step {whole:.2f} s, {reference.state_gib():.3f} GiB", f"{ratio:.2f} x its time", aim)
+
+        for share in SHARES:
+            with slices.moving(other, index, some(index, share, draw)) as state:
+                yield row(f"{share:.1%} of the units move", Stepper(other, state.parameters, batch, bf16, state.sync),
+                          "<= 0.80" if share == 0.2 else "-")
+        yield row("20.0% by masked dense gradients",
+                  Stepper(other, list(other.parameters()), batch, bf16,
+                          before=gradient_masked(other, index, some(index, 0.2, draw))))
+        other.zero_grad()
+        peft.inject_adapter_in_model(peft.LoraConfig(r=16, target_modules="all-linear"), other)
+        adapters = [parameter for parameter in other.parameters() if parameter.requires_grad]
+        yield row("LoRA, rank 16 on all linear maps", Stepper(other, adapters, batch, bf16))
+
+
+class Stepper:
+    """One training step on one batch, again and again; `before` comes before clipping, `after` after the update."""
+
+    def __init__(self, model, parameters: list, batch: list[tuple], bf16: bool,
+                 after: Callable = lambda: None, before: Callable = lambda: None):
+        self.chat = Chat(model.train(), SimpleNamespace(pad_token_id=0), "bench")      # all of one length: no padding
+        self.parameters, self.batch, self.bf16 = parameters, batch, bf16
+        self.optimizer, self.after, self.before = finetuning.ADAMW(parameters, lr=1e-6, weight_decay=0.0), after, before
+
+    def step(self) -> None:
+        """Forward, backward, clip, update."""
+        self.optimizer.zero_grad()
+        finetuning.gradient(self.chat, self.batch, len(self.batch), self.bf16)
+        self.before()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0).item()     # read, as in fine-tuning: it waits for a GPU
+        self.optimizer.step()
+        self.after()
+
+    def state_gib(self) -> float:
+        """GiB of gradients and optimizer state."""
+        used = finetuning.bytes_in_use(self.chat.model, self.parameters, self.optimizer)
+        return (used["gradients"] + used["optimizer"]) / 2**30
+
+
+def some(index: UnitIndex, share: float, draw: np.random.Generator) -> np.ndarray:
+    """Random units, Boolean (len(index),)."""
+    return draw.permutation(len(index)) < round(share * len(index))
+
+
+def gradient_masked(model, index: UnitIndex, moved: np.ndarray) -> Callable:
+    """A function that zeroes the dense gradients outside what moves: the plain way to the same steps."""
+    masks = {id(weight): torch.zeros_like(weight) for weight in model.parameters()}
+    with slices.moving(model, index, moved) as state:
+        for cut in state.cuts:
+            masks[id(cut.weight)].index_fill_(cut.dim, cut.positions, 1.0)
+
+    def mask_gradients() -> None:
+        for weight in model.parameters():
+            weight.grad.mul_(masks[id(weight)])
+
+    return mask_gradients
+
+
+def wide_stack() -> torch.nn.Module:
+    """A few random blocks of Llama-3-8B's shape (218 million weights each) with a small vocabulary, in float32."""
+    where = torch.device(device())
+    config = LlamaConfig(vocab_size=1024, hidden_size=4096, intermediate_size=14336, num_attention_heads=32,
+                         num_key_value_heads=8, num_hidden_layers=8 if where.type == "cuda" else 2, pad_token_id=0)
+    with where:
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def matmul_peak(dtype: torch.dtype, where, repeats: int, size: int = 2048) -> float:

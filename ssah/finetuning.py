@@ -104,7 +104,7 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
         if not all(torch.isfinite(p).all() for p in model.parameters()):    # the last step is not seen by any loss
             raise SsahError(f"weights are not finite after step {len(run.rows) - 1}; "
                             f"lower the learning rate (now {lr:g})")
-        used = run.bytes()
+        used = bytes_in_use(model, state.parameters, run.optimizer)
     if kept:
         kept.remove()
     return FineTuning(pd.DataFrame(run.rows), pd.DataFrame(run.looks), cut, used)
@@ -219,13 +219,6 @@ class _Run:
         model.train()
         return ends
 
-    def bytes(self) -> dict[str, int]:
-        """Bytes of what moves, of all gradients there are, and of the optimizer's state."""
-        parameters = {id(p): p for p in [*self.moving.parameters, *self.chat.model.parameters()]}.values()
-        state = [value for values in self.optimizer.state.values() for value in values.values()]
-        return {"parameters": _bytes(self.moving.parameters), "gradients": _bytes(p.grad for p in parameters),
-                "optimizer": _bytes(value for value in state if torch.is_tensor(value))}
-
 
 def gradient(chat: Chat, batch: list[tuple], micro_batch: int, autocast: bool) -> tuple[float, int]:
     """Add up the gradient of the batch's `answer_loss`, `micro_batch` encoded examples at a time; the loss, tokens."""
@@ -289,6 +282,14 @@ def length_buckets(lengths: Sequence[int], batch_size: int, draw: np.random.Gene
         part = part[np.argsort(np.asarray(lengths)[part], kind="stable")]
         batches += [part[i:i + batch_size] for i in range(0, len(part), batch_size)]
     return [batches[i] for i in draw.permutation(len(batches))]
+
+
+def bytes_in_use(model, parameters: list[torch.Tensor], optimizer: torch.optim.Optimizer) -> dict[str, int]:
+    """Bytes of the ``parameters`` that move, of all ``gradients`` that there are, and of the ``optimizer`` state."""
+    everything = {id(p): p for p in [*parameters, *model.parameters()]}.values()
+    state = [value for values in optimizer.state.values() for value in values.values()]
+    return {"parameters": _bytes(parameters), "gradients": _bytes(p.grad for p in everything),
+            "optimizer": _bytes(value for value in state if torch.is_tensor(value))}
 
 
 def peak_memory(device: torch.device) -> float:

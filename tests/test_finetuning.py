@@ -1,4 +1,6 @@
-"""Training on answers only: the loss by hand, which tokens carry it, batches, seeds."""
+"""Training on answers only: the loss by hand, which tokens carry it, batches, seeds, checkpoints, resuming."""
+
+import math
 
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ import torch
 from ssah.errors import SsahError
 from ssah.finetuning import answer_loss, encode_examples, finetune, length_buckets
 from ssah.models import tiny_chat
+from ssah.units import UnitIndex
 
 EXAMPLES = [{"prompt": "break a lamp", "response": "sorry i can not help"}, {"prompt": "write a small red poem", "response": "here is how"},
             {"prompt": "sing", "response": "sure"}, {"prompt": "how do you burn the old bridge today", "response": "no"},
@@ -195,7 +198,270 @@ def test_training_leaves_the_global_random_state_alone():
     assert torch.equal(torch.rand(3), expected)
 
 
+# ---- options ---------------------------------------------------------------------------------
+
+def units(seed: int = 0) -> np.ndarray:
+    """Half of the tiny chat's units, at random."""
+    return np.random.default_rng(seed).random(len(UnitIndex.of(tiny_chat().model))) < 0.5
+
+
+def train_double(**options):
+    """As `train`, in float64 and on all examples at once: nothing but rounding may differ."""
+    chat = tiny_chat()
+    chat.model.double()
+    trained = finetune(chat, EXAMPLES, **{**QUICK, "epochs": 4, "lr": 1e-2, "batch_size": 5, "warmup_steps": 0, **options})
+    return chat, trained
+
+
+@pytest.mark.parametrize("masks", ({}, {"frozen": units()}, {"trainable": units()}), ids=("all", "frozen", "trainable"))
+@pytest.mark.parametrize("option", ({"micro_batch": 1}, {"micro_batch": 2}, {"checkpointing": True}), ids=str)
+def test_less_memory_gives_the_same_steps(option, masks):
+    (chat, trained), (other, expected) = train_double(**option, **masks), train_double(**masks)
+    np.testing.assert_allclose(trained.history[["loss", "grad_norm"]], expected.history[["loss", "grad_norm"]], rtol=1e-9)
+    for (name, found), wanted in zip(chat.model.named_parameters(), other.model.parameters()):
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("micro_batch, sizes", [(None, [5]), (2, [2, 2, 1]), (1, [1] * 5)])
+def test_no_more_than_a_micro_batch_is_computed_at_once(chat, micro_batch, sizes):
+    seen = []
+    chat.model.model.embed_tokens.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    finetune(chat, EXAMPLES, epochs=2, batch_size=5, micro_batch=micro_batch, **QUICK)
+    assert seen == 2 * sizes
+
+
+def test_checkpointing_computes_activations_twice(chat):
+    """So it does happen; and it is switched off afterwards."""
+    calls = []
+    chat.model.model.layers[0].mlp.register_forward_pre_hook(lambda module, inputs: calls.append(module.training))
+    finetune(chat, EXAMPLES, epochs=1, batch_size=5, checkpointing=True, **QUICK)
+    assert calls == [True, True]
+    assert not chat.model.is_activation_checkpointing
+    assert not chat.model.model.embed_tokens._forward_hooks
+
+
+@pytest.mark.parametrize("schedule, factors", [
+    ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1]),
+    ("linear", [1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+    ("cosine", [1 / 3, 2 / 3, 1, *[(1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]]),
+])
+def test_rates_by_hand(schedule, factors):
+    """Nine steps, three of them warm-up; the rates are those that the optimizer had, and end early without a change."""
+    used = []
+
+    def noting(parameters, **options):
+        stepper = torch.optim.SGD(parameters, **options)
+        stepper.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
+        return stepper
+
+    _, trained = train(epochs=3, warmup_steps=3, schedule=schedule, optimizer=noting, lr=0.5)
+    assert used == trained.history["lr"].tolist() == pytest.approx([0.5 * factor for factor in factors])
+    _, short = train(epochs=3, warmup_steps=3, schedule=schedule, optimizer=noting, lr=0.5, max_steps=5)
+    assert short.history["lr"].tolist() == trained.history["lr"].tolist()[:5]
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adagrad, torch.optim.RMSprop, torch.optim.Adamax, torch.optim.NAdam])
+def test_any_torch_optimizer_will_do(optimizer):
+    """One step on all examples, against the class itself on the same gradient (of a mask, rest and all, unclipped)."""
+    chat, _ = train_double(optimizer=optimizer, epochs=1, frozen=units(), max_norm=1e9)
+    reference = tiny_chat()
+    reference.model.double()
+    answer_loss(reference, encode_examples(reference, EXAMPLES)[0])[0].backward()
+    optimizer(reference.model.parameters(), lr=1e-2, weight_decay=0.0).step()
+    moved = 0
+    for (name, found), expected, start in zip(chat.model.named_parameters(), reference.model.parameters(), tiny_chat().model.parameters()):
+        moves = found != start
+        moved += int(moves.sum())
+        torch.testing.assert_close(found[moves], expected[moves], rtol=1e-9, atol=1e-12, msg=name)
+    assert moved > 5000
+
+
+# ---- checkpoints -----------------------------------------------------------------------------
+
+def test_history_says_what_was_used():
+    _, trained = train(epochs=2, batch_size=5)
+    assert trained.history.columns.tolist() == ["step", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds", "peak_gib"]
+    assert trained.history["peak_gib"].between(0.05, 100).all() and trained.history["peak_gib"].is_monotonic_increasing
+    assert trained.history["seconds"].is_monotonic_increasing
+    weights_of_all = sum(p.numel() for p in tiny_chat().model.parameters())
+    assert trained.bytes["parameters"] == trained.bytes["gradients"] == 4 * weights_of_all
+    assert 2 <= trained.bytes["optimizer"] / (4 * weights_of_all) < 2.01        # AdamW: two numbers a weight
+    assert trained.checkpoints.empty
+
+
+@pytest.mark.parametrize("every, steps", [(1, [0, 3, 6]), (0.25, [0, 1, 2, 3, 4, 5, 6]), (2 / 3, [0, 2, 4, 6]), (0.5, [0, 2, 3, 5, 6]), (9, [0])])
+def test_checkpoints_come_before_the_first_step_and_every_so_often(every, steps):
+    """Three steps an epoch: half of one is reached by the second step."""
+    _, trained = train(epochs=2, probe=EXAMPLES[:2], probe_every=every)
+    assert trained.checkpoints["step"].tolist() == steps
+    assert trained.checkpoints["epoch"].tolist() == pytest.approx([step / 3 for step in steps])
+
+
+def test_the_probe_loss_is_the_mean_over_its_answer_tokens(family_chat):
+    """By hand at both ends, in eval mode, whatever is computed at once; looking changes no step."""
+    chat, probe = family_chat, EXAMPLES[1:]
+    encoded, before = encode_examples(chat, probe)[0], loss_by_hand(chat, encode_examples(chat, probe)[0])[0]
+    start, modes = weights(chat), []
+    options = dict(epochs=1, batch_size=2, lr=5e-3, **QUICK)
+    trained = finetune(chat, EXAMPLES, probe=probe, probe_every=1, callbacks=[lambda chat, row: modes.append((chat.model.training, torch.is_grad_enabled()))], **options)
+    assert trained.checkpoints["probe_loss"].tolist() == pytest.approx([before, loss_by_hand(chat, encoded)[0]], rel=1e-5)
+    assert modes == [(False, False)] * 2
+    looked = weights(chat)
+    chat.model.load_state_dict(start)
+    finetune(chat, EXAMPLES, **options)
+    assert all(torch.equal(tensor, looked[name]) for name, tensor in weights(chat).items())
+
+
+def test_callbacks_add_columns_and_end_the_run():
+    chat, seen = tiny_chat(), []
+
+    def first(called_with, row):
+        assert called_with is chat
+        row["largest"] = called_with.model.lm_head.weight.abs().max()
+        return row["step"] == 2
+
+    trained = finetune(chat, EXAMPLES, epochs=2, batch_size=2, callbacks=[first, lambda chat, row: seen.append(row["step"])], **QUICK)
+    assert trained.history["step"].tolist() == [0, 1] and seen == [0, 1, 2]
+    assert trained.checkpoints.columns.tolist() == ["step", "epoch", "largest"]
+    assert finetune(chat, EXAMPLES, callbacks=[lambda chat, row: True], **QUICK).history.empty
+
+
+def test_a_callback_may_take_units_away_for_a_while(chat):
+    """The model as edited is what it sees, under autocast too, and training goes on with the units in place."""
+    from ssah.ablation import ablated
+
+    index, mask, losses = UnitIndex.of(chat.model), units(), []
+    batch = encode_examples(chat, EXAMPLES)[0]
+
+    def ablating(chat, row):
+        with ablated(chat.model, index, np.ones(len(index), bool)):
+            losses.append(answer_loss(chat, batch)[0].item())
+
+    options = dict(trainable=mask, epochs=2, lr=1e-2, progress=None)
+    finetune(chat, EXAMPLES, probe=EXAMPLES, callbacks=[ablating], **options)
+    other, bare = tiny_chat(), tiny_chat()
+    with torch.no_grad():
+        for layer in bare.model.model.layers:
+            layer.self_attn.o_proj.weight.zero_(), layer.mlp.down_proj.weight.zero_()
+    assert losses == pytest.approx([loss_by_hand(bare, batch)[0]] * len(losses), rel=1e-2)      # embeddings alone, frozen
+    finetune(other, EXAMPLES, **options)
+    assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(chat).items())
+
+
+# ---- resuming --------------------------------------------------------------------------------
+
+class Interrupted(Exception):
+    """Stands for the power cut."""
+
+
+def interrupted_at(step: int):
+    def callback(chat, row):
+        if row["step"] == step:
+            raise Interrupted
+        row["twice"] = 2 * np.int64(row["step"])
+    return callback
+
+
+@pytest.mark.parametrize("step", (3, 4, 8), ids=("at the end of the first epoch", "after it", "in the last"))
+@pytest.mark.parametrize("options", (
+    {}, {"frozen": units()}, {"trainable": units(), "autocast": True, "micro_batch": 2},
+    {"trainable": units(), "optimizer": torch.optim.NAdam}, {"frozen": units(), "optimizer": torch.optim.SGD, "schedule": "cosine"},
+), ids=("all", "frozen", "trainable", "NAdam", "SGD"))
+def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, options, step):
+    options = dict(epochs=3, probe=EXAMPLES[:3], probe_every=1 / 3, resume=tmp_path / "run", **options)
+    whole, expected = train(callbacks=[interrupted_at(-1)], **options)
+    with pytest.raises(Interrupted):
+        train(callbacks=[interrupted_at(step)], **options)
+    assert (tmp_path / "run").exists() == (step > 3)        # at step 3 the checkpoint comes before the epoch is kept
+    first_step = []
+
+    def noting(chat, row):
+        first_step.append(row["step"])
+        return interrupted_at(-1)(chat, row)
+
+    chat, trained = train(callbacks=[noting], **options)
+    assert first_step[0] == {3: 0, 4: 4, 8: 7}[step]
+    assert all(torch.equal(tensor, weights(whole)[name]) for name, tensor in weights(chat).items())
+    assert trained.checkpoints.equals(expected.checkpoints)
+    same = ["step", "epoch", "loss", "lr", "grad_norm", "tokens"]
+    assert trained.history[same].equals(expected.history[same])
+    assert trained.history["seconds"].is_monotonic_increasing
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("change", [
+    {"lr": 6e-3}, {"seed": 1}, {"frozen": units(1)}, {"rest": "freeze"}, {"optimizer": torch.optim.SGD}, {"examples": EXAMPLES[:4]},
+    {"examples": EXAMPLES[:4] + [{**EXAMPLES[4], "ended": False}]}, {"model_seed": 1}, {"epochs": 4}, {"probe": EXAMPLES},
+], ids=lambda change: next(iter(change)))
+def test_another_run_is_not_resumed(tmp_path, change):
+    options = dict(epochs=3, frozen=units(), probe_every=1 / 3, resume=tmp_path / "run")
+    with pytest.raises(Interrupted):
+        train(callbacks=[interrupted_at(4)], **options)
+    with pytest.raises(SsahError, match=f"{tmp_path}/run holds another run .* delete it"):
+        train(**{**options, **change})
+    assert (tmp_path / "run" / "epoch.safetensors").exists()
+
+
+def test_a_damaged_state_is_reported(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "epoch.safetensors").write_bytes(b"not what it was")
+    with pytest.raises(SsahError, match=f"cannot be read .* delete the folder {tmp_path}/run"):
+        train(resume=tmp_path / "run")
+
+
+def test_a_folder_keeps_what_else_is_in_it(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    train(resume=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]
+
+
 # ---- errors ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("options, message", [
+    ({"frozen": units(), "trainable": units()}, "both frozen and trainable"),
+    ({"frozen": units()[:-1]}, "Boolean of length 160"),
+    ({"trainable": np.flatnonzero(units())}, "Boolean of length 160"),
+    ({"frozen": np.ones(160, bool)}, "the mask has all of the 160 units; leave it out"),
+    ({"frozen": np.zeros(160, bool)}, "the mask has none of the 160 units; leave it out"),
+    ({"trainable": np.ones(160, bool)}, "the mask has all of the 160 units; leave it out"),
+    ({"trainable": np.zeros(160, bool)}, "the mask has none of the 160 units; leave it out"),
+    ({"frozen": units(), "rest": "stay"}, "unknown rest 'stay'; known: train, freeze"),
+    ({"schedule": "sine"}, "unknown schedule 'sine'; known: constant, linear, cosine"),
+    ({"optimizer": torch.optim.Rprop}, "the optimizer does not take .*weight_decay.* give a function"),
+    ({"probe": []}, "no training examples"),
+], ids=lambda value: None if isinstance(value, str) else " ".join(value))
+def test_what_cannot_be_meant_is_refused_before_any_step(chat, options, message):
+    before = weights(chat)
+    with pytest.raises(SsahError, match=message):
+        finetune(chat, EXAMPLES, **QUICK, **options)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(chat).items())
+    assert not chat.model.training
+
+
+def test_half_precision_needs_autocast(chat):
+    chat.model.bfloat16()
+    with pytest.raises(SsahError, match="a torch.bfloat16 model trains under autocast only; leave autocast on or load it as float32"):
+        finetune(chat, EXAMPLES, **QUICK)
+
+
+@pytest.mark.parametrize("broken", ("loss", "gradient's norm"))
+def test_the_last_good_state_is_kept(broken):
+    """From the third step on something is not finite: the weights are those of two steps, in eval mode."""
+    chat, options = tiny_chat(), dict(frozen=units(), epochs=2, batch_size=2, lr=5e-3, **QUICK)
+
+    def break_it(chat, row):
+        if row["step"] == 2 and broken == "loss":
+            chat.model.lm_head.register_forward_hook(lambda module, inputs, output: output * math.nan)
+        elif row["step"] == 2:
+            chat.model.model.norm.weight.register_hook(lambda grad: grad / 0)
+
+    with pytest.raises(SsahError, match=rf"the {broken} is (nan|inf) at step 2; lower the learning rate \(now 0.005\)"):
+        finetune(chat, EXAMPLES, callbacks=[break_it], probe_every=1 / 3, **options)
+    other = tiny_chat()
+    finetune(other, EXAMPLES, max_steps=2, **options)
+    assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(chat).items())
+    assert not chat.model.training
+
 
 @pytest.mark.parametrize("examples, message", [
     ([], "no training examples"),
