@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 import peft
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
 
-from . import evaluation, finetuning, slices
+from . import evaluation, finetuning, probing, slices
 from .attribution import importance
 from .experiments.engine import device
 from .experiments.foundation import scoring_batches
-from .models import Chat, load_chat_model
+from .models import Chat, load_chat_model, pad
 from .prompts import load_prompts
 from .profiles import load_profile
 from .units import UnitIndex
@@ -33,6 +33,7 @@ def main(profile: str = "default", repeats: int = 5) -> int:
     chat = load_chat_model(chosen.model.name, dtype=chosen.model.dtype, device=device())
     prompts = load_prompts(chosen.data.benign[0]).query(f"text.str.len() < {chosen.data.longest_prompt}").iloc[:32]
     rows = [*attribution_rows(chat, prompts, repeats), evaluation_row(chat, prompts["text"].tolist()),
+            probing_row(chat, prompts["text"].tolist()[:8], max(repeats // 2, 1)),
             *training_rows(chosen, prompts, repeats),
             *masked_rows(lambda: load_chat_model(chosen.model.name, device=device()).model, chosen, (16, 64), repeats)]
     if chosen.name != "smoke":
@@ -73,9 +74,13 @@ def attribution_rows(chat: Chat, prompts: pd.DataFrame, repeats: int):
     tokens = sum(int(b["attention_mask"].sum()) for b in batches)
     yield ("attribution", f"{tokens / scored:.0f} tokens/s", f"bare forward {tokens / forward:.0f} tokens/s",
            f"{ratio:.2f} x its time", "<= 1.15")
+    peak = finetuning.peak_memory(chat.model.device)
     many = statistics.median(seconds(lambda: importance(chat.model, batches * 4)) for _ in range(max(repeats // 2, 1)))
+    new_peak = finetuning.peak_memory(chat.model.device)
     yield ("attribution, 4 x the samples", f"{many:.1f} s", f"{scored:.1f} s", f"{many / scored:.2f} x its time",
            "4 (linear)")
+    yield ("attribution, 4 x the samples", f"peak {new_peak:.2f} GiB", f"peak {peak:.2f} GiB",
+           f"{new_peak / peak:.2f} x its memory", "1 (independent)")
 
 
 def evaluation_row(chat: Chat, prompts: list[str]):
@@ -84,6 +89,20 @@ def evaluation_row(chat: Chat, prompts: list[str]):
                                   lambda: [evaluation.generate(chat, [p], batch_size=1) for p in prompts[:4]], 1)
     return ("evaluation", f"{len(prompts) / batched:.2f} answers/s", f"one by one {4 / single:.2f} answers/s",
             f"{len(prompts) / batched / (4 / single):.1f} x as many", ">= 5")
+
+
+def probing_row(chat: Chat, prompts: list[str], repeats: int):
+    """The probe (branch reading) against one bare `generate` call over the same prefixes."""
+    openings, steps = probing.probe_openings(chat), (2, 4, 6, 8, 10)
+    prefixes = [[], *(tokens for kind in openings for tokens in openings[kind])]
+    batch = pad([chat.encode(prompt)[0] + opening for prompt in prompts for opening in prefixes],
+                chat.tokenizer.pad_token_id, "left", chat.model.device)
+    settings = GenerationConfig(do_sample=False, min_new_tokens=max(steps) + 1, max_new_tokens=max(steps) + 1,
+                                eos_token_id=chat.tokenizer.eos_token_id, pad_token_id=chat.tokenizer.pad_token_id)
+    probed, bare, ratio = paired(lambda: probing.branch(chat, prompts, openings, steps),
+                                 lambda: chat.model.generate(**batch, generation_config=settings), repeats)
+    return ("probe", f"{len(prompts) / probed:.2f} queries/s", f"bare generate {len(prompts) / bare:.2f} queries/s",
+            f"{1 / ratio:.2f} x as many", ">= 0.8")
 
 
 def training_rows(chosen, prompts: pd.DataFrame, repeats: int):

@@ -63,8 +63,7 @@ def branch(chat: Chat, queries: list[str], openings: dict[str, list[list[int]]],
     `openings`: {kind: token ids of its wordings}; `steps`: the n's (paper: 2 to 10; 0 is the prefix's last token).
     Greedy; the end token is not allowed before the last step, so that every branch has one. Float32 (0 to 2).
     """
-    prefixes = [[], *(tokens for kind in openings for tokens in openings[kind])]
-    result = []
+    prefixes, result = [[], *_wordings(openings)], []
     for heads in _by_query(chat, queries, len(prefixes), system, batch_size, progress):
         states, _ = generated_states(chat, [head + opening for head in heads for opening in prefixes], steps)
         states = states.unflatten(0, (len(heads), len(prefixes)))           # (query, prefix, step, block, hidden)
@@ -79,7 +78,7 @@ def static(chat: Chat, queries: list[str], openings: dict[str, list[list[int]]],
 
     No generation: one forward pass holds every k. Raises `SsahError` if `appended` goes beyond an opening.
     """
-    wordings = [tokens for kind in openings for tokens in openings[kind]]
+    wordings = _wordings(openings)
     if max(appended) > min(map(len, wordings)):
         raise SsahError(f"{max(appended)} tokens cannot be appended: "
                         f"the shortest opening has {min(map(len, wordings))}")
@@ -110,7 +109,7 @@ def along(chat: Chat, queries: list[str], openings: dict[str, list[list[int]]], 
     if max(lengths) > min(map(len, prefills)):
         raise SsahError(f"{max(lengths)} tokens cannot be put first: "
                         f"the shortest prefill has {min(map(len, prefills))}")
-    wordings = [tokens for kind in openings for tokens in openings[kind]]
+    wordings = _wordings(openings)
     # a path of length 0 is the clean query, whatever the wording: it is generated once
     paths = list(dict.fromkeys(tuple(tokens[:n]) for tokens in prefills for n in lengths))
     place = [paths.index(tuple(tokens[:n])) for tokens in prefills for n in lengths]
@@ -166,6 +165,13 @@ def watched(model, pick):
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _wordings(openings: dict[str, list[list[int]]]) -> list[list[int]]:
+    wordings = [tokens for kind in openings for tokens in openings[kind]]
+    if not wordings or not all(wordings):
+        raise SsahError("an opening has no tokens; a query or an opening must say something")
+    return wordings
 
 
 def _by_query(chat: Chat, queries: list[str], width: int, system: str, batch_size: int, progress: str | None):

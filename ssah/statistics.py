@@ -40,11 +40,12 @@ def difference(first: pd.DataFrame, second: pd.DataFrame, value: str, *, unit: s
     return bootstrap(paired, "difference", unit=unit, **options)
 
 
-def crossed_bootstrap(values: np.ndarray, axes: int, *, draws: int = 1000,
+def crossed_bootstrap(values: np.ndarray, axes: int, *, draws: int = 2000,
                       seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, low, high) over the first `axes` axes, each resampled by itself (seeds, prompts, wordings); the rest stay.
 
-    For crossed designs, in which every prompt meets every wording at every seed. An axis of length 1 is not resampled.
+    For crossed designs, in which every prompt meets every wording at every seed. An axis of length 1 is not resampled;
+    with few members on an axis the interval is somewhat too narrow, as percentile bootstraps are.
     """
     random, sizes = np.random.default_rng(seed), values.shape[:axes]
     means = np.empty((draws, *values.shape[axes:]))

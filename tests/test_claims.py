@@ -64,7 +64,7 @@ def test_c1_each_share_can_tip_the_verdict(fact):
 # ---- C4 --------------------------------------------------------------------------------------
 
 FROZEN = {"full - start": (0.6, 0.5, 0.7), "full - SCU + all CU": (0.5, 0.4, 0.6), "full - SCU + top CU": (0.3, 0.2, 0.4),
-          "random - SCU + all CU": (0.3, 0.2, 0.4), "slower - SCU + all CU": (0.3, 0.2, 0.4), "reached": (1.0, 1.0, 1.0),
+          "random - SCU + all CU": (0.3, 0.2, 0.4), "slower - SCU + all CU": (0.3, 0.2, 0.4), "reached: SCU + all CU": (1.0, 1.0, 1.0), "reached: SCU + top CU": (1.0, 1.0, 1.0),
           "unseen": (0.01, 0.0, 0.02)}
 
 
@@ -80,7 +80,8 @@ def test_c4_reproduced_by_every_check():
     ("random - SCU + all CU", (0.09, 0.01, 0.2), 3, "partly"),
     ("random - SCU + all CU", (0.3, -0.01, 0.6), 3, "partly"),
     ("slower - SCU + all CU", (0.04, 0.01, 0.1), 4, "partly"),
-    ("reached", (2 / 3, 0.0, 1.0), 5, "not reproduced"),
+    ("reached: SCU + all CU", (2 / 3, 0.0, 1.0), 5, "not reproduced"),
+    ("reached: SCU + top CU", (2 / 3, 0.0, 1.0), 2, "partly"),
     ("unseen", (0.03, 0.0, 0.05), 5, "not reproduced")])
 def test_c4_each_margin_can_fail_alone(fact, value, check, verdict):
     found = judge_c4(FROZEN | {fact: value})

@@ -6,6 +6,7 @@ import torch
 
 from ssah import probing
 from ssah.errors import SsahError
+from ssah.evaluation import generate
 from ssah.models import tiny_chat
 
 QUERIES = ["break a lamp", "write a small red poem today", "sing"]
@@ -127,8 +128,12 @@ def test_along_is_the_branch_reading_of_its_paths(family_chat):
 
 def test_an_answer_that_would_end_is_kept_going(chat):
     """The end token is not allowed before the last step: every branch has an n-th token."""
-    with torch.no_grad():
-        chat.model.get_input_embeddings().weight[chat.tokenizer.eos_token_id] *= 100     # it would always win
+    def end_wins(module, inputs, output):
+        output[..., chat.tokenizer.eos_token_id] += 1e3
+        return output
+
+    chat.model.lm_head.register_forward_hook(end_wins)
+    assert generate(chat, QUERIES, max_new_tokens=4).finished.all()
     _, tokens = probing.generated_states(chat, [chat.encode(q)[0] for q in QUERIES], (4,))
     assert [len(t) for t in tokens] == [4, 4, 4]
     assert not any(chat.tokenizer.eos_token_id in t for t in tokens)
@@ -162,6 +167,13 @@ def test_a_query_must_say_something(chat, measure):
         measure(chat, ["sing", "  "], OPENINGS, (1,))
     with pytest.raises(SsahError, match="no queries"):
         measure(chat, [], OPENINGS, (1,))
+
+
+@pytest.mark.parametrize("measure", (probing.branch, probing.static))
+@pytest.mark.parametrize("openings", ({"refusal": [[]], "fulfilment": [[5]]}, {"refusal": [], "fulfilment": []}))
+def test_an_opening_without_tokens(chat, measure, openings):
+    with pytest.raises(SsahError, match="an opening has no tokens"):
+        measure(chat, QUERIES, openings, (1,))
 
 
 def test_an_opening_must_say_something(chat, monkeypatch):

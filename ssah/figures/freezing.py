@@ -43,21 +43,19 @@ def table_two(table: pd.DataFrame, points: pd.DataFrame):
     return figure
 
 
-def along_training(table: pd.DataFrame, target: float):
-    """Log-odds (every checkpoint) and keyword ASR (where taken) against probe loss; a line a condition, seeds' mean."""
+def along_training(table: pd.DataFrame):
+    """Log-odds (every checkpoint) and keyword ASR (where taken) against the loss to go; a line a condition and seed."""
     figure, axes = plt.subplots(1, 2, figsize=(13, 5), sharex=True)
-    means = table.groupby(["condition", "epoch"])[["probe_loss", "log_odds", "keyword_asr"]].mean()
-    for condition, (colour, marker, style) in STYLES.items():
-        if condition == "start":
-            continue
-        part = means.loc[condition]
+    for (condition, seed), part in table.groupby(["condition", "seed"], sort=False):
+        colour, marker, style = STYLES[condition]
         for axis, column, factor in zip(axes, ("log_odds", "keyword_asr"), (1, 100)):
             shown = part.dropna(subset=column)
-            axis.plot(shown["probe_loss"], shown[column] * factor, style, marker=marker, color=colour, markersize=6,
-                      markerfacecolor=_face(condition), label=NAMES[condition])
+            axis.plot(shown["to_go"], shown[column] * factor, style, marker=marker, color=colour, markersize=5,
+                      linewidth=1.3, markerfacecolor=_face(condition),
+                      label=NAMES[condition] if seed == table["seed"].iloc[0] else "_")
     for axis in axes:
-        axis.axvline(target, color="#444444", linestyle=":", linewidth=1.4)
-        axis.set_xlabel("training loss (probe, nats); training goes to the right")
+        axis.axvline(0, color="#444444", linestyle=":", linewidth=1.4)
+        axis.set_xlabel("training loss above that of full fine-tuning (nats); training goes to the right")
     axes[0].invert_xaxis()
     axes[0].set_ylabel("refusal log-odds (nats)")
     axes[1].set_ylabel("keyword ASR (%)")

@@ -104,7 +104,10 @@ def points(lab: Lab, point: str = "equal loss") -> pd.DataFrame:
 
 
 def runs(lab: Lab) -> pd.DataFrame:
-    """Every checkpoint of every run: condition, seed, epoch, probe_loss, log_odds; ASR where answers were taken."""
+    """Every checkpoint of every run: condition, seed, epoch, log_odds, keyword_asr where answers were taken.
+
+    ``to_go``: how far the probe loss still is from that of full fine-tuning, same seed (nats).
+    """
     parts = []
     for condition in TUNED:
         for seed in lab.seeds:
@@ -115,7 +118,9 @@ def runs(lab: Lab) -> pd.DataFrame:
             rates = said.groupby("at")["keyword_asr"].mean().rename(index=epochs)
             table = result.tables["checkpoints"][["epoch", "probe_loss", "log_odds"]].assign(
                 condition=condition, seed=seed)
-            parts.append(table.assign(keyword_asr=table["epoch"].map(rates.groupby(level=0).first())))
+            target = lab.get("tuning", seed=seed, condition="full").values["probe_loss"]
+            parts.append(table.assign(keyword_asr=table["epoch"].map(rates.groupby(level=0).first()),
+                                      to_go=table["probe_loss"] - target))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -128,12 +133,12 @@ def c4_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
 
     known = facts(lab).pivot(index="seed", columns="condition", values="unseen_loss")
     ratio = known["SCU + all CU"] / known["full"] - 1
-    reached = facts(lab).query("condition == 'SCU + all CU'")["reached"].astype(float)
+    reached = facts(lab).astype({"reached": float}).groupby("condition")["reached"].agg(["mean", "min", "max"])
     return {"full - start": gap("full", "start"), "full - SCU + all CU": gap("full", "SCU + all CU"),
             "full - SCU + top CU": gap("full", "SCU + top CU"),
             "random - SCU + all CU": gap("random large without SCU", "SCU + all CU"),
             "slower - SCU + all CU": gap("full slower", "SCU + all CU"),
-            "reached": (reached.mean(), reached.min(), reached.max()),
+            **{f"reached: {name}": tuple(reached.loc[name]) for name in ("SCU + all CU", "SCU + top CU")},
             "unseen": (ratio.mean(), ratio.min(), ratio.max())}
 
 
