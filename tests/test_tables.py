@@ -109,3 +109,57 @@ def test_predictions_by_hand():
     rows = tables.reasoning_direction.predicts(HandMadeProbe())
     assert rows["direction"].tolist() == [0.5, 0.5] and rows["log-odds"].tolist() == [0.0, 0.0]
     assert rows["difference"].tolist() == [0.5, 0.5] and rows["n"].tolist() == [2, 2]
+    assert not rows["enough"].any()
+    assert set(tables.reasoning_direction.shown_predictions(rows)["difference"]) == {"too few"}
+
+
+def test_differences_of_the_models_are_paired():
+    """Every query and wording moves by the same 0.2 from one model to the other: the interval has no width."""
+
+    class Shifted(HandMadeProbe):
+        def get(self, step, seed, requests, reading="branch"):
+            noise = np.random.default_rng(0).normal(size=(2, 3, 2, 2))
+            arrays = {f"{role} refusal": np.zeros((2, 2, 2, 2)) for role in ("aligned", "unaligned")}
+            return Result({}, {}, arrays | {"aligned fulfilment": noise + 0.1, "unaligned fulfilment": noise - 0.1})
+
+    rows = tables.reasoning_direction.curve(Shifted(), "harmful").query("role == 'difference'")
+    np.testing.assert_allclose(rows[["mean", "low", "high"]], 0.2)
+    counts = tables.reasoning_direction.clear_steps(Shifted(), "harmful")
+    assert counts.loc["difference"].tolist() == [2, 2, 2] and counts.loc["aligned", "clear"] < 2
+
+
+def test_block_shares_by_hand():
+    """Three of four cells of the aligned model have the claimed sign, all of the unaligned one's."""
+    assert tables.reasoning_direction.block_shares(HandMadeProbe(), "harmful", "aligned") == (0.75, [0.75])
+    assert tables.reasoning_direction.block_shares(HandMadeProbe(), "harmful", "unaligned") == (1.0, [1.0])
+    blocks = tables.reasoning_direction.direction_by_block(HandMadeProbe(), "harmful").set_index(["role", "block"])
+    assert blocks.loc[("unaligned", 1), "mean"] == pytest.approx(-0.1)
+    assert blocks.loc[("aligned", 1), "mean"] == pytest.approx(0.1 / 3) and blocks.loc[("aligned", 2), "mean"] == pytest.approx(0)
+    assert blocks.loc["unaligned", "right"].all() and blocks.loc[("aligned", 1), "right"]
+
+
+class HandMadeAnswers:
+    """Ten queries, two prefills. After 0 tokens the direction is 1, after 1 it is 1 or -1 by prefill, after 3 it is -1."""
+
+    profile, seeds = load_profile("smoke"), (0,)
+
+    def get(self, step, seed):
+        values = np.ones((10, 2, 3, 4))
+        values[:, 1, 1] = values[:, :, 2] = -1
+        refused = np.zeros((10, 2, 3), bool)
+        refused[:, :, 0] = refused[:5, 0, 1] = True
+        return Result({"lengths": [0, 1, 3]}, {}, {"aligned": values, "unaligned": -values, "aligned refused": refused,
+                                                   "unaligned refused": ~refused})
+
+
+def test_along_names_what_is_clear_and_what_is_not():
+    directions = tables.reasoning_direction.along(HandMadeAnswers())
+    assert directions["t"].unique().tolist() == [0, 1, 2, 3, 4]         # 0: the mean of the four tokens
+    means = directions.query("role == 'aligned' and t == 0").set_index("prefilled")["mean"]
+    assert means.to_dict() == {0: 1.0, 1: 0.0, 3: -1.0}
+    refused = tables.reasoning_direction.refused_after(HandMadeAnswers())
+    rows = refused[refused["role"] == "aligned"].set_index("prefilled")
+    assert rows["mean"].to_dict() == {0: 1.0, 1: 0.25, 3: 0.0} and rows.loc[1, "prefills"].tolist() == [0.5, 0.0]
+    said = tables.reasoning_direction.along_summary(directions, refused)
+    assert "clearly above 0 after 0; clearly below 0 after 3; undecided after 1 prefilled" in said
+    assert "1: 25% (50%, 0%)" in said and "over the next 4 tokens" in said

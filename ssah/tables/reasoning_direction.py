@@ -10,11 +10,14 @@ from scipy.stats import spearmanr
 
 from .. import claims
 from ..experiments import PAIR, Lab
+from ..prompts import data_file
 from ..statistics import auroc, crossed_bootstrap
 from .shared import with_interval
 
 KINDS = ("refusal", "fulfilment")
 SETS = {"harmful": "AdvBench", "unseen": "HarmBench", "benign": "benign instructions"}
+#: Answers of either kind that an AUROC needs to be shown with an interval.
+ENOUGH = 5
 
 
 def distances(lab: Lab, requests: str, role: str, *, reading: str = "branch", seeds=None) -> dict[str, np.ndarray]:
@@ -29,31 +32,56 @@ def gaps(found: dict[str, np.ndarray]) -> np.ndarray:
     return found["fulfilment"][:, :, None] - found["refusal"][:, :, :, None]
 
 
+def sample(lab: Lab) -> str:
+    """How much a probe rests on, for labels of origin."""
+    wordings = [(data_file("openings").query("probe == '1'")["kind"] == kind).sum() for kind in KINDS]
+    return f"n = {lab.profile.probing.queries} queries, {wordings[0]} x {wordings[1]} wordings"
+
+
 def curve(lab: Lab, requests: str, *, reading: str = "branch", seeds=None) -> pd.DataFrame:
-    """Fig. 2 and 7: distance by number of tokens n, mean over blocks. Rows: role, line (kind or ``direction``), n."""
-    rows = []
+    """Fig. 2 and 7: distance by number of tokens n, mean over blocks. Rows: role, line, n.
+
+    Lines: both kinds, their ``direction``; as role ``difference`` the aligned model's direction minus the unaligned
+    one's, paired by seed, query and wording. ``seeds``: each seed's own mean.
+    """
+    rows, directions = [], {}
+
+    def add(role: str, line: str, values: np.ndarray, axes: int) -> None:
+        per_seed = values.mean(tuple(range(1, axes)))                                       # (seed, n)
+        rows.extend({"role": role, "line": line, "n": n, "mean": m, "low": lo, "high": hi, "seeds": own}
+                    for n, m, lo, hi, own in zip(lab.profile.probing.steps, *crossed_bootstrap(values, axes),
+                                                 per_seed.T))
+
     for role in PAIR:
         found = distances(lab, requests, role, reading=reading, seeds=seeds)
-        lines = {kind: crossed_bootstrap(values.mean(-1), 3) for kind, values in found.items()}
-        lines["direction"] = crossed_bootstrap(gaps(found).mean(-1), 4)
-        for line, (mean, low, high) in lines.items():
-            rows += [{"role": role, "line": line, "n": n, "mean": m, "low": lo, "high": hi}
-                     for n, m, lo, hi in zip(lab.profile.probing.steps, mean, low, high)]
+        for kind, values in found.items():
+            add(role, kind, values.mean(-1), 3)
+        directions[role] = gaps(found).mean(-1)
+        add(role, "direction", directions[role], 4)
+    add("difference", "direction", directions["aligned"] - directions["unaligned"], 4)
     return pd.DataFrame(rows)
 
 
 def by_block(lab: Lab, requests: str) -> pd.DataFrame:
-    """Fig. 3 and 4: the same for every block. Rows: role, line, n, block (1 is the first)."""
-    rows = []
+    """Fig. 3: distance in every block. Rows: role, line (a kind), n, block (1 is the first)."""
+    parts = []
     for role in PAIR:
-        found = distances(lab, requests, role)
-        lines = {kind: crossed_bootstrap(values, 3, draws=200) for kind, values in found.items()}
-        lines["direction"] = crossed_bootstrap(gaps(found).mean((2, 3)), 2, draws=200)
-        for line, (mean, low, high) in lines.items():
+        for kind, values in distances(lab, requests, role).items():
+            mean, low, high = crossed_bootstrap(values, 3, draws=500)                       # (n, block)
             grid = pd.MultiIndex.from_product([lab.profile.probing.steps, range(1, mean.shape[1] + 1)],
                                               names=["n", "block"]).to_frame(index=False)
-            rows.append(grid.assign(role=role, line=line, mean=mean.ravel(), low=low.ravel(), high=high.ravel()))
-    return pd.concat(rows, ignore_index=True)
+            parts.append(grid.assign(role=role, line=kind, mean=mean.ravel(), low=low.ravel(), high=high.ravel()))
+    return pd.concat(parts, ignore_index=True)
+
+
+def direction_by_block(lab: Lab, requests: str) -> pd.DataFrame:
+    """Fig. 4: the direction in every block, mean over n. Rows: role, block; ``right``: it has the claimed sign."""
+    parts = []
+    for role, sign in zip(PAIR, (1, -1)):
+        mean, low, high = crossed_bootstrap(gaps(distances(lab, requests, role)).mean(4), 4, draws=500)
+        parts.append(pd.DataFrame({"role": role, "block": range(1, len(mean) + 1), "mean": mean, "low": low,
+                                   "high": high, "right": sign * mean > 0}))
+    return pd.concat(parts, ignore_index=True)
 
 
 def c1_facts(lab: Lab) -> dict[str, float]:
@@ -63,21 +91,29 @@ def c1_facts(lab: Lab) -> dict[str, float]:
         for requests, name in (("harmful", "steps"), ("unseen", "steps, unseen")):
             lines = curve(lab, requests).query("role == @role and line == 'direction'")
             facts[f"{role}: {name}"] = float(((lines["low"] > 0) if sign > 0 else (lines["high"] < 0)).mean())
-        mean = sign * gaps(distances(lab, "harmful", role)).mean((0, 1))       # (wording, wording, n, block)
-        facts[f"{role}: blocks"] = float((mean.mean((0, 1)) > 0).mean())
-        facts[f"{role}: pairs"] = float((mean.mean((2, 3)) > 0).mean())
+        facts[f"{role}: blocks"] = block_shares(lab, "harmful", role)[0]
+        pairs = gaps(distances(lab, "harmful", role)).mean((0, 1, 4, 5))       # (refusal wording, fulfilment wording)
+        facts[f"{role}: pairs"] = float((sign * pairs > 0).mean())
     return facts
 
 
-def clear_steps(lab: Lab, requests: str = "harmful") -> pd.DataFrame:
+def block_shares(lab: Lab, requests: str, role: str) -> tuple[float, list[float]]:
+    """Share (0 to 1) of blocks x token counts with the claimed sign: of the mean over seeds, and of each seed."""
+    sign = 1 if role == "aligned" else -1
+    per_seed = sign * gaps(distances(lab, requests, role)).mean((1, 2, 3))              # (seed, n, block)
+    return float((per_seed.mean(0) > 0).mean()), [float(share) for share in (per_seed > 0).mean((1, 2))]
+
+
+def clear_steps(lab: Lab, requests: str) -> pd.DataFrame:
     """At how many token counts the direction has the claimed sign: as a mean, clearly, clearly for these wordings.
 
-    *Clearly*: the 95 % interval over seeds, queries and wordings excludes 0; *for these wordings*: over seeds and
-    queries alone.
+    *Clearly*: the 95 % interval over seeds, queries and wordings excludes 0; *for these wordings* (``fixed``): over
+    seeds and queries alone. Last row: the aligned model's direction minus the unaligned one's.
     """
+    signed = {role: sign * gaps(distances(lab, requests, role)).mean(-1) for role, sign in zip(PAIR, (1, -1))}
+    signed["difference"] = sum(signed.values())                                 # aligned - unaligned
     rows = {}
-    for role, sign in zip(PAIR, (1, -1)):
-        pairs = sign * gaps(distances(lab, requests, role)).mean(-1)            # (seed, query, wording, wording, n)
+    for role, pairs in signed.items():                                          # (seed, query, wording, wording, n)
         (mean, low, _), (_, fixed, _) = crossed_bootstrap(pairs, 4), crossed_bootstrap(pairs.mean((2, 3)), 2)
         rows[role] = {"mean": int((mean > 0).sum()), "clear": int((low > 0).sum()), "fixed": int((fixed > 0).sum())}
     return pd.DataFrame(rows).T
@@ -88,85 +124,102 @@ def clear_steps(lab: Lab, requests: str = "harmful") -> pd.DataFrame:
 def residual(lab: Lab) -> pd.DataFrame:
     """The direction on harmful queries, on benign ones, and the first minus the second (first seed), by n.
 
-    The last is the *intent residual*: what is left when the effect of the opening's own wording is taken off.
+    The last is the *intent residual*: what is left when the effect of the opening's own wording is taken off. The
+    wordings are the same on both sides, the queries are not: they are paired at random.
     """
     rows, seeds = [], lab.profile.seeds[:1]
     for role in PAIR:
         harmful, benign = (gaps(distances(lab, r, role, seeds=seeds)).mean(-1)[0] for r in ("harmful", "benign"))
-        lines = {"harmful queries": crossed_bootstrap(harmful, 3), "benign queries": crossed_bootstrap(benign, 3),
-                 "residual": crossed_bootstrap(harmful[:, None] - benign[None], 4, draws=200)}   # every pair of queries
-        for line, (mean, low, high) in lines.items():
+        n = min(len(harmful), len(benign))
+        for line, values in (("harmful queries", harmful), ("benign queries", benign),
+                             ("residual", harmful[:n] - benign[:n])):
             rows += [{"role": role, "line": line, "n": n, "mean": m, "low": lo, "high": hi}
-                     for n, m, lo, hi in zip(lab.profile.probing.steps, mean, low, high)]
+                     for n, m, lo, hi in zip(lab.profile.probing.steps, *crossed_bootstrap(values, 3))]
     return pd.DataFrame(rows)
 
 
-def by_wording(lab: Lab, requests: str = "harmful") -> dict[str, np.ndarray]:
-    """{role: (refusal wording, fulfilment wording)}: the direction, mean over seeds, queries, n and blocks."""
-    return {role: gaps(distances(lab, requests, role)).mean((0, 1, 4, 5)) for role in PAIR}
+def by_wording(lab: Lab, requests: str = "harmful") -> dict[str, pd.DataFrame]:
+    """{role: refusal x fulfilment wording}: the direction, mean over seeds, queries, n and blocks."""
+    openings = data_file("openings").query("probe == '1'")
+    rows, columns = (openings.loc[openings["kind"] == kind, "id"] for kind in KINDS)
+    return {role: pd.DataFrame(gaps(distances(lab, requests, role)).mean((0, 1, 4, 5)), index=rows, columns=columns)
+            for role in PAIR}
 
 
 def predicts(lab: Lab) -> pd.DataFrame:
-    """Does a query's direction tell whether the aligned model refuses it? A row a set and seed.
+    """Does a query's direction go with the aligned model's refusal of it? A row a set and seed.
 
-    AUROC of the direction (mean over wordings, n and blocks) and of the refusal log-odds, both with 95 % intervals
-    over queries, their difference, and the rank correlation of the two.
+    AUROC with 95 % intervals over queries of three scores: the direction (mean over wordings, n and blocks), the same
+    at the smallest n alone, and the refusal log-odds; the first minus the last; and their rank correlation.
+    ``enough``: at least `ENOUGH` answers of either kind.
     """
     rows = []
     for requests in ("harmful", "unseen"):
-        direction = gaps(distances(lab, requests, "aligned")).mean((2, 3, 4, 5))          # (seed, query)
+        direction = gaps(distances(lab, requests, "aligned")).mean((2, 3, 5))              # (seed, query, n)
         for seed, scores in zip(lab.seeds, direction):
             own = lab.get("probe", seed=seed, requests=requests).tables["queries"].query("role == 'aligned'")
             refused, odds = own["refused"].to_numpy(bool), own["log_odds"].to_numpy()
+            few = min(refused.sum(), (~refused).sum())
+            correlation = spearmanr(scores.mean(1), odds).statistic if np.ptp(scores.mean(1)) else np.nan
             rows.append({"set": SETS[requests], "seed": seed, "refused": int(refused.sum()), "n": len(refused),
-                         **_auroc_columns(scores, odds, refused),
-                         "rank correlation": float(spearmanr(scores, odds).statistic)})
+                         "enough": bool(few >= ENOUGH), "rank correlation": float(correlation),
+                         **_auroc_columns({"direction": scores.mean(1), "first n": scores[:, 0], "log-odds": odds},
+                                          refused)})
     return pd.DataFrame(rows)
 
 
-def _auroc_columns(direction: np.ndarray, odds: np.ndarray, refused: np.ndarray, draws: int = 1000) -> dict[str, float]:
-    """AUROC of both scores and their difference with intervals; queries are redrawn, the same for both."""
-    random, means = np.random.default_rng(0), []
-    for _ in range(draws):
-        chosen = random.integers(len(refused), size=len(refused))
-        means.append([auroc(s[chosen], refused[chosen]) for s in (direction, odds)])
-    means, columns = np.array(means), {}
-    for name, estimate, values in (
-            ("direction", auroc(direction, refused), means[:, 0]), ("log-odds", auroc(odds, refused), means[:, 1]),
-            ("difference", auroc(direction, refused) - auroc(odds, refused), means[:, 0] - means[:, 1])):
-        low, high = np.nanquantile(values, [0.025, 0.975]) if np.isfinite(values).any() else (np.nan, np.nan)
-        columns |= {name: estimate, f"{name} low": float(low), f"{name} high": float(high)}
+def _auroc_columns(scores: dict[str, np.ndarray], refused: np.ndarray, draws: int = 1000) -> dict[str, float]:
+    """AUROC of every score, and of direction - log-odds, with intervals; the same queries are redrawn for all."""
+    random = np.random.default_rng(0)
+    chosen = [random.integers(len(refused), size=len(refused)) for _ in range(draws)]
+    values = {name: np.array([auroc(s[c], refused[c]) for c in chosen]) for name, s in scores.items()}
+    means = {name: auroc(s, refused) for name, s in scores.items()}
+    values["difference"], means["difference"] = (x["direction"] - x["log-odds"] for x in (values, means))
+    columns = {}
+    for name, drawn in values.items():
+        drawn = drawn[np.isfinite(drawn)]
+        low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+        columns |= {name: means[name], f"{name} low": float(low), f"{name} high": float(high)}
     return columns
 
 
 def shown_predictions(table: pd.DataFrame) -> pd.DataFrame:
-    """`predicts` for display: AUROC with its interval as text (— where all queries were refused, or none)."""
+    """`predicts` for display: AUROC with its interval as text."""
     shown = table[["set", "seed"]].assign(refused=table["refused"].astype(str) + " of " + table["n"].astype(str))
-    for name in ("direction", "log-odds", "difference"):
-        shown[f"AUROC, {name}" if name != "difference" else name] = [
-            with_interval(row, name, 1, 2) if np.isfinite(row[name]) else "–" for _, row in table.iterrows()]
+    for name in ("direction", "first n", "log-odds", "difference"):
+        shown[name if name == "difference" else f"AUROC, {name}"] = [
+            with_interval(row, name, 1, 2) if row["enough"] else "too few" for _, row in table.iterrows()]
     shown["rank correlation"] = table["rank correlation"].map("{:.2f}".format)
     return shown.set_index(["set", "seed"])
 
 
 def along(lab: Lab) -> pd.DataFrame:
-    """The direction at token t after a prefilled opening (first seed): role, prefilled, t, mean, low, high."""
+    """The direction at token t after a prefilled opening (first seed): role, prefilled, t, mean, low, high.
+
+    t = 0 stands for the mean over all t. Intervals over queries and prefills.
+    """
     result, rows = lab.get("along_answers", seed=lab.profile.seeds[0]), []
     for role in PAIR:
-        mean, low, high = crossed_bootstrap(result.arrays[role].astype(float), 2)          # (length, t)
+        values = result.arrays[role].astype(float)                                     # (query, prefill, length, t)
+        values = np.concatenate([values.mean(-1, keepdims=True), values], axis=-1)
+        mean, low, high = crossed_bootstrap(values, 2)
         for i, length in enumerate(result.values["lengths"]):
             rows += [{"role": role, "prefilled": length, "t": t, "mean": m, "low": lo, "high": hi}
-                     for t, m, lo, hi in zip(range(1, mean.shape[1] + 1), mean[i], low[i], high[i])]
+                     for t, m, lo, hi in zip(range(mean.shape[1]), mean[i], low[i], high[i])]
     return pd.DataFrame(rows)
 
 
 def refused_after(lab: Lab) -> pd.DataFrame:
-    """How many answers still refuse after a prefilled opening (first seed): role, prefilled, mean, low, high."""
+    """Share of answers that still refuse after a prefilled opening (first seed): role, prefilled, mean, low, high.
+
+    ``prefills``: the share after each of the prefills.
+    """
     result, rows = lab.get("along_answers", seed=lab.profile.seeds[0]), []
     for role in PAIR:
-        mean, low, high = crossed_bootstrap(result.arrays[f"{role} refused"].astype(float), 2)
-        rows += [{"role": role, "prefilled": n, "mean": m, "low": lo, "high": hi}
-                 for n, m, lo, hi in zip(result.values["lengths"], mean, low, high)]
+        refused = result.arrays[f"{role} refused"].astype(float)                       # (query, prefill, length)
+        rows += [{"role": role, "prefilled": n, "mean": m, "low": lo, "high": hi, "prefills": own}
+                 for n, m, lo, hi, own in zip(result.values["lengths"], *crossed_bootstrap(refused, 2),
+                                              refused.mean(0).T)]
     return pd.DataFrame(rows)
 
 
@@ -177,23 +230,46 @@ def c1_summary(lab: Lab, curves: pd.DataFrame, verdict: claims.Verdict) -> str:
     lines = curves[curves["line"] == "direction"].groupby("role")
     said = {role: f"{part['mean'].mean():+.3f} (from {part['mean'].min():+.3f} to {part['mean'].max():+.3f} over n)"
             for role, part in lines}
-    levels = curves[curves["line"] != "direction"]["mean"]
-    counts, n = clear_steps(lab), len(lab.profile.probing.steps)
-    facts, seeds = c1_facts(lab), f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
-    return (f"**What we found** ({lab.profile.model.label}, {seeds}, {lab.profile.probing.queries} queries a set): "
-            f"**{verdict.verdict}**; {sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold.\n\n"
+    level = curves[curves["line"] != "direction"]["mean"].mean()
+    counts, n, seeds = clear_steps(lab, "harmful"), len(lab.profile.probing.steps), len(lab.seeds)
+    refused = [lab.get("probe", seed=seed, requests=requests).tables["queries"].query("role == 'aligned'")[
+        "refused"].mean() for requests in ("harmful", "unseen") for seed in lab.seeds]
+    wordings = [len(x) for x in by_wording(lab)["aligned"].axes]
+    return (f"**What we found** ({lab.profile.model.label}, {seeds} seed{'s' if seeds > 1 else ''}, "
+            f"{sample(lab)} a set): **{verdict.verdict}**; "
+            f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold.\n\n"
             f"- *The sign.* Distance to fulfilment branches minus distance to refusal branches: aligned "
-            f"{said['aligned']}, unaligned {said['unaligned']}. All distances are near {levels.mean():.2f}, so the "
+            f"{said['aligned']}, unaligned {said['unaligned']}. All distances are near {level:.2f}, so the "
             "direction is a small part of them.\n"
             f"- *Is it clear?* The mean has the claimed sign at {counts.loc['aligned', 'mean']} (aligned) and "
             f"{counts.loc['unaligned', 'mean']} (unaligned) of {n} token counts. Its 95 % interval over seeds, queries "
             f"and wordings excludes 0 at {counts.loc['aligned', 'clear']} and {counts.loc['unaligned', 'clear']}; for "
             "these wordings alone, with seeds and queries redrawn, it would at "
-            f"{counts.loc['aligned', 'fixed']} and {counts.loc['unaligned', 'fixed']}. What the openings say moves the "
-            "probe more than which query is asked.\n"
-            f"- *In every block?* The sign is the claimed one in {facts['aligned: blocks']:.0%} (aligned) and "
-            f"{facts['unaligned: blocks']:.0%} (unaligned) of blocks x token counts; for "
-            f"{facts['aligned: pairs']:.0%} and {facts['unaligned: pairs']:.0%} of the pairs of wordings.")
+            f"{counts.loc['aligned', 'fixed']} and {counts.loc['unaligned', 'fixed']}: with {wordings[0]} and "
+            f"{wordings[1]} wordings, much of the width is the choice of wordings.\n"
+            f"- *Do the two models differ?* Paired by seed, query and wording, aligned minus unaligned is "
+            f"{said['difference']}; its interval excludes 0 at {counts.loc['difference', 'clear']} of {n}.\n"
+            f"- *How aligned is it?* The aligned models themselves refuse {min(refused):.0%} to {max(refused):.0%} of "
+            "these queries, depending on seed and set.")
+
+
+def curve_summary(lab: Lab, requests: str) -> str:
+    """Figure 2 or 7 in numbers."""
+    counts, n = clear_steps(lab, requests), len(lab.profile.probing.steps)
+    said = [f"{name} {row['mean']} of {n} (clearly: {row['clear']})" for name, row in counts.iterrows()]
+    return (f"**What we see** on {SETS[requests]}. Token counts at which the mean has the claimed sign, and at which "
+            f"its interval excludes 0: {said[0]}, {said[1]}, aligned minus unaligned "
+            f"{said[2].removeprefix('difference ')}.")
+
+
+def block_summary(lab: Lab) -> str:
+    """Figure 3 in numbers."""
+    said = []
+    for requests in ("harmful", "unseen"):
+        for role in PAIR:
+            share, own = block_shares(lab, requests, role)
+            said.append(f"{SETS[requests]}, {role} {share:.0%} (seeds: {', '.join(f'{x:.0%}' for x in own)})")
+    return f"**What we see.** Blocks x token counts with the claimed sign: {'; '.join(said)}."
 
 
 def static_summary(curves: dict[str, pd.DataFrame]) -> str:
@@ -203,7 +279,8 @@ def static_summary(curves: dict[str, pd.DataFrame]) -> str:
         mean = table[table["line"] == "direction"].groupby("role")["mean"]
         said.append(f"{title}: aligned {mean.mean()['aligned']:+.3f} (above 0 at "
                     f"{(mean.get_group('aligned') > 0).sum()} of {table['n'].nunique()} counts), unaligned "
-                    f"{mean.mean()['unaligned']:+.3f} ({(mean.get_group('unaligned') > 0).sum()})")
+                    f"{mean.mean()['unaligned']:+.3f} ({(mean.get_group('unaligned') > 0).sum()}), aligned minus "
+                    f"unaligned {mean.mean()['difference']:+.3f}")
     return f"**What we see.** Direction in the static reading, mean over k. {'; '.join(said)}."
 
 
@@ -219,24 +296,34 @@ def residual_summary(table: pd.DataFrame) -> str:
             f"excludes 0 at {clear['aligned']} and {clear['unaligned']} of {n} token counts.")
 
 
+def wording_summary(tables: dict[str, pd.DataFrame]) -> str:
+    """For how many pairs of wordings the sign holds."""
+    said = [f"{role} {(sign * table > 0).to_numpy().sum()} of {table.size}"
+            for (role, table), sign in zip(tables.items(), (1, -1))]
+    return f"**What we see.** Pairs of wordings with the claimed sign: {', '.join(said)}."
+
+
 def prediction_summary(table: pd.DataFrame) -> str:
-    """Whether the probe beats one token, in numbers (sets and seeds in which at least 5 answers are of each kind)."""
-    usable = table[(table["refused"] >= 5) & (table["n"] - table["refused"] >= 5)]
+    """Whether the probe beats one prefill, in numbers."""
+    usable = table[table["enough"]]
     if usable.empty:
         return "**What we see.** Too few answers of one kind to say anything: all seeds refuse nearly all, or nothing."
     better, worse = (usable["difference low"] > 0).sum(), (usable["difference high"] < 0).sum()
-    return (f"**What we see.** Mean AUROC over the {len(usable)} rows with at least five answers of either kind: "
-            f"direction {usable['direction'].mean():.2f}, log-odds of the first tokens "
-            f"{usable['log-odds'].mean():.2f}. "
-            f"The direction is clearly better in {better} of them and clearly worse in {worse}.")
+    return (f"**What we see.** Mean AUROC over the {len(usable)} rows with at least {ENOUGH} answers of either kind: "
+            f"direction {usable['direction'].mean():.2f}, at the smallest n alone {usable['first n'].mean():.2f}, "
+            f"log-odds {usable['log-odds'].mean():.2f}. The direction is clearly better than the log-odds in {better} "
+            f"of them and clearly worse in {worse}.")
 
 
 def along_summary(directions: pd.DataFrame, refused: pd.DataFrame) -> str:
     """Where the direction flips and the refusal is lost, in numbers."""
-    own = directions[directions["role"] == "aligned"].groupby("prefilled")["mean"]
-    flipped = [n for n, part in own if part.mean() < 0]
-    kept = refused[refused["role"] == "aligned"].set_index("prefilled")["mean"]
-    text = ", ".join(f"{n}: {kept[n]:.0%}" for n in kept.index)
-    where = f"from {min(flipped)} prefilled tokens on" if flipped else "at no length"
-    return (f"**What we see.** Answers of the aligned model that still refuse, by prefilled tokens: {text}. Its "
-            f"direction, averaged over the next {directions['t'].max()} tokens, is below 0 {where}.")
+    own = directions.query("role == 'aligned' and t == 0").set_index("prefilled")
+    lists = {"clearly above 0": own[own["low"] > 0], "clearly below 0": own[own["high"] < 0],
+             "undecided": own[(own["low"] <= 0) & (own["high"] >= 0)]}
+    where = "; ".join(f"{name} after {', '.join(map(str, rows.index))}" for name, rows in lists.items() if len(rows))
+    kept = refused[refused["role"] == "aligned"].set_index("prefilled")
+    text = "; ".join(f"{n}: {row['mean']:.0%}" + (f" ({', '.join(f'{x:.0%}' for x in row['prefills'])})" if n else "")
+                     for n, row in kept.iterrows())
+    return (f"**What we see.** Answers of the aligned model that still refuse, by prefilled tokens (in brackets: after "
+            f"each of the prefills): {text}. Its direction, averaged over the next {directions['t'].max()} tokens, is "
+            f"{where} prefilled tokens.")
