@@ -188,7 +188,7 @@ def split_name(source: str) -> tuple[str, str]:
 
 
 def fingerprint(source: str) -> str:
-    """What stands for a source in a key: pinned hash, hub id and revision, file's hash, a folder's names, sizes and times."""
+    """What stands for a source in a key: pinned hash, hub id and revision, a file's hash, a folder's listing."""
     if source.partition(":")[0] in MADE_IN_MEMORY:
         return source
     if source.startswith("data:"):      # a hand-made file of the repository

@@ -100,7 +100,8 @@ def base_answers(context: Context) -> Result:
     return Result({"answers": len(records), "finished": float(answers.finished.mean())})
 
 
-@step(version=1, reads=("model", "data", "alignment"), uses=("models", "finetuning", "prompts"), minutes=5,
+@step(version=1, reads=("model", "data", "alignment"), minutes=5,
+      uses=("models", "finetuning", "slices", "resuming", "prompts"),
       needs=lambda profile, role, seed: [Need("splits"), Need("base_answers", artifact=True)])
 def checkpoint(context: Context, role: str, seed: int) -> Result:
     """Base -> aligned (safety SFT) or unaligned (as many examples, no refusals), full parameters; loss in nats."""

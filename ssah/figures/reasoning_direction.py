@@ -126,8 +126,9 @@ def predictions(table: pd.DataFrame):
         for y, row in table.iterrows():
             if row["enough"]:
                 axis.plot([row[f"{name} low"], row[f"{name} high"]], [y + offset] * 2, color=colour, linewidth=2)
-            axis.plot(row[name], y + offset, marker, color=colour, markersize=7, label=label if y == len(table) - 1 else "_",
-                      markerfacecolor=colour if row["enough"] else "white")
+            axis.plot(row[name], y + offset, marker, color=colour, markersize=7,
+                      markerfacecolor=colour if row["enough"] else "white",
+                      label=label if y == len(table) - 1 else "_")
     axis.axvline(0.5, color="#444444", linestyle=":", linewidth=1.4)
     axis.set_yticks(table.index, [f"{r['set']}, seed {r['seed']}\n({r['refused']} of {r['n']} refused)"
                                   for _, r in table.iterrows()], fontsize=9)

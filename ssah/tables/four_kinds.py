@@ -171,6 +171,16 @@ def rules_met(scan: pd.DataFrame, chosen: dict[str, float]) -> dict[str, bool]:
 
 # ---- the judge beside people -----------------------------------------------------------------
 
+def called_coherent(lab: Lab) -> pd.DataFrame:
+    """Per cent of answers that the judge does not call incoherent: a row a split and source, whole and shuffled; n."""
+    judged = lab.get("judge_threshold")
+    table = judged.tables["nll"].assign(
+        coherent=lambda t: 100.0 * ((t["nll"] <= judged.values["threshold"]) & ~t["repetitive"]),
+        answer=lambda t: np.where(t["corrupted"], "words shuffled %", "as it is %"))
+    rates = table.pivot_table(index=["split", "source"], columns="answer", values="coherent")
+    return rates.assign(n=table[~table["corrupted"]].groupby(["split", "source"]).size()).sort_index(ascending=False)
+
+
 def judge_beside_people(lab: Lab) -> pd.DataFrame:
     """Rows: what people said of 169 answers; columns: the judge's label."""
     table = lab.get("judge_on_people").tables["labels"]
