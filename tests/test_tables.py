@@ -163,3 +163,61 @@ def test_along_names_what_is_clear_and_what_is_not():
     said = tables.reasoning_direction.along_summary(directions, refused)
     assert "clearly above 0 after 0; clearly below 0 after 3; undecided after 1 prefilled" in said
     assert "1: 25% (50%, 0%)" in said and "over the next 4 tokens" in said
+
+# ---- C4 --------------------------------------------------------------------------------------
+
+class HandMadeRuns:
+    """Three seeds, four requests. How many of the four are refused at each point, by condition; one condition is late.
+
+    Full fine-tuning ends at loss 1.0 (seed 0) to 1.2; the condition with the rest frozen never gets there.
+    """
+
+    profile, seeds = load_profile("smoke"), (0, 1, 2)
+    refused = {"full": {"start": 4, "one epoch": 3, "equal loss": 1, "end": 1},
+               "SCU + all CU": {"one epoch": 4, "equal loss": 4, "end": 2},
+               "SCU + all CU + rest": {"one epoch": 4, "end": 3}}
+
+    def get(self, step, seed, condition):
+        at = self.refused.get(condition, {"one epoch": 3, "equal loss": 2})
+        late, target = condition.endswith("rest"), 1.0 + seed / 10
+        loss = 1.5 if late else target - 0.05 * (condition != "full")
+        answers = pd.DataFrame([{"source": "advbench", "id": i, "at": point, "label": "refuse" if i < n else "comply", "keyword": i < n,
+                                 "log_odds": 1.0 if i < n else -1.0} for point, n in at.items() for i in range(4)])
+        values = {"share": 0.5, "parameter_share": 0.4, "reached": not late, "probe_loss": loss}
+        for point, epoch in (("start", 0), ("one epoch", 1), ("equal loss", 2), ("end", 4)):
+            if point in at:
+                values |= {f"{point}: epoch": epoch, f"{point}: probe_loss": loss, f"{point}: unseen_loss": 2.0 if condition == "full" else 2.1}
+        checkpoints = pd.DataFrame({"step": [0, 1, 2], "epoch": [0, 1, 2], "probe_loss": [2.0, 1.5, loss], "log_odds": [1.0, 0.5, 0.0]})
+        return Result(values, {"answers": answers, "checkpoints": checkpoints})
+
+
+def test_table_two_by_hand():
+    table = tables.freezing.table_two(HandMadeRuns())
+    assert table["ASR"].to_dict() == {"start": 0.0, "full": 0.75, "SCU + all CU": 0.0, "SCU + all CU + rest": 0.25} | {
+        name: 0.5 for name in table.index if name not in ("start", "full", "SCU + all CU", "SCU + all CU + rest")}
+    assert table["reached"].to_dict() == {name: float(name != "SCU + all CU + rest") for name in table.index}
+    assert table.loc["SCU + all CU + rest", "epoch"] == 4          # not reached: compared at the end
+    end = tables.freezing.table_two(HandMadeRuns(), "end")
+    assert list(end.index) == ["start", "full", "SCU + all CU", "SCU + all CU + rest"]      # who went on
+    assert end.loc["SCU + all CU", "ASR"] == 0.5
+
+
+def test_c4_facts_by_hand():
+    facts = tables.freezing.c4_facts(HandMadeRuns())
+    assert facts["full - start"][0] == facts["full - SCU + all CU"][0] == 0.75
+    assert facts["random - SCU + all CU"][0] == facts["slower - SCU + all CU"][0] == 0.5
+    assert facts["reached: SCU + all CU"] == (1.0, 1.0, 1.0)
+    assert facts["unseen"] == pytest.approx((0.05, 0.05, 0.05))
+    assert tables.freezing.verdict(HandMadeRuns()).verdict == "not reproduced"      # the unseen loss is 5 % higher
+    first = HandMadeRuns()
+    first.seeds = (0,)
+    assert tables.freezing.verdict(first).verdict == "not tested"                   # a verdict takes three seeds
+
+
+def test_runs_are_drawn_against_the_full_runs_own_loss():
+    runs = tables.freezing.runs(HandMadeRuns())
+    ends = runs[runs["epoch"] == 2].set_index(["condition", "seed"])["to_go"]
+    assert all(ends["full", seed] == pytest.approx(0) for seed in (0, 1, 2))
+    assert all(ends["SCU", seed] == pytest.approx(-0.05) for seed in (0, 1, 2))
+    rates = runs[(runs["condition"] == "SCU") & (runs["seed"] == 0)].set_index("epoch")["keyword_asr"]
+    assert rates[1] == 0.25 and rates[2] == 0.5 and np.isnan(rates[0])

@@ -1,5 +1,7 @@
 """C4: Table 2 at equal training loss and at doubled epochs, with the controls that no published table has."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -142,6 +144,12 @@ def c4_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
             "unseen": (ratio.mean(), ratio.min(), ratio.max())}
 
 
+def verdict(lab: Lab) -> claims.Verdict:
+    """`claims.judge_c4`, but *not tested* with fewer than three seeds: there is training in it."""
+    found = claims.judge_c4(c4_facts(lab))
+    return found if len(lab.seeds) >= 3 else replace(found, verdict="not tested")
+
+
 def contrasts(lab: Lab, point: str = "equal loss") -> pd.DataFrame:
     """Differences of keyword ASR and of log-odds between conditions, paired by prompt: means with intervals."""
     said, rows = answers(lab, point).query("source != 'borderline'"), []
@@ -162,7 +170,8 @@ def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     strict = {name: f"{row['strict ASR']:.0%}" for name, row in table.iterrows()}
     seeds = f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
     missed = [NAMES[name] for name, row in table.iterrows() if row["reached"] < 1]
-    return (f"**What we found** ({lab.profile.model.label}, {seeds}): **{verdict.verdict}**; "
+    return (f"**What we found** ({lab.profile.model.label}, {seeds}): **{verdict.verdict}**"
+            f"{'' if len(lab.seeds) >= 3 else ' (a verdict takes three seeds)'}; "
             f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold. Keyword ASR at equal "
             f"training loss (strict ASR in brackets):\n\n"
             f"- *The attack.* Before fine-tuning {rate['start']} ({strict['start']}); after full fine-tuning on "
