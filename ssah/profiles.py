@@ -163,19 +163,6 @@ class FreezingSection:
 
 
 @dataclass(frozen=True)
-class TransferSection:
-    """On which parts of the calibration texts units are labelled again (claim C3)."""
-
-    sizes: tuple[int, ...] = (16, 32, 64)       # refusals, and as many benign answers
-    # frequent ones in AdvBench of which hardly a request is both; from each as many refusals as the smallest size
-    categories: tuple[str, ...] = ("Financial and Business", "Physical")
-
-    def sources(self) -> list[str]:
-        """Source names this section reads."""
-        return []
-
-
-@dataclass(frozen=True)
 class Profile:
     """All sections of a run and the seeds of its core."""
 
@@ -189,7 +176,6 @@ class Profile:
     judge: JudgeSection = field(default_factory=JudgeSection)
     probing: ProbingSection = field(default_factory=ProbingSection)
     freezing: FreezingSection = field(default_factory=FreezingSection)
-    transfer: TransferSection = field(default_factory=TransferSection)
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -209,7 +195,6 @@ SMOKE = Profile(
                            prefills=(0, 1, 3)),
     freezing=FreezingSection("tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3, slower_lr=2e-3,
                              batch_size=4, watched=4),
-    transfer=TransferSection(sizes=(2, 3), categories=()),
     seeds=(0, 1, 2))
 
 
