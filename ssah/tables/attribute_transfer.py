@@ -35,7 +35,8 @@ PAPER_SIZES = pd.DataFrame(
 #: How a comparison is called where people read it.
 NAMES = {"halves": "noise: two halves of the texts", "seeds": "two seeds' aligned models", "full": "nothing frozen",
          "SCU + all CU": "SCU + all CU frozen", "random large without SCU": "as many random units frozen",
-         "base": "base to aligned", "base of two kinds": "base (UCU and RU alone, as in Fig. 6) to aligned"}
+         "base": "base to aligned",
+         "base of two kinds": "base (UCU and RU alone, as in Fig. 6) to aligned"}
 
 
 # ---- the flow --------------------------------------------------------------------------------
@@ -108,12 +109,14 @@ def changes(table: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for (comparison, run), own in table.groupby(["comparison", "run"], sort=False):
-        counts = own.pivot(index="before", columns="after", values="share")
+        counts, n = own.pivot(index="before", columns="after", values="units"), own["units"].sum()
         for label in LABELS:
-            stayed, p, q = counts.loc[label, label], counts.loc[label].sum(), counts[label].sum()
+            stayed, before, after = counts.loc[label, label], counts.loc[label].sum(), counts[label].sum()
+            by_chance = before * after / n
             rows.append({"comparison": comparison, "run": run, "label": label,
-                         "left": 1 - stayed / p if p else np.nan, "iou": stayed / (p + q - stayed) if p + q else np.nan,
-                         "chance": p * q / (p + q - p * q) if p + q else np.nan})
+                         "left": 1 - stayed / before if before else np.nan,
+                         "iou": stayed / (before + after - stayed) if before + after else np.nan,
+                         "chance": by_chance / (before + after - by_chance) if before + after else np.nan})
     return pd.DataFrame(rows)
 
 
@@ -223,7 +226,7 @@ def other_choices(lab: Lab) -> dict[str, dict[str, tuple[dict, dict]]]:
     harms = [lab.get("subsample", seed=lab.profile.seeds[0], part=f"category {name}") for name in CATEGORIES]
     if all("labels" in result.arrays for result in harms):      # else left out, see `subsample`
         other["a sixth of one kind of harm, of another"] = {run: harms[0]}, {run: harms[1]}
-    return {"disjoint": {f"a {name} and another": (first[name], last[name]) for name in first},
+    return {"disjoint": {f"a {name} and another {name}": (first[name], last[name]) for name in first},
             "nested": nested, "other": other}
 
 
