@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssah.claims import CLAIMS, VERDICTS, judge_c1, judge_c2, judge_c4
+from ssah.claims import CLAIMS, VERDICTS, judge_c1, judge_c2, judge_c3, judge_c4
 
 GOOD = {"keyword: SCU - random SCU": (0.8, 0.7, 0.9), "strict: SCU - random SCU": (0.6, 0.5, 0.7), "keyword: RU - none": (0.0, 0.0, 0.1),
         "strict: RU - none": (0.02, 0.0, 0.05), "accuracy: none - SCU": (0.01, 0.0, 0.02), "share: SCU": (0.013, 0.013, 0.013),
@@ -59,6 +59,33 @@ def test_c1_each_share_can_tip_the_verdict(fact):
     verdict = judge_c1(LEANS | {fact: 0.79})
     assert sum(not c.holds for c in verdict.checks) == 1
     assert verdict.verdict == ("not reproduced" if fact.endswith(": steps") else "partly")
+
+
+# ---- C3 --------------------------------------------------------------------------------------
+
+LEFT = {"left: full": (0.7, 0.6, 0.8), "left: full - halves": (0.3, 0.2, 0.4), "left: full - SCU + all CU": (0.2, 0.1, 0.3),
+        "left: random - SCU + all CU": (0.1, 0.05, 0.2), "iou: halves": (0.6, 0.5, 0.7), "iou: chance": (0.01, 0.01, 0.01),
+        "ordered": (0.9, 0.7, 1.0)}
+
+
+def test_c3_reproduced_by_every_check():
+    assert judge_c3(LEFT).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("fact, value, check, verdict", [
+    ("left: full", (0.49, 0.4, 0.6), 0, "not reproduced"),
+    ("left: full - halves", (0.09, 0.05, 0.2), 1, "not reproduced"),
+    ("left: full - halves", (0.3, -0.01, 0.6), 1, "not reproduced"),
+    ("left: full - SCU + all CU", (0.09, 0.05, 0.2), 2, "partly"),
+    ("left: full - SCU + all CU", (0.2, -0.01, 0.4), 2, "partly"),
+    ("left: random - SCU + all CU", (0.04, 0.01, 0.1), 3, "partly"),
+    ("left: random - SCU + all CU", (0.1, -0.01, 0.2), 3, "partly"),
+    ("iou: halves", (0.49, 0.4, 0.6), 4, "partly"),
+    ("ordered", (0.79, 0.3, 1.0), 5, "partly")])
+def test_c3_each_margin_can_fail_alone(fact, value, check, verdict):
+    found = judge_c3(LEFT | {fact: value})
+    assert [c.holds for c in found.checks] == [i != check for i in range(6)]
+    assert found.verdict == verdict
 
 
 # ---- C4 --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Figures from tables, deterministic PNG and SVG: a file a claim. No computing here."""
 
-from . import four_kinds, freezing, reasoning_direction
+from . import attribute_transfer, four_kinds, freezing, reasoning_direction
 from .style import four_labels, recomputed, save, use_style
 
-__all__ = ["four_kinds", "four_labels", "freezing", "reasoning_direction", "recomputed", "save", "use_style"]
+__all__ = ["attribute_transfer", "four_kinds", "four_labels", "freezing", "reasoning_direction", "recomputed",
+           "save", "use_style"]

@@ -27,13 +27,13 @@ NAMES = {"start": "before fine-tuning", "full": "nothing frozen", "full slower":
          "SCU + all CU + rest": "SCU + all CU + rest"}
 
 
-def answers(lab: Lab, point: str) -> pd.DataFrame:
-    """Outcomes of all conditions at a point (equal loss: at the end where that was not reached), a row an answer.
+def answers(lab: Lab, point: str, conditions=TUNED) -> pd.DataFrame:
+    """Outcomes of some conditions at a point (equal loss: at the end where that was not reached), a row an answer.
 
     Before fine-tuning they stand as condition ``start``. At ``end`` only those conditions that went on are there.
     """
     parts = []
-    for condition in TUNED:
+    for condition in conditions:
         for seed in lab.seeds:
             result = lab.get("tuning", seed=seed, condition=condition)
             at = "end" if point == "equal loss" and not result.values["reached"] else point
