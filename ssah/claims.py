@@ -29,7 +29,7 @@ CLAIMS = (
     Claim("C3", "Fine-tuning breaks safety because units change their attribute", "Fig. 5, 6",
           "SCU 1.3 % -> CU 0.85 % of all units", ""),
     Claim("C4", "Freezing SCU and CU keeps safety while the model adapts", "Table 2",
-          "AdvBench ASR after Dolly 11.9 -> 2.9 %", ""),
+          "AdvBench ASR after Dolly 11.9 -> 2.9 %", "04_freezing_safety_units"),
     Claim("C5", "Parameter-efficient tuning loses more safety than full tuning: which units, not how few", "Table 3",
           "HEx-PHI rate 16 % (full) vs 25 % (LoRA)", ""),
     Claim("C6", "Training only the redundant units aligns without an alignment tax", "Table 4",

@@ -26,10 +26,14 @@ def core(seed: int) -> list[Need]:
 
 
 def extended(seed: int) -> list[Need]:
-    """What is committed for the first seed only: the probe's doubts, the transplant, other requests, other choices."""
+    """What is committed for the first seed only: the probe's doubts, the transplant, other requests and choices.
+
+    And Table 2, of which the other seeds are still to be computed.
+    """
     return [Need("probe", {"seed": seed, "requests": "benign"}),
             *[Need("probe", {"seed": seed, "requests": r, "reading": "static"}) for r in ("harmful", "unseen")],
             Need("along_answers", {"seed": seed}),
+            *[Need("tuning", {"seed": seed, "condition": c}) for c in TUNED],
             *[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
             *[Need("behaviour", {"seed": seed, "role": role}) for role in ROLES],
             *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS]]
