@@ -59,5 +59,5 @@ def along_training(table: pd.DataFrame):
     axes[0].invert_xaxis()
     axes[0].set_ylabel("refusal log-odds (nats)")
     axes[1].set_ylabel("keyword ASR (%)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure
