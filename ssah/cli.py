@@ -7,6 +7,7 @@ imported where they are used, so that help and cached notebooks never wait for t
 
 import argparse
 import errno
+import logging
 import os
 import sys
 import time
@@ -241,6 +242,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return args.function(args)
     except KeyboardInterrupt:
+        logging.getLogger("asyncio").disabled = True    # else it reports the notebook that was left
         code, line = 130, "interrupted; finished results are kept; " + (
             "-p picks those that are left" if args.function is recompute else "run the same command to go on")
     except SsahError as error:
