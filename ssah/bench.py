@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import peft
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from . import evaluation, finetuning, probing, slices
 from .attribution import importance
@@ -97,8 +97,7 @@ def probing_row(chat: Chat, prompts: list[str], repeats: int):
     prefixes = [[], *(tokens for kind in openings for tokens in openings[kind])]
     batch = pad([chat.encode(prompt)[0] + opening for prompt in prompts for opening in prefixes],
                 chat.tokenizer.pad_token_id, "left", chat.model.device)
-    settings = GenerationConfig(do_sample=False, min_new_tokens=max(steps) + 1, max_new_tokens=max(steps) + 1,
-                                eos_token_id=chat.tokenizer.eos_token_id, pad_token_id=chat.tokenizer.pad_token_id)
+    settings = evaluation.greedy(chat, max(steps) + 1, least=max(steps) + 1)
     probed, bare, ratio = paired(lambda: probing.branch(chat, prompts, openings, steps),
                                  lambda: chat.model.generate(**batch, generation_config=settings), repeats)
     return ("probe", f"{len(prompts) / probed:.2f} queries/s", f"bare generate {len(prompts) / bare:.2f} queries/s",

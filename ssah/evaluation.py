@@ -40,10 +40,7 @@ def generate(chat: Chat, prompts: list[str], *, system: str = "default", prefill
     opening = chat.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
     heads = [chat.encode(prompt, system=system)[0] + opening for prompt in prompts]
     eos, tokens = chat.tokenizer.eos_token_id, [[] for _ in heads]
-    # all that could make it other than greedy is named: what is left out comes from the model's own settings
-    settings = GenerationConfig(do_sample=False, num_beams=1, repetition_penalty=1.0, no_repeat_ngram_size=0,
-                                max_new_tokens=max_new_tokens, eos_token_id=eos,
-                                pad_token_id=chat.tokenizer.pad_token_id)
+    settings = greedy(chat, max_new_tokens)
     for rows in _batches(heads, batch_size, progress):
         batch = pad([heads[i] for i in rows], chat.tokenizer.pad_token_id, "left", chat.model.device)
         # the answers without their prompts: (batch, answer)
@@ -53,6 +50,14 @@ def generate(chat: Chat, prompts: list[str], *, system: str = "default", prefill
     finished = np.array([bool(t) and t[-1] == eos for t in tokens])
     tokens = [t[:-1] if done else t for t, done in zip(tokens, finished)]
     return Answers([chat.tokenizer.decode(t, skip_special_tokens=True) for t in tokens], tokens, finished)
+
+
+def greedy(chat: Chat, most: int, least: int | None = None) -> GenerationConfig:
+    """Settings of `model.generate` for greedy answers of at `most` so many tokens, and at `least`, if given."""
+    # all that could make it other than greedy is named: what is left out comes from the model's own settings
+    return GenerationConfig(do_sample=False, num_beams=1, repetition_penalty=1.0, no_repeat_ngram_size=0,
+                            min_new_tokens=least, max_new_tokens=most, eos_token_id=chat.tokenizer.eos_token_id,
+                            pad_token_id=chat.tokenizer.pad_token_id)
 
 
 def opening_tokens(chat: Chat) -> dict[str, list[list[int]]]:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
-from transformers import GenerationConfig
 
 from .errors import SsahError
+from .evaluation import greedy
 from .models import Chat, pad
 from .prompts import data_file
 
@@ -137,9 +137,7 @@ def generated_states(chat: Chat, prefixes: list[list[int]], steps) -> tuple[torc
     """
     steps, last = list(steps), max(steps)
     batch = pad(prefixes, chat.tokenizer.pad_token_id, "left", chat.model.device)
-    settings = GenerationConfig(do_sample=False, num_beams=1, repetition_penalty=1.0, no_repeat_ngram_size=0,
-                                min_new_tokens=last + 1, max_new_tokens=last + 1,
-                                eos_token_id=chat.tokenizer.eos_token_id, pad_token_id=chat.tokenizer.pad_token_id)
+    settings = greedy(chat, last + 1, least=last + 1)
     with watched(chat.model, lambda output: output[:, -1]) as seen:
         output = chat.model.generate(**batch, generation_config=settings)
     # pass 0 reads the prefix, pass n the n-th token; the last token is chosen and not read

@@ -86,10 +86,10 @@ def direction_by_block(lab: Lab, requests: str) -> pd.DataFrame:
 
 def c1_facts(lab: Lab) -> dict[str, float]:
     """What `claims.judge_c1` asks for: shares (0 to 1) of token counts, blocks and wordings with the claimed sign."""
-    facts = {}
+    facts, curves = {}, {"steps": curve(lab, "harmful"), "steps, unseen": curve(lab, "unseen")}
     for role, sign in zip(PAIR, (1, -1)):
-        for requests, name in (("harmful", "steps"), ("unseen", "steps, unseen")):
-            lines = curve(lab, requests).query("role == @role and line == 'direction'")
+        for name, table in curves.items():
+            lines = table.query("role == @role and line == 'direction'")
             facts[f"{role}: {name}"] = float(((lines["low"] > 0) if sign > 0 else (lines["high"] < 0)).mean())
         facts[f"{role}: blocks"] = block_shares(lab, "harmful", role)[0]
         pairs = gaps(distances(lab, "harmful", role)).mean((0, 1, 4, 5))       # (refusal wording, fulfilment wording)
