@@ -1,4 +1,4 @@
-"""How important is each unit on a set of texts? (paper, Sec. 4; FLAP's WIFV score and four baselines)
+"""How important is each unit on a set of texts? (paper, Sec. 4; FLAP's WIFV score, four baselines, single weights)
 
 The paper's score of unit j is the fluctuation of its activation times the size of its outgoing weights:
 
@@ -144,19 +144,58 @@ def _gradient(model, batches: Iterable[dict]) -> np.ndarray:
     try:
         for batch in batches:
             inputs.clear()
-            wanted = score_mask(batch)[:, :-1] & batch["attention_mask"][:, 1:].bool()
-            logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
-            loss = F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), batch["input_ids"][:, 1:], reduction="none")
-            # the mean over an example's own positions, summed over examples: each example keeps its own gradient
-            loss = ((loss * wanted).sum(1) / wanted.sum(1).clamp(min=1)).sum()
-            for total, x, g in zip(totals, inputs, torch.autograd.grad(loss, inputs)):
+            losses, counted = _losses(model, batch)
+            # summed over examples: each example keeps its own gradient
+            for total, x, g in zip(totals, inputs, torch.autograd.grad(losses.sum(), inputs)):
                 total += (x.detach() * g).sum(1).abs().double().sum(0).cpu()     # (batch, time, channel) -> (channel,)
-            examples += int(wanted.any(1).sum())
+            examples += counted
     finally:
         for handle in handles:
             handle.remove()
         for parameter, flag in zip(model.parameters(), trainable):
             parameter.requires_grad_(flag)
+    return (torch.cat(totals) / _any(examples)).numpy()
+
+
+def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]:
+    """SNIP's importance of single weights (Lee et al. 2019, as Wei et al. 2024 take it), float32, by parameter name.
+
+        I_ij = mean over examples of |W_ij * dL/dW_ij|
+
+    for the weights of all linear maps of all blocks; L as for `importance`'s ``gradient``, whose units it is summed
+    over. One backward pass an example, since the modulus comes before the mean. Raises `SsahError` where no position
+    is scored.
+    """
+    named = linear_weights(model)
+    totals = {name: torch.zeros(weight.shape, device=weight.device) for name, weight in named.items()}
+    examples = 0
+    for batch in batches:
+        for row in range(len(batch["input_ids"])):
+            real = batch["attention_mask"][row].bool()
+            losses, counted = _losses(model, {name: value[row:row + 1, real] for name, value in batch.items()})
+            if not counted:
+                continue
+            for name, gradient in zip(named, torch.autograd.grad(losses.sum(), list(named.values()))):
+                totals[name] += (named[name].detach() * gradient).abs()
+            examples += counted
+    return {name: total / _any(examples) for name, total in totals.items()}
+
+
+def linear_weights(model) -> dict[str, torch.nn.Parameter]:
+    """The weights of all linear maps of all blocks, by parameter name."""
+    modules = model.base_model.named_modules(prefix=model.base_model_prefix)
+    return {f"{name}.weight": module.weight for name, module in modules if isinstance(module, torch.nn.Linear)}
+
+
+def _losses(model, batch: dict) -> tuple[torch.Tensor, int]:
+    """Mean NLL (nats) of the tokens after each example's scored positions (batch,), and how many examples have any."""
+    wanted = score_mask(batch)[:, :-1] & batch["attention_mask"][:, 1:].bool()
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).logits
+    loss = F.cross_entropy(logits[:, :-1].transpose(1, 2).float(), batch["input_ids"][:, 1:], reduction="none")
+    return (loss * wanted).sum(1) / wanted.sum(1).clamp(min=1), int(wanted.any(1).sum())
+
+
+def _any(examples: int) -> int:
     if examples == 0:
         raise SsahError("no position is scored; the prompt set is empty or the score mask selects nothing")
-    return (torch.cat(totals) / examples).numpy()
+    return examples

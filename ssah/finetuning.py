@@ -1,14 +1,15 @@
-"""Supervised fine-tuning of a chat model on prompt-response pairs: of all of it, or of chosen units only.
+"""Supervised fine-tuning of a chat model on prompt-response pairs: all of it, chosen units, weights or an adapter.
 
 The loss is on the answer and its end token only, and logits are computed only where a label needs
 them. Not here: other objectives (DPO), several devices, sequence packing.
 """
 
+import hashlib
 import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
+from .beyond_units import adapted, holding
 from .errors import SsahError
 from .models import Chat, pad
 from .resuming import Resume, fingerprint
@@ -52,7 +54,7 @@ class FineTuning:
 
 
 def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=None, rest: str | None = None,
-             epochs: int = 2, lr: float = 5e-5, batch_size: int = 16, micro_batch: int | None = None,
+             adapter=None, epochs: int = 2, lr: float = 5e-5, batch_size: int = 16, micro_batch: int | None = None,
              weight_decay: float = 0.0, warmup_steps: int = 10, schedule: str = "constant", max_norm: float = 1.0,
              optimizer: Callable = ADAMW, seed: int = 0, system: str = "default", autocast: bool = True,
              checkpointing: bool = False, probe: Sequence[dict] | None = None, probe_every: float = 0.25,
@@ -65,6 +67,10 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
 
     - ``frozen=mask``: these units stay, bit for bit, and the rest trains unless ``rest="freeze"``;
     - ``trainable=mask``: only these units move, and the rest stays unless ``rest="train"``.
+
+    To compare units with: ``frozen={parameter name: Boolean tensor of its shape}`` freezes single weights and trains
+    all else (`ssah.beyond_units.holding`); `adapter`, a ``peft`` configuration, trains an adapter in place of the
+    model's own weights, merged into them at the end where it can be (`ssah.beyond_units.adapted`).
 
     The arithmetic is bf16 autocast, or with `autocast=False` the model's own. What moves and its optimizer state are
     float32 or wider meanwhile; the model ends in its own dtype. ``optimizer(parameters, lr=, weight_decay=)`` makes
@@ -82,7 +88,7 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
     model stays as it was after the step before.
     """
     model = chat.model
-    moved, rest = what_moves(UnitIndex.of(model), frozen, trainable, rest)
+    trained, description = _what_trains(model, frozen, trainable, rest, adapter, seed)
     if schedule not in SCHEDULES:
         raise SsahError(f"unknown schedule {schedule!r}; known: {', '.join(SCHEDULES)}")
     if not autocast and model.dtype.itemsize < 4:
@@ -94,9 +100,8 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
                    seed=seed, autocast=autocast, checkpointing=checkpointing, probe_every=probe_every,
                    max_steps=max_steps)
     kept = None if resume is None else Resume(resume, fingerprint(model, {
-        **options, "optimizer": _description(optimizer), "moved": moved.tolist(), "rest": rest,
-        "examples": encoded, "probe": probes}))
-    with moving(model, UnitIndex.of(model), moved, rest) as state, _training(model, checkpointing):
+        **options, "optimizer": _description(optimizer), **description, "examples": encoded, "probe": probes}))
+    with trained as state, _training(model, checkpointing):
         run = _Run(chat, encoded, probes, state, _make(optimizer, state, lr, weight_decay), callbacks,
                    SimpleNamespace(**options), np.random.default_rng(seed))
         with tqdm(total=run.n_steps, desc=progress, disable=progress is None, leave=False) as bar:
@@ -108,6 +113,20 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
     if kept:
         kept.remove()
     return FineTuning(pd.DataFrame(run.rows), pd.DataFrame(run.looks), cut, used)
+
+
+def _what_trains(model, frozen, trainable, rest: str | None, adapter, seed: int):
+    """The context manager of what trains, and facts that tell it from others."""
+    if adapter is not None or isinstance(frozen, Mapping):
+        if rest is not None or trainable is not None or (adapter is not None and frozen is not None):
+            raise SsahError("give one of: a mask of units (with rest), frozen weights by name, an adapter")
+        if adapter is not None:
+            return adapted(model, adapter, seed), {"adapter": {k: str(v) for k, v in adapter.to_dict().items()}}
+        return holding(model, frozen), {"frozen": {name: hashlib.sha256(mask.cpu().numpy().tobytes()).hexdigest()
+                                                   for name, mask in frozen.items()}}
+    index = UnitIndex.of(model)
+    moved, rest = what_moves(index, frozen, trainable, rest)
+    return moving(model, index, moved, rest), {"moved": moved.tolist(), "rest": rest}
 
 
 def what_moves(index: UnitIndex, frozen=None, trainable=None, rest: str | None = None) -> tuple[np.ndarray, str]:

@@ -163,6 +163,22 @@ class FreezingSection:
 
 
 @dataclass(frozen=True)
+class ComparisonSection:
+    """What else than units may move (claims C5 and C7), and other examples to fine-tune on."""
+
+    second: str = "chat-instructions"   # a second instruction set
+    lora_rank: int = 8
+    lora_lr: float = 2e-3               # both rates: so that the loss of full fine-tuning is reached
+    prompt_tokens: int = 10             # of LLaMA-Adapter, in every block
+    prompt_lr: float = 3e-2
+    longer: int = 4                     # at most so many times the epochs of full fine-tuning, for adapters
+
+    def sources(self) -> list[str]:
+        """Source names this section reads."""
+        return []
+
+
+@dataclass(frozen=True)
 class Profile:
     """All sections of a run and the seeds of its core."""
 
@@ -176,6 +192,7 @@ class Profile:
     judge: JudgeSection = field(default_factory=JudgeSection)
     probing: ProbingSection = field(default_factory=ProbingSection)
     freezing: FreezingSection = field(default_factory=FreezingSection)
+    comparison: ComparisonSection = field(default_factory=ComparisonSection)
     seeds: tuple[int, ...] = (0, 1, 2)
 
 
@@ -195,6 +212,7 @@ SMOKE = Profile(
                            prefills=(0, 1, 3)),
     freezing=FreezingSection("tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3, slower_lr=2e-3,
                              batch_size=4, watched=4),
+    comparison=ComparisonSection("tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
     seeds=(0, 1, 2))
 
 

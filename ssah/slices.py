@@ -37,12 +37,21 @@ class Moving:
     """What trains: `named` maps a weight's name to the parameter, or to the slice of it that moves."""
 
     named: dict[str, torch.nn.Parameter]
-    cuts: list[Cut]
 
     @property
     def parameters(self) -> list[torch.nn.Parameter]:
         """The trainable tensors, in the order of ``model.named_parameters()``: what an optimizer takes."""
         return list(self.named.values())
+
+    def sync(self) -> None:
+        """Bring the model up to date; due after every optimizer step. Whole parameters are already."""
+
+
+@dataclass(frozen=True)
+class Slices(Moving):
+    """What trains where some of it are slices of weights."""
+
+    cuts: list[Cut]
 
     @torch.no_grad()
     def sync(self) -> None:
@@ -52,7 +61,7 @@ class Moving:
 
 
 @contextmanager
-def moving(model, index: UnitIndex, moved, rest: str = "freeze") -> Iterator[Moving]:
+def moving(model, index: UnitIndex, moved, rest: str = "freeze") -> Iterator[Slices]:
     """Inside, only the units in `moved` train, a Boolean array (len(index),), and the rest if `rest` is ``"train"``.
 
     With a unit move its column of o_proj or down_proj, its rows of gate_proj and up_proj, their biases, and the row
@@ -70,18 +79,27 @@ def moving(model, index: UnitIndex, moved, rest: str = "freeze") -> Iterator[Mov
     if not moved.any() and rest == "freeze":
         raise SsahError("nothing would move: the mask has no unit and the rest is frozen")
     linears = list(_unit_linears(model, index, moved))
-    before = [(parameter, parameter.requires_grad, parameter.dtype) for parameter in model.parameters()]
-    try:
+    with as_before(model):
         state = _set_up(model, linears, rest)
         cut_of = {cut.weight: cut for cut in state.cuts}
-        for linear, _, _ in linears:
-            if linear.weight in cut_of:
-                bias = cut_of[linear.bias].part if linear.bias in cut_of else linear.bias
-                linear.forward = partial(_forward, linear, cut_of[linear.weight], bias)     # on this instance only
-        yield state
+        try:
+            for linear, _, _ in linears:
+                if linear.weight in cut_of:
+                    bias = cut_of[linear.bias].part if linear.bias in cut_of else linear.bias
+                    linear.forward = partial(_forward, linear, cut_of[linear.weight], bias)     # on this instance only
+            yield state
+        finally:
+            for linear, _, _ in linears:
+                vars(linear).pop("forward", None)
+
+
+@contextmanager
+def as_before(model) -> Iterator[None]:
+    """On leaving, the parameters have the dtype and ``requires_grad`` that they came with, and no gradient."""
+    before = [(parameter, parameter.requires_grad, parameter.dtype) for parameter in model.parameters()]
+    try:
+        yield
     finally:
-        for linear, _, _ in linears:
-            vars(linear).pop("forward", None)
         for parameter, requires_grad, dtype in before:
             parameter.grad = None
             parameter.data = parameter.data.to(dtype)
@@ -100,7 +118,7 @@ def _unit_linears(model, index: UnitIndex, moved: np.ndarray) -> Iterator[tuple[
             yield linear, dim, chosen
 
 
-def _set_up(model, linears: list, rest: str) -> Moving:
+def _set_up(model, linears: list, rest: str) -> Slices:
     """Let whole parameters train or not, and cut out those of which only a part moves."""
     chosen_of = {linear.weight: (dim, chosen) for linear, dim, chosen in linears}
     chosen_of |= {linear.bias: (0, chosen) for linear, dim, chosen in linears if dim == 0 and linear.bias is not None}
@@ -119,7 +137,7 @@ def _set_up(model, linears: list, rest: str) -> Moving:
             part = torch.nn.Parameter(weight.detach().index_select(dim, positions).to(master))
             named[name] = part
             cuts.append(Cut(weight, part, dim, positions))
-    return Moving(named, cuts)
+    return Slices(named, cuts)
 
 
 def _forward(linear: torch.nn.Linear, cut: Cut, bias, x: torch.Tensor) -> torch.Tensor:

@@ -40,6 +40,30 @@ def random_model(config, seed: int = 0):
     return model
 
 
+def by_hand(model, encoded, masks, optimizer, steps: int, max_norm: float) -> list[float]:
+    """Dense gradients, zeroed where nothing moves, clipped by their norm; frozen elements are put back after each step."""
+    stepper, norms = optimizer(model.parameters()), []
+    for _ in range(steps):
+        losses = []
+        for head, tail in encoded:
+            log_probs = model(torch.tensor([head + tail])).logits[0].log_softmax(-1)
+            losses += [-log_probs[len(head) - 1 + i, token] for i, token in enumerate(tail)]
+        stepper.zero_grad()
+        torch.stack(losses).mean().backward()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for name, p in model.named_parameters():
+            p.grad *= masks[name]
+        norm = float(sum((p.grad**2).sum() for p in model.parameters()) ** 0.5)
+        for p in model.parameters():
+            p.grad *= min(1.0, max_norm / (norm + 1e-6))
+        stepper.step()
+        with torch.no_grad():
+            for name, p in model.named_parameters():
+                p.copy_(torch.where(masks[name], p, before[name]))
+        norms.append(norm)
+    return norms
+
+
 @pytest.fixture(autouse=True)
 def private_cache(tmp_path, monkeypatch):
     """Every test has a cache folder of its own, and no network."""

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssah.attribution import METHODS, RunningMoments, activation_moments, importance, score_mask, unit_outputs
+from ssah.attribution import METHODS, RunningMoments, activation_moments, importance, score_mask, unit_outputs, weight_importance
 from ssah.errors import SsahError
 from ssah.models import blocks, pad
 from ssah.units import UnitIndex
@@ -245,3 +245,40 @@ def test_a_mask_that_selects_nothing_is_refused(chat, batches, method):
 def test_one_position_has_no_variance(chat):
     with pytest.raises(SsahError, match="fewer than two positions"):
         importance(chat.model, [pad([[5]], 3)])
+
+
+# ---- single weights --------------------------------------------------------------------------
+
+def test_snip_scores_equal_brute_force(model, batches):
+    """Mean over examples of |W_ij dL/dW_ij|, each example by itself, for every linear map of a block."""
+    found = weight_importance(model, batches)
+    parameters = dict(model.named_parameters())
+    assert set(found) == {name for name in parameters if name.endswith("proj.weight")}
+    weights, totals, n = [parameters[name] for name in found], dict.fromkeys(found, 0), 0
+    for ids, scored in one_by_one(batches):
+        positions = [t for t in range(ids.shape[1] - 1) if scored[t]]
+        if not positions:
+            continue
+        log_probs = F.log_softmax(model(ids).logits[0], dim=-1)
+        loss = -sum(log_probs[t, ids[0, t + 1]] for t in positions) / len(positions)
+        for name, weight, gradient in zip(found, weights, torch.autograd.grad(loss, weights)):
+            totals[name] = totals[name] + (weight.detach() * gradient).abs()
+        n += 1
+    for name, scores in found.items():
+        assert scores.dtype == torch.float32
+        torch.testing.assert_close(scores, totals[name] / n, rtol=2e-4, atol=1e-9, msg=name)
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_units_score_is_at_most_that_of_its_weights(chat, batches):
+    """|sum_i W_ij g_ij| of one example against sum_i |W_ij g_ij|."""
+    units = torch.as_tensor(importance(chat.model, batches, "gradient"))
+    weights = weight_importance(chat.model, batches)
+    summed = torch.cat([weights[f"model.layers.{i}.{name}.weight"].sum(0) for i in range(2) for name in ("self_attn.o_proj", "mlp.down_proj")])
+    assert (units <= summed.double() * (1 + 1e-4)).all() and (units < summed).any()
+
+
+def test_snip_without_a_scored_position(chat, batches):
+    nothing = [{**batch, "score_mask": torch.zeros_like(batch["attention_mask"])} for batch in batches]
+    with pytest.raises(SsahError, match="no position is scored"):
+        weight_importance(chat.model, nothing)

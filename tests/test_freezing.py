@@ -8,7 +8,7 @@ import pytest
 from ssah.classification import classify
 from ssah.errors import SsahError
 from ssah.experiments import TUNED, Lab
-from ssah.experiments.freezing import frozen_units, instructions
+from ssah.experiments.freezing import COMPARED, KEPT, LEAST, OTHER_EXAMPLES, frozen_units, instructions
 from ssah.profiles import load_profile
 from ssah.units import UnitIndex
 
@@ -44,6 +44,15 @@ def test_random_sets_have_their_twins_counts(units, random, twin):
     assert counts(units, drawn) == counts(units, treated)
     assert not np.array_equal(drawn, frozen_units(units, random, 0.06, 1))
     assert (drawn & units.mask("SCU")).any() == (random == "random large")      # an ordinary draw has some SCU
+
+
+def test_the_least_important_units_by_module(units):
+    """As many of every module as SCU + all CU have there, and no unit outside is less important than one inside."""
+    chosen = frozen_units(units, LEAST, 0.06, 0)
+    assert counts(units, chosen) == counts(units, frozen_units(units, "SCU + all CU", 0.06, 0))
+    for _, _, where in units.index.modules():
+        inside = chosen[where]
+        assert units.safety[where][inside].max() <= units.safety[where][~inside].min()
 
 
 def test_an_unknown_condition(units):
@@ -100,6 +109,58 @@ def test_runs_are_compared_at_the_full_runs_loss(lab):
 def test_conditions_start_from_the_same_model(lab):
     starts = {c: lab.get("tuning", seed=0, condition=c).tables["checkpoints"].iloc[0] for c in ("full", "SCU", "full slower")}
     assert len({row["probe_loss"] for row in starts.values()}) == len({row["log_odds"] for row in starts.values()}) == 1
+
+
+# ---- other examples, more measures -----------------------------------------------------------
+
+def test_own_answers_are_none_that_the_alignment_saw(lab):
+    from ssah.experiments.foundation import alignment_examples
+    from ssah.experiments.freezing import own_answers
+    lab.get("base_answers")
+    context = SimpleNamespace(profile=lab.profile, get=lab.get, artifact=lambda name, **params: lab.artifact(name, params))
+    for seed in (0, 1):
+        train, unseen = own_answers(context, seed)
+        seen = {e["prompt"] for e in alignment_examples(context, "aligned", seed)}
+        assert len(train) == lab.profile.freezing.examples and unseen
+        prompts = [e["prompt"] for e in train + unseen]
+        assert len(set(prompts)) == len(prompts) and not seen & set(prompts)
+        assert {"prompt", "response", "ended"} == set(train[0])
+
+
+def test_half_as_many_of_a_second_set(lab, chat):
+    context = SimpleNamespace(profile=lab.profile, get=lab.get)
+    train, unseen = instructions(context, chat, 0, "tiny-benign")
+    assert (len(train), len(unseen)) == (lab.profile.freezing.examples // 2, lab.profile.freezing.unseen // 2)
+    with pytest.raises(SsahError, match="nowhere has 0 short benign examples"):
+        instructions(context, chat, 0, "nowhere")
+
+
+@pytest.mark.parametrize("examples", OTHER_EXAMPLES)
+def test_other_examples_have_a_target_of_their_own(lab, examples):
+    full, frozen = (lab.get("tuning_on", seed=0, examples=examples, condition=c) for c in COMPARED[:2])
+    target = full.values["probe_loss"]
+    assert full.tables["checkpoints"]["probe_loss"].iloc[0] == frozen.tables["checkpoints"]["probe_loss"].iloc[0]
+    assert target != lab.get("tuning", seed=0, condition="full").values["probe_loss"]
+    assert frozen.values["reached"] == (frozen.tables["checkpoints"]["probe_loss"] <= target).any()
+    assert "artifacts" in full.values and list(full.values["artifacts"]) == ["answers.json"]        # no weights
+
+
+def test_more_measures_of_kept_models(lab):
+    start, tuned = (lab.get("tuned_evaluation", seed=0, condition=c) for c in ("start", KEPT[0]))
+    assert start.tables["choice"][["task", "id"]].equals(tuned.tables["choice"][["task", "id"]])
+    assert not start.tables["answers"]["log_odds"].equals(tuned.tables["answers"]["log_odds"])
+    # the same prompts by the same model: equal to what `tuning` measured at the start
+    first = lab.get("tuning", seed=0, condition="full").tables["answers"].query("at == 'start' and source != 'borderline'")
+    np.testing.assert_array_equal(start.tables["answers"]["log_odds"], first["log_odds"])
+
+
+@pytest.mark.parametrize("step, params, message", [
+    ("tuning_on", {"examples": "poems", "condition": "full"}, "unknown examples 'poems'; known: second set, own answers"),
+    ("tuned_evaluation", {"condition": "SCU"}, "no weights are kept of 'SCU'; known: start, full"),
+])
+def test_what_is_unknown_is_refused(lab, step, params, message):
+    with pytest.raises(SsahError, match=message):
+        lab.get(step, seed=0, **params)
 
 
 def test_every_condition_has_a_name_and_a_style():

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from conftest import FAMILIES, SIZES, random_model
+from conftest import FAMILIES, SIZES, by_hand, random_model
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -61,30 +61,6 @@ def elements(model, moved: np.ndarray, rest: str) -> dict[str, torch.Tensor]:
             for name in ("gate_proj.weight", "gate_proj.bias", "up_proj.weight", "up_proj.bias"):
                 mark(mlp + name, j, unit)
     return masks
-
-
-def by_hand(model, encoded, masks, optimizer, steps: int, max_norm: float) -> list[float]:
-    """Dense gradients, zeroed where nothing moves, clipped by their norm; frozen elements are put back after each step."""
-    stepper, norms = optimizer(model.parameters()), []
-    for _ in range(steps):
-        losses = []
-        for head, tail in encoded:
-            log_probs = model(torch.tensor([head + tail])).logits[0].log_softmax(-1)
-            losses += [-log_probs[len(head) - 1 + i, token] for i, token in enumerate(tail)]
-        stepper.zero_grad()
-        torch.stack(losses).mean().backward()
-        before = {name: p.detach().clone() for name, p in model.named_parameters()}
-        for name, p in model.named_parameters():
-            p.grad *= masks[name]
-        norm = float(sum((p.grad**2).sum() for p in model.parameters()) ** 0.5)
-        for p in model.parameters():
-            p.grad *= min(1.0, max_norm / (norm + 1e-6))
-        stepper.step()
-        with torch.no_grad():
-            for name, p in model.named_parameters():
-                p.copy_(torch.where(masks[name], p, before[name]))
-        norms.append(norm)
-    return norms
 
 
 # ---- what moves moves right ------------------------------------------------------------------

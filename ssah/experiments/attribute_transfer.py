@@ -7,10 +7,10 @@ from ..classification import LABELS
 from ..errors import SsahError
 from ..store import Result
 from ..units import UnitIndex
-from .engine import Context, Need, device, step
+from .engine import Context, Need, step
 from .foundation import calibration_pairs, checkpoint_need, load_base, load_pool, load_role, scoring_batches
-from .freezing import KEPT
-from .measuring import classify_scores
+from .freezing import KEPT, load_tuned
+from .measuring import paper_kinds
 
 #: Which models are scored on the aligned model's texts: the one it came from, and what fine-tuning made of it.
 RESCORED = ("base", *KEPT)
@@ -51,8 +51,7 @@ def labels_of(profile, scored: Result, scale: str | None = None) -> np.ndarray:
     `scale`: another one than the profile's; where labels alone were kept, there is no other (`SsahError`).
     """
     if "labels" not in scored.arrays:
-        scu, ucu, ru = profile.freezing.shares
-        return classify_scores(scored, scale or profile.classification.scale, scu=scu, ucu=ucu, ru=ru).labels
+        return paper_kinds(profile, scored, scale).labels
     if scale not in (None, profile.classification.scale):
         raise SsahError(f"labels on the scale {scale!r} need scores, and this result keeps labels alone; "
                         f"take one that keeps scores: {', '.join(HALVES)}")
@@ -76,13 +75,7 @@ def reattribution(context: Context, seed: int, model: str) -> Result:
     The texts stay those of the aligned model, so that what changes is the model alone. Tuned models: at the training
     loss of full fine-tuning.
     """
-    from ..models import load_chat_model
-
-    if model == "base":
-        chat = load_base(context)
-    else:
-        folder = context.artifact("tuning", seed=seed, condition=model)
-        chat = load_chat_model(str(folder / "model"), dtype=context.profile.model.dtype, device=device())
+    chat = load_base(context) if model == "base" else load_tuned(context, seed, model)
     return score(chat, calibration_pairs(context, seed, "refusals"), context.profile.calibration.system)
 
 

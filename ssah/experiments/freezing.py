@@ -1,5 +1,8 @@
 """C4: benign fine-tuning of the aligned model with some units frozen, compared at equal training loss (Table 2)."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -9,13 +12,18 @@ from ..errors import SsahError
 from ..store import Result
 from .engine import Context, Need, device, step
 from .foundation import checkpoint_need, load_base, load_pool, load_role, split_prompts
-from .measuring import classify_scores, evaluation_requests, keep_answers, measure_answers, reference_nll
+from .measuring import evaluation_requests, keep_answers, measure_answers, measure_choice, measure_text, paper_kinds
 
 #: What is frozen. ``large`` draws have the block x kind counts of SCU + all CU, ``small`` ones those of SCU + top CU.
 TUNED = ("full", "full slower", "SCU", "SCU + top CU", "SCU + all CU", "random small", "random large without SCU",
          "random large", "SCU + all CU + rest")
 #: Who goes on to twice the epochs of full fine-tuning (paper); the others end where they reach its loss.
 DOUBLED = ("SCU", "SCU + top CU", "SCU + all CU", "random large without SCU")
+#: Frozen for comparison with the first seed only: as many units as SCU + all CU of lowest I_S, block x kind alike.
+LEAST = "least safety"
+#: Other examples to train on, for the first seed only, and who is compared on them.
+OTHER_EXAMPLES = ("second set", "own answers")
+COMPARED = ("full", "SCU + all CU", "random large without SCU")
 #: Whose weights stay in the cache folder (at equal loss), for what other claims ask of them.
 KEPT = ("full", "SCU + all CU", "random large without SCU")
 MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "slices", "resuming",
@@ -33,31 +41,116 @@ def frozen_units(units: Units, condition: str, top_cu: float, seed: int) -> np.n
              "SCU + top CU": lambda: some_cu, "SCU + all CU": lambda: all_cu, "SCU + all CU + rest": lambda: all_cu,
              "random small": lambda: index.matched_random(some_cu, seed, exclude=scu),
              "random large without SCU": lambda: index.matched_random(all_cu, seed, exclude=scu),
-             "random large": lambda: index.matched_random(all_cu, seed, exclude=nothing)}
+             "random large": lambda: index.matched_random(all_cu, seed, exclude=nothing),
+             LEAST: lambda: least(units, all_cu)}
     if condition not in masks:
-        raise SsahError(f"unknown condition {condition!r}; known: {', '.join(TUNED)}")
+        raise SsahError(f"unknown condition {condition!r}; known: {', '.join(masks)}")
     return masks[condition]()
 
 
-def instructions(context: Context, chat, seed: int) -> tuple[list[dict], list[dict]]:
+def least(units: Units, like: np.ndarray) -> np.ndarray:
+    """As many units of every block x kind as `like` has, those of lowest I_S."""
+    mask = np.zeros(len(units.index), bool)
+    for _, _, where in units.index.modules():
+        order = np.argsort(units.safety[where], kind="stable")
+        mask[where.start + order[:int(like[where].sum())]] = True
+    return mask
+
+
+# ---- what is trained on ----------------------------------------------------------------------
+
+def instructions(context: Context, chat, seed: int, source: str | None = None) -> tuple[list[dict], list[dict]]:
     """Benign examples with the data set's own answers, short ones: those to train on, and as unseen ones others.
 
-    From the prompts of `align` (there with the base model's answers) and those of no split.
+    From the prompts of `align` (there with the base model's answers) and those of no split. `source`: another set
+    than the profile's first, of which half as many are taken.
     """
     options, data = context.profile.freezing, context.profile.data
     elsewhere = context.get("splits").tables["splits"].query("kind == 'benign' and split in ('identify', 'select', "
                                                              "'evaluate')")["id"]
     pool = load_pool("benign", data.benign, data.longest_prompt)
-    pool = pool[(pool["source"] == options.instructions) & ~pool["id"].isin(elsewhere)]
+    pool = pool[(pool["source"] == (source or options.instructions)) & ~pool["id"].isin(elsewhere)]
     short = [len(chat.tokenizer(text, add_special_tokens=False)["input_ids"]) <= options.answer_tokens
              for text in pool["response"]]
-    pool, wanted = pool[short], options.examples + options.unseen
+    pool, parts = pool[short], 1 if source is None else 2
+    n, wanted = options.examples // parts, (options.examples + options.unseen) // parts
     if len(pool) < wanted:
-        raise SsahError(f"{options.instructions} has {len(pool)} short benign examples, {wanted} are wanted; "
+        raise SsahError(f"{source or options.instructions} has {len(pool)} short benign examples, {wanted} are wanted; "
                         "lower examples or raise answer_tokens in the profile")
     chosen = pool.iloc[np.random.default_rng(seed).permutation(len(pool))[:wanted]]
     examples = [{"prompt": p, "response": r} for p, r in zip(chosen["text"], chosen["response"])]
-    return examples[:options.examples], examples[options.examples:]
+    return examples[:n], examples[n:]
+
+
+def own_answers(context: Context, seed: int) -> tuple[list[dict], list[dict]]:
+    """Examples as `instructions` has them, answered by the base model; none that the alignment of a seed has seen."""
+    texts = split_prompts(context, "benign", "align").set_index("id")["text"]
+    records = json.loads((context.artifact("base_answers") / "answers.json").read_text())
+    # `alignment_examples` takes the first of the same order
+    order = np.random.default_rng(seed).permutation(len(records))[context.profile.alignment.benign:]
+    examples = [{"prompt": texts[records[i]["id"]], "response": records[i]["response"], "ended": records[i]["ended"]}
+                for i in order]
+    n = context.profile.freezing.examples
+    if len(examples) <= n:
+        raise SsahError(f"{len(examples)} answers of the base model are left, more than {n} are wanted; "
+                        "enlarge the align split")
+    return examples[:n], examples[n:n + context.profile.freezing.unseen]
+
+
+# ---- the runs --------------------------------------------------------------------------------
+
+def load_aligned(context: Context, seed: int):
+    """The aligned model in float32, ready to be trained."""
+    from ..models import load_chat_model
+
+    folder = context.artifact("checkpoint", role="aligned", seed=seed)
+    return load_chat_model(str(folder / "model"), dtype="float32", device=device())
+
+
+def load_tuned(context: Context, seed: int, condition: str):
+    """What fine-tuning made of the aligned model at equal loss (`KEPT`), in the profile's number format."""
+    from ..models import load_chat_model
+
+    folder = context.artifact("tuning", seed=seed, condition=condition)
+    return load_chat_model(str(folder / "model"), dtype=context.profile.model.dtype, device=device())
+
+
+def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], name: str, *, seed: int,
+         target: float | None = None, lr: float | None = None, adapter=None, longer: int = 2, stops: bool = True,
+         keep: bool = False, points: dict[str, float] | None = None, **frozen) -> Result:
+    """One row of Table 2 or 3: the aligned `chat` after benign fine-tuning, measured by an `Observer`.
+
+    `examples`: those to train on and unseen ones. Without a `target` the run sets it (its probe loss at the end);
+    else it has `longer` times the epochs to reach it. `adapter` and `frozen` go to `finetune`.
+    """
+    from ..beyond_units import inject
+    from ..finetuning import finetune
+
+    options, (train, unseen) = context.profile.freezing, examples
+    epochs = options.epochs * (1 if target is None else longer)
+    copy = load_role(context, "aligned", seed)
+    if adapter is not None:
+        inject(copy.model, adapter)
+    observer = Observer(context, copy, unseen, epochs, target, points or {"one epoch": 1}, stops=stops, keep=keep)
+    trained = finetune(chat, train, adapter=adapter, **frozen, epochs=epochs, lr=lr or options.lr,
+                       batch_size=options.batch_size, seed=seed, system=options.system, probe=train[:options.probe],
+                       callbacks=[observer], autocast=context.profile.model.dtype == "bfloat16",
+                       progress=f"{name}, seed {seed}")
+    keep_answers(context, observer.texts)
+    return Result({"moved_bytes": trained.bytes["parameters"], "cut": trained.cut, **observer.values,
+                   "probe_loss": float(trained.checkpoints["probe_loss"].iloc[-1])},
+                  {"checkpoints": trained.checkpoints, "answers": pd.concat(observer.answers, ignore_index=True),
+                   "history": trained.history[["step", "epoch", "loss", "tokens"]]})
+
+
+def _freeze_units(context: Context, chat, examples, seed: int, condition: str, **options) -> Result:
+    """`tune` with the units of a condition frozen, and how many these are."""
+    units = paper_kinds(context.profile, context.get("attribution", seed=seed))
+    mask = frozen_units(units, condition, context.profile.freezing.top_cu, seed)
+    result = tune(context, chat, examples, condition, seed=seed, **options, **({"frozen": mask} if mask.any() else {}),
+                  rest="freeze" if condition.endswith("rest") else None)
+    return replace(result, values={"share": float(mask.mean()),
+                                   "parameter_share": units.index.parameter_share(mask), **result.values})
 
 
 def _tuning_needs(profile, seed: int, condition: str) -> list[Need]:
@@ -69,39 +162,59 @@ def _tuning_needs(profile, seed: int, condition: str) -> list[Need]:
 @step(version=1, reads=("model", "data", "classification", "evaluation", "freezing"), uses=MEASURE, minutes=8,
       needs=_tuning_needs)
 def tuning(context: Context, seed: int, condition: str) -> Result:
-    """One row of Table 2: the aligned model after benign fine-tuning with some units frozen (`TUNED`).
+    """One row of Table 2: the aligned model after benign fine-tuning with some units frozen (`TUNED`, `LEAST`).
 
     ``full`` sets the loss to be reached (its probe loss at the end); the others are measured at their first checkpoint
     at or below it, within twice the epochs, and some (`DOUBLED`) at the end of those too. Answers have a column
     ``at``: start (``full`` only), one epoch, equal loss, end.
     """
-    from ..finetuning import finetune
-    from ..models import load_chat_model
+    chat = load_aligned(context, seed)
+    target = None if condition == "full" else \
+        context.get("tuning", seed=seed, condition="full").values["probe_loss"]
+    return _freeze_units(context, chat, instructions(context, chat, seed), seed, condition, target=target,
+                         lr=context.profile.freezing.slower_lr if condition.endswith("slower") else None,
+                         stops=condition not in DOUBLED, keep=condition in KEPT)
 
-    options, full = context.profile.freezing, condition == "full"
-    folder = context.artifact("checkpoint", role="aligned", seed=seed)
-    chat = load_chat_model(str(folder / "model"), dtype="float32", device=device())
-    train, unseen = instructions(context, chat, seed)
-    scu, ucu, ru = options.shares
-    units = classify_scores(context.get("attribution", seed=seed), context.profile.classification.scale,
-                            scu=scu, ucu=ucu, ru=ru)
-    mask = frozen_units(units, condition, options.top_cu, seed)
-    epochs = options.epochs * (1 if full else 2)
-    observer = Observer(context, load_role(context, "aligned", seed), unseen, epochs,
-                        None if full else context.get("tuning", seed=seed, condition="full").values["probe_loss"],
-                        stops=condition not in DOUBLED, keep=condition in KEPT)
-    trained = finetune(chat, train, **({"frozen": mask} if mask.any() else {}),
-                       rest="freeze" if condition.endswith("rest") else None, epochs=epochs,
-                       lr=options.slower_lr if condition.endswith("slower") else options.lr,
-                       batch_size=options.batch_size, seed=seed, system=options.system, probe=train[:options.probe],
-                       callbacks=[observer], autocast=context.profile.model.dtype == "bfloat16",
-                       progress=f"{condition}, seed {seed}")
-    keep_answers(context, observer.texts)
-    return Result({"share": float(mask.mean()), "parameter_share": units.index.parameter_share(mask),
-                   "moved_bytes": trained.bytes["parameters"], "cut": trained.cut, **observer.values,
-                   "probe_loss": float(trained.checkpoints["probe_loss"].iloc[-1])},
-                  {"checkpoints": trained.checkpoints, "answers": pd.concat(observer.answers, ignore_index=True),
-                   "history": trained.history[["step", "epoch", "loss", "tokens"]]})
+
+def _tuning_on_needs(profile, seed: int, examples: str, condition: str) -> list[Need]:
+    if examples not in OTHER_EXAMPLES:
+        raise SsahError(f"unknown examples {examples!r}; known: {', '.join(OTHER_EXAMPLES)}")
+    target = [] if condition == "full" else [Need("tuning_on", {"seed": seed, "examples": examples,
+                                                                "condition": "full"})]
+    return [*_tuning_needs(profile, seed, "full"), Need("base_answers", artifact=True), *target]
+
+
+@step(version=1, reads=("model", "data", "alignment", "classification", "evaluation", "freezing", "comparison"),
+      uses=MEASURE, minutes=7, needs=_tuning_on_needs)
+def tuning_on(context: Context, seed: int, examples: str, condition: str) -> Result:
+    """As `tuning`, on other examples: a second instruction set, or the base model's own answers (gentler)."""
+    chat = load_aligned(context, seed)
+    chosen = own_answers(context, seed) if examples == "own answers" else \
+        instructions(context, chat, seed, context.profile.comparison.second)
+    target = None if condition == "full" else \
+        context.get("tuning_on", seed=seed, examples=examples, condition="full").values["probe_loss"]
+    return _freeze_units(context, chat, chosen, seed, condition, target=target)
+
+
+def _evaluation_needs(profile, seed: int, condition: str) -> list[Need]:
+    if condition not in ("start", *KEPT):
+        raise SsahError(f"no weights are kept of {condition!r}; known: start, {', '.join(KEPT)}")
+    model = checkpoint_need("aligned", seed) if condition == "start" else \
+        [Need("tuning", {"seed": seed, "condition": condition}, artifact=True)]
+    return [Need("splits"), Need("judge_threshold"), *model]
+
+
+@step(version=1, reads=("model", "data", "evaluation"), uses=MEASURE, minutes=2, needs=_evaluation_needs)
+def tuned_evaluation(context: Context, seed: int, condition: str) -> Result:
+    """What `tuning` leaves out to save time, at equal loss (`KEPT`) and at the start: the harmful requests of a set of
+    which no other split has any (HarmBench; all of `evaluate` where there is none), and multiple choice."""
+    chat = load_role(context, "aligned", seed) if condition == "start" else load_tuned(context, seed, condition)
+    harmful, options = split_prompts(context, "harmful", "evaluate"), context.profile.evaluation
+    other = harmful["source"].isin(context.profile.data.evaluate_only)
+    requests = harmful[other if other.any() else ~other].iloc[:options.harmful].reset_index(drop=True)
+    answers, texts = measure_answers(context, chat, load_base(context), requests, options.systems[:1])
+    keep_answers(context, texts)
+    return Result({}, {"answers": answers, "choice": measure_choice(context, chat)})
 
 
 class Observer:
@@ -110,9 +223,10 @@ class Observer:
     What is measured is a copy in the number format in which models are kept and evaluated.
     """
 
-    def __init__(self, context: Context, copy, unseen: list[dict], epochs: int, target: float | None, *, stops: bool,
-                 keep: bool):
+    def __init__(self, context: Context, copy, unseen: list[dict], epochs: int, target: float | None,
+                 points: dict[str, float], *, stops: bool, keep: bool):
         self.context, self.copy, self.unseen, self.epochs = context, copy, unseen, epochs
+        self.points = points        # name -> epoch at which answers are taken anyway
         self.stops, self.keep = stops, keep     # end the run at equal loss; save the weights there
         self.target = target        # None: this run sets it, at its end
         self.judge_model = load_base(context)
@@ -128,7 +242,8 @@ class Observer:
         options, ended = self.context.profile.freezing, row["epoch"] >= self.epochs
         self.copy.model.load_state_dict(chat.model.state_dict())
         equal = not self.values["reached"] and (ended if self.target is None else row["probe_loss"] <= self.target)
-        due = {"start": self.target is None and row["step"] == 0, "one epoch": row["epoch"] == 1,
+        due = {"start": self.target is None and row["step"] == 0,
+               **{name: row["epoch"] == epoch for name, epoch in self.points.items()},
                "equal loss": equal, "end": ended}
         points = [name for name in due if due[name]]
         with torch.autocast(chat.model.device.type, enabled=False):
@@ -167,11 +282,6 @@ class Observer:
 
     def utility(self) -> dict[str, float]:
         """Perplexity on Wikipedia text and on benign reference answers."""
-        from ..evaluation import perplexity
-
-        options = self.context.profile.evaluation
-        benign = split_prompts(self.context, "benign", "evaluate").iloc[:options.benign]
-        losses = reference_nll(self.copy, benign, options.benign_tokens)
-        wiki = perplexity(self.copy, prompts.load_prompts(options.wiki)["text"].tolist(), n_tokens=options.wiki_tokens)
+        wiki, losses = measure_text(self.context, self.copy)
         return {"wiki_perplexity": wiki,
                 "benign_perplexity": float(np.exp(np.average(losses["nll"], weights=losses["tokens"])))}

@@ -25,6 +25,12 @@ def classified(lab, seed: int) -> Units:
     return classify_scores(lab.get("attribution", seed=seed), profile.classification.scale, **lab.get("shares").values)
 
 
+def paper_kinds(profile, scored: Result, scale: str | None = None) -> Units:
+    """The four kinds at the shares of the paper's Llama-2, as all experiments with fine-tuning take them."""
+    scu, ucu, ru = profile.freezing.shares
+    return classify_scores(scored, scale or profile.classification.scale, scu=scu, ucu=ucu, ru=ru)
+
+
 def reference_nll(chat, benign: pd.DataFrame, n_tokens: int) -> pd.DataFrame:
     """Mean NLL (nats a token) of the first `n_tokens` of each prompt's reference answer: columns id, nll, tokens."""
     from ..evaluation import response_nll
@@ -61,15 +67,28 @@ def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame,
 
 def measure_utility(context: Context, chat) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
     """Wikipedia perplexity, NLL of benign reference answers (a row each), and multiple choice (a row a question)."""
-    from ..evaluation import multiple_choice, perplexity
+    wiki, answers = measure_text(context, chat)
+    return {"wiki_perplexity": wiki}, answers, measure_choice(context, chat)
+
+
+def measure_text(context: Context, chat) -> tuple[float, pd.DataFrame]:
+    """Wikipedia perplexity, and the NLL of benign reference answers (a row each)."""
+    from ..evaluation import perplexity
 
     options = context.profile.evaluation
     benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign]
     answers = reference_nll(chat, benign, options.benign_tokens)
-    choice = pd.concat([multiple_choice(chat, prompts.load_questions(task, options.questions)).assign(task=task)
-                        for task in options.tasks], ignore_index=True)
     wiki = perplexity(chat, prompts.load_prompts(options.wiki)["text"].tolist(), n_tokens=options.wiki_tokens)
-    return {"wiki_perplexity": wiki}, answers, choice
+    return wiki, answers
+
+
+def measure_choice(context: Context, chat) -> pd.DataFrame:
+    """Multiple choice on all tasks, a row a question."""
+    from ..evaluation import multiple_choice
+
+    options = context.profile.evaluation
+    return pd.concat([multiple_choice(chat, prompts.load_questions(task, options.questions)).assign(task=task)
+                      for task in options.tasks], ignore_index=True)
 
 
 def evaluation_requests(context: Context, n: int) -> pd.DataFrame:

@@ -1,0 +1,122 @@
+"""Other ways to train part of a model, to put beside units: single weights frozen (C7), adapters of `peft` (C5).
+
+Freezing weights one by one saves nothing: gradients and optimizer state are those of full fine-tuning. Not here:
+prompt tuning and prefix tuning, which feed a model from outside instead of becoming part of it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from .errors import SsahError
+from .slices import Moving, as_before
+
+
+def set_difference(safety: Mapping[str, torch.Tensor], utility: Mapping[str, torch.Tensor], share: float,
+                   utility_share: float) -> dict[str, torch.Tensor]:
+    """Weights that matter for safety and not for utility (Wei et al. 2024, set difference), by parameter name.
+
+    In every matrix: without the `utility_share` of highest utility score, the `share` of highest safety score (shares
+    of all its weights), so the size is given, and not the share that is cut from the safety ranking. Scores are those
+    of `attribution.weight_importance`. Raises `SsahError` if that leaves too few.
+    """
+    if not 0 < share <= 1 - utility_share <= 1:
+        raise SsahError(f"a share of {share:.3g} does not fit beside the {utility_share:.3g} that utility keeps")
+    masks = {}
+    for name, scores in safety.items():
+        of_utility = utility[name].flatten().topk(int(utility_share * scores.numel())).indices
+        ranked = scores.flatten().index_fill(0, of_utility, -1.0)
+        masks[name] = _mask_of(ranked.topk(round(share * scores.numel())).indices, scores.shape)
+    return masks
+
+
+def random_weights(like: Mapping[str, torch.Tensor], share: float, seed: int) -> dict[str, torch.Tensor]:
+    """As many random weights of every matrix: the control of `set_difference`."""
+    draw = torch.Generator().manual_seed(seed)
+    return {name: _mask_of(torch.randperm(matrix.numel(), generator=draw)[:round(share * matrix.numel())], matrix.shape)
+            for name, matrix in like.items()}
+
+
+def _mask_of(positions: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    mask = torch.zeros(shape.numel(), dtype=torch.bool, device=positions.device)
+    mask[positions] = True
+    return mask.reshape(shape)
+
+
+@dataclass(frozen=True)
+class Holding(Moving):
+    """What trains, and in it single weights that do not: ``(parameter, mask of its shape, the values kept)``."""
+
+    kept: list[tuple[torch.nn.Parameter, torch.Tensor, torch.Tensor]]
+
+    @torch.no_grad()
+    def sync(self) -> None:
+        """Put the frozen weights back: decay and momentum move weights without a gradient too."""
+        for parameter, mask, values in self.kept:
+            parameter.masked_scatter_(mask, values)
+
+
+@contextmanager
+def holding(model, frozen: Mapping[str, torch.Tensor]) -> Iterator[Holding]:
+    """Inside, all of the model trains but the weights in `frozen`: parameter name -> Boolean mask of its shape.
+
+    Whatever trains is float32 if the model is of half precision (then run under autocast); frozen weights are
+    bit-identical afterwards, and their gradient is 0, so that a clipped norm is that of what moves. Raises `SsahError`
+    for names that the model does not have, masks of another shape or dtype, and masks that have all weights or none.
+    """
+    parameters = dict(model.named_parameters())
+    for name, mask in frozen.items():
+        if name not in parameters:
+            raise SsahError(f"the model has no parameter {name!r}; names are those of model.named_parameters()")
+        if mask.dtype != torch.bool or mask.shape != parameters[name].shape:
+            raise SsahError(f"the mask of {name} is {mask.dtype} {tuple(mask.shape)}; "
+                            f"it must be torch.bool {tuple(parameters[name].shape)}")
+    chosen = sum(int(mask.sum()) for mask in frozen.values())
+    if chosen in (0, sum(p.numel() for p in parameters.values())):
+        raise SsahError(f"the masks have {'all' if chosen else 'none'} of the weights; leave them out to train all")
+    with as_before(model):
+        for parameter in model.parameters():
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+            parameter.requires_grad_(True)
+        masks = [(parameters[name], mask.to(parameters[name].device)) for name, mask in frozen.items()]
+        hooks = [parameter.register_hook(lambda grad, mask=mask: grad.masked_fill(mask, 0)) for parameter, mask in masks]
+        try:
+            yield Holding(parameters, [(parameter, mask, parameter.detach()[mask]) for parameter, mask in masks])
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+@contextmanager
+def adapted(model, config, seed: int = 0) -> Iterator[Moving]:
+    """Inside, only the adapter that `config` (a ``peft`` configuration) describes trains, and it is part of the model.
+
+    On leaving it is merged into the weights where the method can be (LoRA, IA³), and the model is an ordinary one
+    again; others (LLaMA-Adapter) stay in it. `seed`: of the adapter's first weights. Raises `SsahError` for what
+    feeds the model from outside (prompt and prefix tuning) and for a method that the model does not support.
+    """
+    with as_before(model):
+        wrapped = inject(model, config, seed)
+        try:
+            yield Moving({name: p for name, p in model.named_parameters() if p.requires_grad})
+        finally:
+            if hasattr(wrapped.base_model, "merge_and_unload"):
+                wrapped.base_model.merge_and_unload()
+
+
+def inject(model, config, seed: int = 0):
+    """Put an adapter into the model, in place; ``peft``'s wrapper of it. Errors as in `adapted`."""
+    import peft
+
+    name = type(config).__name__.removesuffix("Config")
+    if config.is_prompt_learning:
+        raise SsahError(f"{name} feeds the model from outside, so it cannot be measured like the others; "
+                        "take a method that becomes part of the model, such as LoRA")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            return peft.get_peft_model(model, config)
+        except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
+            raise SsahError(f"{name} does not work on this model: {error}") from error

@@ -1,0 +1,91 @@
+"""C5 and C7: other ways to hold a model's weights than by units, compared like those (Table 3)."""
+
+from dataclasses import replace
+
+from ..errors import SsahError
+from ..store import Result
+from .engine import Context, Need, step
+from .foundation import calibration_pairs, checkpoint_need, scoring_batches
+from .freezing import MEASURE, frozen_units, instructions, load_aligned, tune
+from .measuring import paper_kinds
+
+#: Adapters in place of the model's own weights (C5): two of the paper's three.
+ADAPTERS = ("LoRA", "LLaMA-Adapter")
+#: Single weights that are frozen, as many as those of SCU + all CU (C7).
+REGIONS = ("SNIP difference", "random weights")
+
+
+def core(seed: int) -> list[Need]:
+    """What both claims need for one seed, beside the runs of C4."""
+    return [*[Need("adapter_tuning", {"seed": seed, "method": method}) for method in ADAPTERS],
+            *[Need("weight_tuning", {"seed": seed, "region": region}) for region in REGIONS]]
+
+
+def adapter_config(method: str, chat, options):
+    """The ``peft`` configuration of a method; `options`: the profile's section `comparison`."""
+    import peft
+
+    if method == "LoRA":
+        return peft.LoraConfig(r=options.lora_rank, lora_alpha=2 * options.lora_rank, target_modules="all-linear",
+                               task_type="CAUSAL_LM")
+    return peft.AdaptionPromptConfig(adapter_len=options.prompt_tokens, task_type="CAUSAL_LM",
+                                     adapter_layers=chat.model.config.num_hidden_layers)
+
+
+def _target(context: Context, seed: int) -> float:
+    return context.get("tuning", seed=seed, condition="full").values["probe_loss"]
+
+
+def _adapter_needs(profile, seed: int, method: str) -> list[Need]:
+    if method not in ADAPTERS:
+        raise SsahError(f"unknown method {method!r}; known: {', '.join(ADAPTERS)}")
+    return [Need("splits"), Need("judge_threshold"), *checkpoint_need("aligned", seed),
+            Need("tuning", {"seed": seed, "condition": "full"})]
+
+
+@step(version=1, reads=("model", "data", "evaluation", "freezing", "comparison"), minutes=9, needs=_adapter_needs,
+      uses=(*MEASURE, "beyond_units", "experiments/freezing"))
+def adapter_tuning(context: Context, seed: int, method: str) -> Result:
+    """One row of Table 3: as `tuning` without anything frozen, but of an adapter (`ADAPTERS`).
+
+    Answers are taken after the epochs of full fine-tuning (``equal epochs``), at equal loss, and at the end.
+    """
+    chat, options = load_aligned(context, seed), context.profile.comparison
+    rate = options.lora_lr if method == "LoRA" else options.prompt_lr
+    return tune(context, chat, instructions(context, chat, seed), method, seed=seed, target=_target(context, seed),
+                lr=rate, adapter=adapter_config(method, chat, options), longer=options.longer,
+                points={"equal epochs": context.profile.freezing.epochs})
+
+
+def _weight_needs(profile, seed: int, region: str) -> list[Need]:
+    if region not in REGIONS:
+        raise SsahError(f"unknown region {region!r}; known: {', '.join(REGIONS)}")
+    return [*_adapter_needs(profile, seed, "LoRA"), Need("attribution", {"seed": seed}),
+            Need("calibration", {"seed": seed}, artifact=True)]
+
+
+@step(version=1, reads=("model", "data", "calibration", "classification", "evaluation", "freezing"), minutes=8,
+      needs=_weight_needs, uses=(*MEASURE, "beyond_units", "attribution", "experiments/freezing"))
+def weight_tuning(context: Context, seed: int, region: str) -> Result:
+    """As `tuning`, with single weights of the blocks' linear maps frozen (`REGIONS`), as many as SCU + all CU have.
+
+    The SNIP difference leaves out the weights of highest utility score, as large a share as UCU are of the units.
+    """
+    from ..attribution import linear_weights, weight_importance
+    from ..beyond_units import random_weights, set_difference
+
+    chat = load_aligned(context, seed)
+    units = paper_kinds(context.profile, context.get("attribution", seed=seed))
+    n = units.index.weights_in(frozen_units(units, "SCU + all CU", context.profile.freezing.top_cu, seed))
+    total = sum(weight.numel() for weight in linear_weights(chat.model).values())
+    if region == "random weights":
+        masks = random_weights(linear_weights(chat.model), n / total, seed)
+    else:
+        system, pairs = context.profile.calibration.system, calibration_pairs(context, seed, "refusals")
+        safety, utility = (weight_importance(chat.model, scoring_batches(chat, pairs[kind], system, "predicting"))
+                           for kind in ("harmful", "benign"))
+        masks = set_difference(safety, utility, n / total, float(units.mask("UCU").mean()))
+    result = tune(context, chat, instructions(context, chat, seed), region, seed=seed, target=_target(context, seed),
+                  frozen=masks)
+    chosen = sum(int(mask.sum()) for mask in masks.values())
+    return replace(result, values={"weights": chosen, "share_of_weights": chosen / total, **result.values})
