@@ -170,8 +170,8 @@ class ComparisonSection:
     lora_rank: int = 8
     lora_lr: float = 2e-3               # both rates: so that the loss of full fine-tuning is reached
     prompt_tokens: int = 10             # of LLaMA-Adapter, in every block
-    prompt_lr: float = 3e-2
-    longer: int = 4                     # at most so many times the epochs of full fine-tuning, for adapters
+    prompt_lr: float = 5e-2
+    longer: int = 6                     # at most so many times the epochs of full fine-tuning, for adapters
 
     def sources(self) -> list[str]:
         """Source names this section reads."""

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssah.claims import CLAIMS, VERDICTS, judge_c1, judge_c2, judge_c3, judge_c4
+from ssah.claims import CLAIMS, VERDICTS, judge_c1, judge_c2, judge_c3, judge_c4, judge_c5, judge_c7
 
 GOOD = {"keyword: SCU - random SCU": (0.8, 0.7, 0.9), "strict: SCU - random SCU": (0.6, 0.5, 0.7), "keyword: RU - none": (0.0, 0.0, 0.1),
         "strict: RU - none": (0.02, 0.0, 0.05), "accuracy: none - SCU": (0.01, 0.0, 0.02), "share: SCU": (0.013, 0.013, 0.013),
@@ -119,3 +119,49 @@ def test_c4_each_margin_can_fail_alone(fact, value, check, verdict):
 def test_c4_without_any_harm_there_is_nothing_to_avoid():
     found = judge_c4(FROZEN | {"full - start": (0.0, -0.1, 0.1)})
     assert found.verdict == "not reproduced" and not found.checks[1].holds
+
+
+# ---- C5, C7 ----------------------------------------------------------------------------------
+
+ADAPTED = {"LoRA - full": (0.1, 0.05, 0.2), "LLaMA-Adapter - full": (0.1, 0.05, 0.2), "LoRA - full, equal epochs": (0.1, 0.05, 0.2),
+           "LoRA - SCU + all CU": (0.3, 0.2, 0.4), "random - SCU + all CU": (0.3, 0.2, 0.4), "reached: LoRA": (1.0, 1.0, 1.0),
+           "reached: LLaMA-Adapter": (1.0, 1.0, 1.0), "trained: LoRA": (0.02, 0.02, 0.02), "trained: LLaMA-Adapter": (0.01, 0.01, 0.01),
+           "trained: SCU + all CU": (0.5, 0.5, 0.5)}
+
+
+def test_c5_reproduced_by_every_check():
+    assert judge_c5(ADAPTED).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("fact, value, check, verdict", [
+    ("LoRA - full", (0.04, 0.01, 0.1), 0, "not reproduced"),
+    ("LoRA - full", (0.3, -0.01, 0.6), 0, "not reproduced"),
+    ("reached: LoRA", (2 / 3, 0.0, 1.0), 0, "not reproduced"),
+    ("LLaMA-Adapter - full", (0.04, 0.01, 0.1), 1, "partly"),
+    ("reached: LLaMA-Adapter", (2 / 3, 0.0, 1.0), 1, "partly"),
+    ("LoRA - full, equal epochs", (0.04, 0.01, 0.1), 2, "partly"),
+    ("LoRA - SCU + all CU", (0.09, 0.01, 0.2), 3, "not reproduced"),
+    ("trained: SCU + all CU", (0.01, 0.01, 0.01), 3, "not reproduced"),
+    ("random - SCU + all CU", (0.3, -0.01, 0.6), 4, "partly")])
+def test_c5_each_margin_can_fail_alone(fact, value, check, verdict):
+    found = judge_c5(ADAPTED | {fact: value})
+    assert [c.holds for c in found.checks] == [i != check for i in range(5)]
+    assert found.verdict == verdict
+
+
+WEIGHTS = {"SNIP difference - SCU + all CU": (0.3, 0.2, 0.4), "random - SCU + all CU": (0.3, 0.2, 0.4), "random weights - SNIP difference": (0.0, -0.1, 0.1)}
+
+
+def test_c7_reproduced_by_every_check():
+    assert judge_c7(WEIGHTS).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("fact, value, check, verdict", [
+    ("SNIP difference - SCU + all CU", (0.09, 0.01, 0.2), 0, "not reproduced"),
+    ("SNIP difference - SCU + all CU", (0.3, -0.01, 0.6), 0, "not reproduced"),
+    ("random - SCU + all CU", (0.09, 0.01, 0.2), 1, "not reproduced"),
+    ("random weights - SNIP difference", (0.06, 0.01, 0.1), 2, "partly")])
+def test_c7_each_margin_can_fail_alone(fact, value, check, verdict):
+    found = judge_c7(WEIGHTS | {fact: value})
+    assert [c.holds for c in found.checks] == [i != check for i in range(3)]
+    assert found.verdict == verdict

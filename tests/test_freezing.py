@@ -164,6 +164,8 @@ def test_what_is_unknown_is_refused(lab, step, params, message):
 
 
 def test_every_condition_has_a_name_and_a_style():
+    from ssah.experiments.which_units import ADAPTERS, REGIONS
     from ssah.figures.freezing import STYLES
-    from ssah.tables.freezing import NAMES
-    assert set(NAMES) == set(STYLES) == {"start", *TUNED}
+    from ssah.tables.freezing import NAMES, ROWS
+    assert set(NAMES) == set(STYLES) == {"start", *TUNED, LEAST, *ADAPTERS, *REGIONS}
+    assert set(ROWS) == set(TUNED)

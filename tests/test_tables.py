@@ -175,16 +175,20 @@ class HandMadeRuns:
     profile, seeds = load_profile("smoke"), (0, 1, 2)
     refused = {"full": {"start": 4, "one epoch": 3, "equal loss": 1, "end": 1},
                "SCU + all CU": {"one epoch": 4, "equal loss": 4, "end": 2},
-               "SCU + all CU + rest": {"one epoch": 4, "end": 3}}
+               "SCU + all CU + rest": {"one epoch": 4, "end": 3},
+               "LoRA": {"equal epochs": 3, "equal loss": 0, "end": 0},
+               "LLaMA-Adapter": {"equal epochs": 4, "end": 2}}
 
-    def get(self, step, seed, condition):
+    def get(self, step, seed, condition=None, method=None, region=None):
+        condition = condition or method or region
         at = self.refused.get(condition, {"one epoch": 3, "equal loss": 2})
-        late, target = condition.endswith("rest"), 1.0 + seed / 10
+        late, target = condition.endswith(("rest", "Adapter")), 1.0 + seed / 10
         loss = 1.5 if late else target - 0.05 * (condition != "full")
         answers = pd.DataFrame([{"source": "advbench", "id": i, "at": point, "label": "refuse" if i < n else "comply", "keyword": i < n,
                                  "log_odds": 1.0 if i < n else -1.0} for point, n in at.items() for i in range(4)])
-        values = {"share": 0.5, "parameter_share": 0.4, "reached": not late, "probe_loss": loss}
-        for point, epoch in (("start", 0), ("one epoch", 1), ("equal loss", 2), ("end", 4)):
+        values = {"share": 0.5, "parameter_share": 0.4, "moved_bytes": {"full": 400, "LoRA": 8}.get(condition, 400 if region else 100),
+                  **({"weights": 75} if region else {}), "reached": not late, "probe_loss": loss}
+        for point, epoch in (("start", 0), ("one epoch", 1), ("equal epochs", 2), ("equal loss", 2), ("end", 4)):
             if point in at:
                 values |= {f"{point}: epoch": epoch, f"{point}: probe_loss": loss, f"{point}: unseen_loss": 2.0 if condition == "full" else 2.1}
         checkpoints = pd.DataFrame({"step": [0, 1, 2], "epoch": [0, 1, 2], "probe_loss": [2.0, 1.5, loss], "log_odds": [1.0, 0.5, 0.0]})
@@ -192,12 +196,14 @@ class HandMadeRuns:
 
 
 def test_table_two_by_hand():
-    table = tables.freezing.table_two(HandMadeRuns())
+    runs = tables.freezing.tuned(HandMadeRuns())
+    table = tables.freezing.table_two(runs)
     assert table["ASR"].to_dict() == {"start": 0.0, "full": 0.75, "SCU + all CU": 0.0, "SCU + all CU + rest": 0.25} | {
         name: 0.5 for name in table.index if name not in ("start", "full", "SCU + all CU", "SCU + all CU + rest")}
     assert table["reached"].to_dict() == {name: float(name != "SCU + all CU + rest") for name in table.index}
+    assert table["trained"].to_dict() == {name: 1.0 if name in ("start", "full") else 0.25 for name in table.index}
     assert table.loc["SCU + all CU + rest", "epoch"] == 4          # not reached: compared at the end
-    end = tables.freezing.table_two(HandMadeRuns(), "end")
+    end = tables.freezing.table_two(runs, "end")
     assert list(end.index) == ["start", "full", "SCU + all CU", "SCU + all CU + rest"]      # who went on
     assert end.loc["SCU + all CU", "ASR"] == 0.5
 
@@ -208,16 +214,42 @@ def test_c4_facts_by_hand():
     assert facts["random - SCU + all CU"][0] == facts["slower - SCU + all CU"][0] == 0.5
     assert facts["reached: SCU + all CU"] == (1.0, 1.0, 1.0)
     assert facts["unseen"] == pytest.approx((0.05, 0.05, 0.05))
-    assert tables.freezing.verdict(HandMadeRuns()).verdict == "not reproduced"      # the unseen loss is 5 % higher
+    assert tables.verdict(HandMadeRuns(), "C4").verdict == "not reproduced"      # the unseen loss is 5 % higher
     first = HandMadeRuns()
     first.seeds = (0,)
-    assert tables.freezing.verdict(first).verdict == "not tested"                   # a verdict takes three seeds
+    assert tables.verdict(first, "C4").verdict == "not tested"                   # a verdict takes three seeds
 
 
 def test_runs_are_drawn_against_the_full_runs_own_loss():
-    runs = tables.freezing.runs(HandMadeRuns())
+    runs = tables.freezing.along(tables.freezing.tuned(HandMadeRuns()))
     ends = runs[runs["epoch"] == 2].set_index(["condition", "seed"])["to_go"]
     assert all(ends["full", seed] == pytest.approx(0) for seed in (0, 1, 2))
     assert all(ends["SCU", seed] == pytest.approx(-0.05) for seed in (0, 1, 2))
     rates = runs[(runs["condition"] == "SCU") & (runs["seed"] == 0)].set_index("epoch")["keyword_asr"]
     assert rates[1] == 0.25 and rates[2] == 0.5 and np.isnan(rates[0])
+
+
+# ---- C5, C7 ----------------------------------------------------------------------------------
+
+def test_c5_facts_by_hand():
+    """Of four requests the model refuses 1 after full fine-tuning, 0 after LoRA (3 at equal epochs), 2 with the other."""
+    facts = tables.which_units.c5_facts(HandMadeRuns())
+    means = {name: round(mean, 6) for name, (mean, _, _) in facts.items()}
+    assert means == {"LoRA - full": 0.25, "LLaMA-Adapter - full": -0.25, "LoRA - full, equal epochs": -0.5, "LoRA - SCU + all CU": 1.0,
+                     "random - SCU + all CU": 0.5, "reached: LoRA": 1.0, "reached: LLaMA-Adapter": 0.0, "trained: LoRA": 0.02,
+                     "trained: LLaMA-Adapter": 0.25, "trained: SCU + all CU": 0.25}
+
+
+def test_frozen_weights_count_as_frozen():
+    runs = tables.which_units.weights(HandMadeRuns())
+    table = tables.freezing.table_two(runs)
+    assert table.loc["SNIP difference", "trained"] == 0.25         # 75 of 100 float32 weights stay
+    assert list(table.index) == ["start", "full", "random large without SCU", "SCU + all CU", "SNIP difference", "random weights"]
+    facts = tables.which_units.c7_facts(HandMadeRuns())
+    assert facts["SNIP difference - SCU + all CU"][0] == 0.5 and facts["random weights - SNIP difference"][0] == 0.0
+
+
+def test_contrasts_are_paired_differences():
+    shown = tables.freezing.contrasts(tables.which_units.adapters(HandMadeRuns()), tables.which_units.C5_CONTRASTS)
+    assert shown.loc[("all but LoRA", "SCU + all CU"), "keyword ASR, points"].startswith("+100.0")
+    assert shown.loc[("all but LoRA", "nothing frozen"), "log-odds"].startswith("-0.5")

@@ -64,8 +64,11 @@ def style_of(condition: str) -> dict:
 
 
 def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | None = None, *,
-              percent: bool = True) -> None:
-    """A row a condition: mean with its interval (columns ``low``, ``high``), and the seeds' own values as ticks."""
+              percent: bool = True, style_of=style_of, names: dict[str, str] = NAMES) -> None:
+    """A row a condition: mean with its interval (columns ``low``, ``high``), and the seeds' own values as ticks.
+
+    `points`: condition, value. `style_of(condition)`: colour, marker and markerfacecolor; `names`: what a row is called.
+    """
     factor = 100 if percent else 1
     for y, (condition, row) in enumerate(table.iterrows()):
         style = style_of(condition)
@@ -77,7 +80,7 @@ def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | Non
             axis.plot(own, np.full(len(own), y + 0.24), "|", color=style["color"], markersize=7)
         axis.plot(row[column] * factor, y, linestyle="", markersize=9, markeredgewidth=1.6,
                   markeredgecolor=style["color"], **style)
-    axis.set_yticks(range(len(table)), [NAMES.get(c, c) for c in table.index])
+    axis.set_yticks(range(len(table)), [names.get(c, c) for c in table.index])
     axis.set_ylim(len(table) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
 

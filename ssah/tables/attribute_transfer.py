@@ -15,9 +15,10 @@ from ..errors import SsahError
 from ..experiments import Lab
 from ..experiments.attribute_transfer import CATEGORIES, HALVES, labels_of
 from ..experiments.freezing import KEPT
-from ..experiments.measuring import classify_scores
+from ..experiments.measuring import classify_scores, paper_kinds
 from ..store import Result
 from . import freezing
+from .shared import found, number_of_seeds
 
 #: The flows that Fig. 5 (Dolly fine-tuning of Llama2-7B-Chat) and Fig. 6 (Llama2-7B to Chat) print, % of all units.
 PAPER_FLOWS = pd.DataFrame(
@@ -183,7 +184,7 @@ def shown_changes(moves: pd.DataFrame) -> pd.DataFrame:
 
 def harm(lab: Lab, moves: pd.DataFrame) -> pd.DataFrame:
     """Do labels change where safety is lost? A row a tuned model and run: condition, run, left, keyword_asr."""
-    answers = freezing.answers(lab, "equal loss", KEPT).query("source != 'borderline' and condition != 'start'")
+    answers = freezing.harmful_answers(freezing.tuned(lab, KEPT)).query("condition != 'start'")
     attacks = answers.assign(run="seed " + answers["seed"].astype(str)).groupby(["condition", "run"])["keyword_asr"]
     left = changes(moves).query("label == 'SCU'").rename(columns={"comparison": "condition"})
     return left[["condition", "run", "left"]].merge(attacks.mean().reset_index(), on=["condition", "run"])
@@ -286,9 +287,7 @@ def with_cutoffs(lab: Lab) -> pd.DataFrame:
 
 def kinds(lab: Lab, step: str, **params) -> dict[str, Units]:
     """The four kinds of units, with scaled scores, of all seeds' models, by run."""
-    scu, ucu, ru = lab.profile.freezing.shares
-    return {run: classify_scores(scored, lab.profile.classification.scale, scu=scu, ucu=ucu, ru=ru)
-            for run, scored in results(lab, step, **params).items()}
+    return {run: paper_kinds(lab.profile, scored) for run, scored in results(lab, step, **params).items()}
 
 
 # ---- sentences -------------------------------------------------------------------------------
@@ -299,10 +298,9 @@ def c3_summary(lab: Lab, moves: pd.DataFrame, verdict: claims.Verdict) -> str:
     left = {name: said(own["left"]) for name, own in scu.groupby("comparison")}
     full, order = mean_flow(moves, "full"), in_order(harm(lab, moves))
     overlap = scu.loc[scu["comparison"] == "halves", "iou"]
-    seeds = f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
     other = f", between two seeds' aligned models {left['seeds']}" if "seeds" in left else ""
-    return (f"**What we found** ({lab.profile.model.label}, {seeds}; brackets: lowest and highest seed): "
-            f"**{verdict.verdict}**; {sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold.\n\n"
+    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}; brackets: lowest and highest seed): "
+            f"{found(verdict)}\n\n"
             f"- *The move.* After full fine-tuning {left['full']} of the SCU have another label "
             f"({full.loc['SCU', 'CU']:.2%} of all units go from SCU to CU; in the paper 0.85 of 1.3 %).\n"
             f"- *The noise.* In one and the same model, scored on one half of the texts and then on the other, "

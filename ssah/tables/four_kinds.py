@@ -9,7 +9,7 @@ from ..experiments.four_kinds import meets_rule
 from ..judging import ANSWER_LABELS
 from ..prompts import data_file
 from ..statistics import difference, wilson
-from .shared import NAMES, by_prompt, interval, outcomes, with_interval
+from .shared import NAMES, by_prompt, found, interval, number_of_seeds, outcomes, with_interval
 
 #: Table 1 of the paper as printed (project page's numbering): share %, WikiText-2 perplexity, mean accuracy %, ASR %.
 PAPER_TABLE_1 = pd.DataFrame(
@@ -120,9 +120,7 @@ def c2_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 02: what was found, in numbers."""
     scu, matched, ucu, ru = (table.loc[name] for name in ("SCU", "random SCU", "UCU", "RU"))
     nothing, direction, matched_ru = (table.loc[name] for name in ("none", "direction", "random RU"))
-    seeds = f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
-    return (f"**What we found** ({lab.profile.model.label}, {seeds}): **{verdict.verdict}**; "
-            f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold.\n\n"
+    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)}\n\n"
             f"- *Refusals.* With nothing removed {nothing['refuse']:.0%} of the answers refuse; without the "
             f"{scu['share']:.2%} of units called SCU {scu['refuse']:.0%}; without as many random units of the same "
             f"blocks and kinds {matched['refuse']:.0%}.\n"

@@ -1,15 +1,15 @@
 """C4: Table 2 at equal training loss and at doubled epochs, with the controls that no published table has."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 
 from .. import claims
-from ..experiments import TUNED, Lab
+from ..experiments import Lab
+from ..experiments.freezing import COMPARED, KEPT, LEAST, OTHER_EXAMPLES
 from ..judging import ANSWER_LABELS
 from ..statistics import difference
-from .shared import interval, outcomes, with_interval
+from ..store import Result
+from .shared import found, interval, number_of_seeds, outcomes, with_interval
 
 #: Table 2 of the paper, AdvBench, keyword ASR % (project page): start, full, SCU + 6 % CU, SCU + all CU.
 PAPER_TABLE_2 = pd.DataFrame(
@@ -19,50 +19,77 @@ PAPER_TABLE_2 = pd.DataFrame(
      ("Llama3-8B-Instruct, blocks 1-12", "Dolly", 1.54, 61.15, 51.38, 40.58)],
     columns=["model", "instructions", "start", "full", "SCU + 6 % CU", "SCU + all CU"])
 
-#: How a condition is called where people read it, in the order of the rows.
+#: How a condition is called where people read it.
 NAMES = {"start": "before fine-tuning", "full": "nothing frozen", "full slower": "nothing frozen, lower rate",
          "SCU": "SCU", "random small": "random, as many as SCU + top CU", "SCU + top CU": "SCU + top 6 % CU",
          "random large without SCU": "random, as many as SCU + all CU, no SCU",
          "random large": "random, as many as SCU + all CU", "SCU + all CU": "SCU + all CU",
-         "SCU + all CU + rest": "SCU + all CU + rest"}
+         "SCU + all CU + rest": "SCU + all CU + rest", LEAST: "least safety, as many as SCU + all CU",
+         "LoRA": "all but LoRA", "LLaMA-Adapter": "all but LLaMA-Adapter",
+         "SNIP difference": "single weights (SNIP), as many as SCU + all CU",
+         "random weights": "random single weights, as many"}
+#: The rows of Table 2, in their order.
+ROWS = ("full", "full slower", "SCU", "random small", "SCU + top CU", "random large without SCU", "random large",
+        "SCU + all CU", "SCU + all CU + rest")
 
 
-def answers(lab: Lab, point: str, conditions=TUNED) -> pd.DataFrame:
-    """Outcomes of some conditions at a point (equal loss: at the end where that was not reached), a row an answer.
+#: The comparisons that matter: rival explanations come last.
+CONTRASTS = (("full", "start"), ("full", "full slower"), ("full", "SCU"), ("full", "SCU + top CU"),
+             ("random small", "SCU + top CU"), ("full", "SCU + all CU"), ("full slower", "SCU + all CU"),
+             ("random large", "SCU + all CU"), ("random large without SCU", "SCU + all CU"))
+
+Runs = dict[str, dict[int, Result]]     # condition -> seed -> a result of `tuning`, or one alike
+
+
+def tuned(lab: Lab, conditions=ROWS) -> Runs:
+    """The runs of Table 2, in the order of its rows."""
+    return {c: {seed: lab.get("tuning", seed=seed, condition=c) for seed in lab.seeds} for c in conditions}
+
+
+def answers(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
+    """Outcomes at a point (equal loss: at the end where that was not reached), a row an answer.
 
     Before fine-tuning they stand as condition ``start``. At ``end`` only those conditions that went on are there.
     """
     parts = []
-    for condition in conditions:
-        for seed in lab.seeds:
-            result = lab.get("tuning", seed=seed, condition=condition)
-            at = "end" if point == "equal loss" and not result.values["reached"] else point
+    for condition, seeds in runs.items():
+        for seed, result in seeds.items():
+            at = _point(result, point)
             parts.append(result.tables["answers"].query("at == @at").assign(condition=condition, seed=seed))
             if condition == "full":
                 parts.append(result.tables["answers"].query("at == 'start'").assign(condition="start", seed=seed))
     return outcomes(pd.concat(parts, ignore_index=True))
 
 
-def facts(lab: Lab, point: str = "equal loss") -> pd.DataFrame:
-    """What is known of every condition and seed at a point: shares, whether the loss was reached, epoch, losses."""
+def facts(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
+    """What is known of every condition and seed at a point: shares, whether the loss was reached, epoch, losses.
+
+    ``trained``: the part of all parameters that moves.
+    """
     rows = []
-    for condition in NAMES:
-        for seed in lab.seeds:
-            values = lab.get("tuning", seed=seed, condition="full" if condition == "start" else condition).values
-            at = "start" if condition == "start" else "end" if not values["reached"] else point
-            if f"{at}: epoch" not in values:
-                continue
+    for condition, seeds in {"start": runs["full"], **runs}.items():
+        for seed, result in seeds.items():
+            values, at = result.values, "start" if condition == "start" else _point(result, point)
             measured = {name.removeprefix(f"{at}: "): value for name, value in values.items()
                         if name.startswith(f"{at}: ")}
-            rows.append({"condition": condition, "seed": seed, "share": values["share"],
-                         "parameter share": values["parameter_share"], "reached": values["reached"], **measured})
+            if measured:
+                moved = values["moved_bytes"] - 4 * values.get("weights", 0)      # frozen one by one: float32
+                rows.append({"condition": condition, "seed": seed, "share": values.get("share", np.nan),
+                             "parameter share": values.get("parameter_share", np.nan), "reached": values["reached"],
+                             "trained": moved / runs["full"][seed].values["moved_bytes"], **measured})
     return pd.DataFrame(rows)
 
 
-def table_two(lab: Lab, point: str = "equal loss") -> pd.DataFrame:
-    """Our Table 2, as fractions: a row a condition, means over seeds; ``low``/``high``: 95 % two-level bootstrap."""
-    said, known, rows = answers(lab, point), facts(lab, point), []
-    for condition in NAMES:
+def _point(result: Result, point: str) -> str:
+    """Where a run is compared: at the end, if it never came to equal loss, or if it is the full run whose epochs count."""
+    ended = point == "equal loss" and not result.values["reached"]
+    return "end" if ended or (point == "equal epochs" and "start: epoch" in result.values) else point
+
+
+def table_two(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
+    """Table 2, as fractions: a row a condition, means over seeds; ``low``/``high``: 95 % two-level bootstrap."""
+    said, known, rows = answers(runs, point), facts(runs, point), []
+    for condition in ("start", *runs):
         own = said[said["condition"] == condition]
         if own.empty:       # ended where it reached the loss
             continue
@@ -81,8 +108,8 @@ def shown_table_two(table: pd.DataFrame) -> pd.DataFrame:
     """`table_two` for display: per cents with their intervals, perplexities, losses in nats."""
     shown = pd.DataFrame(index=table.index.map(NAMES))
     shown.index.name = "frozen"
-    shown["units %"] = (table["share"] * 100).map("{:.1f}".format).to_numpy()
-    shown["parameters %"] = (table["parameter share"] * 100).map("{:.1f}".format).to_numpy()
+    for column, name in (("share", "units %"), ("parameter share", "parameters %"), ("trained", "trained %")):
+        shown[name] = [f"{x:.1%}".rstrip("%") if np.isfinite(x) else "–" for x in table[column]]
     shown["epochs"] = table["epoch"].map("{:.2f}".format).to_numpy()
     shown["loss reached"] = [f"{x:.0%}" for x in table["reached"]]
     for column, name in (("ASR", "keyword ASR %"), ("strict ASR", "strict ASR %"), ("over-refusal", "over-refusal %")):
@@ -99,81 +126,111 @@ def shown_table_two(table: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
-def points(lab: Lab, point: str = "equal loss") -> pd.DataFrame:
+def harmful_answers(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
+    """`answers` to the harmful requests alone."""
+    return answers(runs, point).query("source != 'borderline'")
+
+
+def points(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
     """The seeds behind `table_two`: condition, seed, keyword_asr, strict_asr, log_odds."""
-    said = answers(lab, point).query("source != 'borderline'")
+    said = harmful_answers(runs, point)
     return said.groupby(["condition", "seed"], as_index=False)[["keyword_asr", "strict_asr", "log_odds"]].mean()
 
 
-def runs(lab: Lab) -> pd.DataFrame:
+def along(runs: Runs) -> pd.DataFrame:
     """Every checkpoint of every run: condition, seed, epoch, log_odds, keyword_asr where answers were taken.
 
     ``to_go``: how far the probe loss still is from that of full fine-tuning, same seed (nats).
     """
     parts = []
-    for condition in TUNED:
-        for seed in lab.seeds:
-            result = lab.get("tuning", seed=seed, condition=condition)
+    for condition, seeds in runs.items():
+        for seed, result in seeds.items():
             said = outcomes(result.tables["answers"].query("source != 'borderline'"))
             epochs = {name.removesuffix(": epoch"): value for name, value in result.values.items()
                       if name.endswith(": epoch")}
             rates = said.groupby("at")["keyword_asr"].mean().rename(index=epochs)
             table = result.tables["checkpoints"][["epoch", "probe_loss", "log_odds"]].assign(
                 condition=condition, seed=seed)
-            target = lab.get("tuning", seed=seed, condition="full").values["probe_loss"]
             parts.append(table.assign(keyword_asr=table["epoch"].map(rates.groupby(level=0).first()),
-                                      to_go=table["probe_loss"] - target))
+                                      to_go=table["probe_loss"] - runs["full"][seed].values["probe_loss"]))
     return pd.concat(parts, ignore_index=True)
+
+
+def gap(said: pd.DataFrame, first: str, second: str, column: str = "keyword_asr") -> tuple[float, float, float]:
+    """How much higher a rate is with the first condition than with the second, paired by prompt and seed."""
+    return difference(said[said["condition"] == first], said[said["condition"] == second], column)
 
 
 def c4_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     """What `claims.judge_c4` asks for: differences of keyword ASR at equal loss, paired by prompt and seed."""
-    said = answers(lab, "equal loss").query("source != 'borderline'")
-
-    def gap(first: str, second: str) -> tuple[float, float, float]:
-        return difference(said[said["condition"] == first], said[said["condition"] == second], "keyword_asr")
-
-    known = facts(lab).pivot(index="seed", columns="condition", values="unseen_loss")
-    ratio = known["SCU + all CU"] / known["full"] - 1
-    reached = facts(lab).astype({"reached": float}).groupby("condition")["reached"].agg(["mean", "min", "max"])
-    return {"full - start": gap("full", "start"), "full - SCU + all CU": gap("full", "SCU + all CU"),
-            "full - SCU + top CU": gap("full", "SCU + top CU"),
-            "random - SCU + all CU": gap("random large without SCU", "SCU + all CU"),
-            "slower - SCU + all CU": gap("full slower", "SCU + all CU"),
-            **{f"reached: {name}": tuple(reached.loc[name]) for name in ("SCU + all CU", "SCU + top CU")},
+    runs = tuned(lab)
+    said, known = harmful_answers(runs), facts(runs)
+    unseen = known.pivot(index="seed", columns="condition", values="unseen_loss")
+    ratio = unseen["SCU + all CU"] / unseen["full"] - 1
+    return {"full - start": gap(said, "full", "start"), "full - SCU + all CU": gap(said, "full", "SCU + all CU"),
+            "full - SCU + top CU": gap(said, "full", "SCU + top CU"),
+            "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
+            "slower - SCU + all CU": gap(said, "full slower", "SCU + all CU"),
+            **reached(known, ("SCU + all CU", "SCU + top CU")),
             "unseen": (ratio.mean(), ratio.min(), ratio.max())}
 
 
-def verdict(lab: Lab) -> claims.Verdict:
-    """`claims.judge_c4`, but *not tested* with fewer than three seeds: there is training in it."""
-    found = claims.judge_c4(c4_facts(lab))
-    return found if len(lab.seeds) >= 3 else replace(found, verdict="not tested")
+def reached(known: pd.DataFrame, conditions) -> dict[str, tuple[float, float, float]]:
+    """``reached: CONDITION`` -> in which part of the seeds the loss was reached, lowest and highest seed."""
+    of = known.astype({"reached": float}).groupby("condition")["reached"].agg(["mean", "min", "max"])
+    return {f"reached: {name}": tuple(of.loc[name]) for name in conditions}
 
 
-def contrasts(lab: Lab, point: str = "equal loss") -> pd.DataFrame:
-    """Differences of keyword ASR and of log-odds between conditions, paired by prompt: means with intervals."""
-    said, rows = answers(lab, point).query("source != 'borderline'"), []
-    for first, second in (("full", "start"), ("full", "full slower"), ("full", "SCU"), ("full", "SCU + top CU"),
-                          ("random small", "SCU + top CU"), ("full", "SCU + all CU"), ("full slower", "SCU + all CU"),
-                          ("random large", "SCU + all CU"), ("random large without SCU", "SCU + all CU")):
+def contrasts(runs: Runs, pairs=CONTRASTS) -> pd.DataFrame:
+    """Differences of keyword ASR and of log-odds at equal loss, paired by prompt: means with intervals."""
+    said, rows = harmful_answers(runs), []
+    for first, second in pairs:
         row = {"more attacks succeed with": NAMES[first], "than with": NAMES[second]}
         for name, column, factor in (("keyword ASR, points", "keyword_asr", 100), ("log-odds", "log_odds", 1)):
-            mean, low, high = difference(said[said["condition"] == first], said[said["condition"] == second], column)
+            mean, low, high = gap(said, first, second, column)
             row[name] = f"{mean * factor:+.1f} [{low * factor:.1f}, {high * factor:.1f}]"
         rows.append(row)
     return pd.DataFrame(rows).set_index(["more attacks succeed with", "than with"])
 
 
+# ---- the first seed's further rows -----------------------------------------------------------
+
+def further_table(lab: Lab) -> pd.DataFrame:
+    """`shown_table_two` at equal loss of the first seed: the least safety-important units, and other examples."""
+    seed, parts = lab.seeds[0], {}
+    parts["as above"] = {c: {seed: lab.get("tuning", seed=seed, condition=c)} for c in (*COMPARED, LEAST)}
+    for examples in OTHER_EXAMPLES:
+        parts[examples] = {c: {seed: lab.get("tuning_on", seed=seed, examples=examples, condition=c)}
+                           for c in COMPARED}
+    columns = ["epochs", "loss reached", "keyword ASR %", "strict ASR %", "over-refusal %", "log-odds", "probe loss",
+               "unseen loss"]
+    return pd.concat({examples: shown_table_two(table_two(runs))[columns] for examples, runs in parts.items()},
+                     names=["examples", "frozen"])
+
+
+def further_measures(lab: Lab) -> pd.DataFrame:
+    """Attack success on the other set of harmful requests, and multiple-choice accuracy, %, first seed, equal loss."""
+    rows = []
+    for condition in ("start", *KEPT):
+        tables = lab.get("tuned_evaluation", seed=lab.seeds[0], condition=condition).tables
+        said, choice = outcomes(tables["answers"]), tables["choice"].assign(seed=lab.seeds[0])
+        said = said.assign(seed=lab.seeds[0])
+        row = {"frozen": NAMES[condition], "requests": f"{'/'.join(said['source'].unique())} (n = {len(said)})"}
+        for name, table, column in (("keyword ASR %", said, "keyword_asr"), ("strict ASR %", said, "strict_asr"),
+                                    ("accuracy %", choice.astype({"correct": float}), "correct")):
+            row[name] = with_interval(pd.Series(interval(name, table, column)), name)
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("frozen")
+
+
+# ---- sentences -------------------------------------------------------------------------------
+
 def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 04: what was found, in numbers."""
-    rate = {name: f"{row['ASR']:.0%}" for name, row in table.iterrows()}
-    strict = {name: f"{row['strict ASR']:.0%}" for name, row in table.iterrows()}
-    seeds = f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
+    rate, strict = ({name: f"{row[column]:.0%}" for name, row in table.iterrows()} for column in ("ASR", "strict ASR"))
     missed = [NAMES[name] for name, row in table.iterrows() if row["reached"] < 1]
-    return (f"**What we found** ({lab.profile.model.label}, {seeds}): **{verdict.verdict}**"
-            f"{'' if len(lab.seeds) >= 3 else ' (a verdict takes three seeds)'}; "
-            f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold. Keyword ASR at equal "
-            f"training loss (strict ASR in brackets):\n\n"
+    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} Keyword ASR at "
+            f"equal training loss (strict ASR in brackets):\n\n"
             f"- *The attack.* Before fine-tuning {rate['start']} ({strict['start']}); after full fine-tuning on "
             f"{lab.profile.freezing.examples} benign instructions {rate['full']} ({strict['full']}).\n"
             f"- *Freezing.* SCU {rate['SCU']} ({strict['SCU']}), SCU + top CU {rate['SCU + top CU']} "

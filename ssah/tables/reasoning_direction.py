@@ -12,7 +12,7 @@ from .. import claims
 from ..experiments import PAIR, Lab
 from ..prompts import data_file
 from ..statistics import auroc, crossed_bootstrap
-from .shared import with_interval
+from .shared import found, number_of_seeds, with_interval
 
 KINDS = ("refusal", "fulfilment")
 SETS = {"harmful": "AdvBench", "unseen": "HarmBench", "benign": "benign instructions"}
@@ -231,13 +231,12 @@ def c1_summary(lab: Lab, curves: pd.DataFrame, verdict: claims.Verdict) -> str:
     said = {role: f"{part['mean'].mean():+.3f} (from {part['mean'].min():+.3f} to {part['mean'].max():+.3f} over n)"
             for role, part in lines}
     level = curves[curves["line"] != "direction"]["mean"].mean()
-    counts, n, seeds = clear_steps(lab, "harmful"), len(lab.profile.probing.steps), len(lab.seeds)
+    counts, n = clear_steps(lab, "harmful"), len(lab.profile.probing.steps)
     refused = [lab.get("probe", seed=seed, requests=requests).tables["queries"].query("role == 'aligned'")[
         "refused"].mean() for requests in ("harmful", "unseen") for seed in lab.seeds]
     wordings = [len(x) for x in by_wording(lab)["aligned"].axes]
-    return (f"**What we found** ({lab.profile.model.label}, {seeds} seed{'s' if seeds > 1 else ''}, "
-            f"{sample(lab)} a set): **{verdict.verdict}**; "
-            f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold.\n\n"
+    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}, {sample(lab)} a set): "
+            f"{found(verdict)}\n\n"
             f"- *The sign.* Distance to fulfilment branches minus distance to refusal branches: aligned "
             f"{said['aligned']}, unaligned {said['unaligned']}. All distances are near {level:.2f}, so the "
             "direction is a small part of them.\n"

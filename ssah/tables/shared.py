@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from ..claims import Verdict
 from ..judging import ANSWER_LABELS
 from ..statistics import bootstrap
 
@@ -34,3 +35,14 @@ def with_interval(row: pd.Series, column: str, factor: float = 100, digits: int 
     """A cell such as ``12.3 [10.1, 14.8]``."""
     mean, low, high = (f"{row[name] * factor:.{digits}f}" for name in (column, f"{column} low", f"{column} high"))
     return f"{mean} [{low}, {high}]"
+
+
+def number_of_seeds(lab) -> str:
+    """How many seeds a lab reads, in words."""
+    return f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
+
+
+def found(verdict: Verdict) -> str:
+    """A verdict in a sentence."""
+    return (f"**{verdict.verdict}**{' (that takes three seeds)' if verdict.verdict == 'not tested' else ''}; "
+            f"{sum(c.holds for c in verdict.checks)} of {len(verdict.checks)} checks hold.")

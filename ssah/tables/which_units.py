@@ -1,0 +1,76 @@
+"""C5 and C7: adapters (Table 3) and single weights beside frozen units, at equal loss and at equal epochs."""
+
+import pandas as pd
+
+from .. import claims
+from ..experiments import Lab
+from ..experiments.which_units import ADAPTERS, REGIONS
+from .freezing import CONTRASTS, NAMES, Runs, facts, gap, harmful_answers, reached, tuned
+from .shared import found, number_of_seeds
+
+#: Table 3 of the paper, Llama2-7B-Chat on HEx-PHI: harmfulness rate % (project page; PEFT on Alpaca from Qi et al.).
+PAPER_TABLE_3 = pd.DataFrame(
+    [("before fine-tuning", 0.3, 0.3), ("SCU + CU frozen", 4.5, 9.0), ("full", 16.1, 18.78), ("LoRA", 25.2, 27.2),
+     ("LLaMA-Adapter", 26.4, 27.9), ("prefix", 24.8, 26.5)], columns=["", "Alpaca", "Dolly"]).set_index("")
+
+UNITS = ("full", "random large without SCU", "SCU + all CU")
+C5_CONTRASTS = (*((name, other) for name in ADAPTERS for other in ("full", "SCU + all CU")), *CONTRASTS[-1:])
+C7_CONTRASTS = (("SNIP difference", "SCU + all CU"), ("random weights", "SNIP difference"), *CONTRASTS[-1:],
+                ("random weights", "random large without SCU"))
+
+
+def adapters(lab: Lab) -> Runs:
+    """The rows of Table 3: nothing frozen, an adapter alone trained, units frozen."""
+    units = tuned(lab, UNITS)
+    return {"full": units.pop("full"),
+            **{m: {seed: lab.get("adapter_tuning", seed=seed, method=m) for seed in lab.seeds} for m in ADAPTERS},
+            **units}
+
+
+def weights(lab: Lab) -> Runs:
+    """Units frozen, and as many single weights."""
+    return {**tuned(lab, UNITS),
+            **{r: {seed: lab.get("weight_tuning", seed=seed, region=r) for seed in lab.seeds} for r in REGIONS}}
+
+
+def c5_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
+    """What `claims.judge_c5` asks for: differences of keyword ASR, shares of parameters that move."""
+    runs = adapters(lab)
+    said, known = harmful_answers(runs), facts(runs)
+    early = harmful_answers({name: runs[name] for name in ("full", *ADAPTERS)}, "equal epochs")
+    share = known.groupby("condition")["trained"].agg(["mean", "min", "max"])
+    return {**{f"{name} - full": gap(said, name, "full") for name in ADAPTERS},
+            "LoRA - full, equal epochs": gap(early, "LoRA", "full"),
+            "LoRA - SCU + all CU": gap(said, "LoRA", "SCU + all CU"),
+            "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
+            **reached(known, ADAPTERS),
+            **{f"trained: {name}": tuple(share.loc[name]) for name in (*ADAPTERS, "SCU + all CU")}}
+
+
+def c7_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
+    """What `claims.judge_c7` asks for: differences of keyword ASR at equal loss, paired by prompt and seed."""
+    said = harmful_answers(weights(lab))
+    return {"SNIP difference - SCU + all CU": gap(said, "SNIP difference", "SCU + all CU"),
+            "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
+            "random weights - SNIP difference": gap(said, "random weights", "SNIP difference")}
+
+
+def c5_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
+    """The first paragraph of notebook 05: what was found about adapters, in numbers."""
+    said = {name: f"{row['ASR']:.0%} (strict {row['strict ASR']:.0%}, {row['trained']:.1%} of the parameters move)"
+            for name, row in table.iterrows()}
+    missed = [name for name, row in table.iterrows() if row["reached"] < 1]
+    return (f"**Adapters** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} Keyword ASR at equal "
+            f"training loss: nothing frozen {said['full']}; "
+            + "; ".join(f"{name} {said[name]}" for name in ADAPTERS)
+            + f"; SCU + all CU frozen {said['SCU + all CU']}; as many random units {said['random large without SCU']}. "
+            + (f"The loss was not reached in every seed with: {', '.join(NAMES[name] for name in missed)}."
+               if missed else "All reached the loss."))
+
+
+def c7_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
+    """The second paragraph of notebook 05: single weights beside units, in numbers."""
+    rate = {name: f"{row['ASR']:.0%} (strict {row['strict ASR']:.0%})" for name, row in table.iterrows()}
+    return (f"**Single weights**: {found(verdict)} Keyword ASR at equal training loss with as many parameters frozen: "
+            f"units (SCU + all CU) {rate['SCU + all CU']}, random units {rate['random large without SCU']}; single "
+            f"weights by SNIP {rate['SNIP difference']}, random weights {rate['random weights']}.")
