@@ -28,17 +28,20 @@ class Answers:
 
 
 @torch.inference_mode()
-def generate(chat: Chat, prompts: list[str], *, system: str = "default", prefill: str = "", max_new_tokens: int = 32,
-             batch_size: int = 50, progress: str | None = None) -> Answers:
+def generate(chat: Chat, prompts: list[str], *, system: str = "default", prefill: str | list[list[int]] = "",
+             max_new_tokens: int = 32, batch_size: int = 50, progress: str | None = None) -> Answers:
     """Greedy answers to `prompts`; `prefill` is put into the model's mouth first and is not part of the answer.
+
+    A prefill is a text for all prompts, or token ids for each.
 
     Length-sorted batches, each stopped as soon as all its answers are done. `progress` labels a bar.
     Raises `SsahError` for an empty prompt list.
     """
     if not prompts:
         raise SsahError("no prompts to answer")
-    opening = chat.tokenizer(prefill, add_special_tokens=False)["input_ids"] if prefill else []
-    heads = [chat.encode(prompt, system=system)[0] + opening for prompt in prompts]
+    openings = [chat.tokenizer(prefill, add_special_tokens=False)["input_ids"]] * len(prompts) \
+        if isinstance(prefill, str) else prefill
+    heads = [chat.encode(prompt, system=system)[0] + opening for prompt, opening in zip(prompts, openings, strict=True)]
     eos, tokens = chat.tokenizer.eos_token_id, [[] for _ in heads]
     settings = greedy(chat, max_new_tokens)
     for rows in _batches(heads, batch_size, progress):
@@ -107,11 +110,37 @@ def token_log_probs(chat: Chat, heads: list[list[int]], tails: list[list[int]], 
 
 
 def response_nll(chat: Chat, prompts: list[str], responses: list[list[int]], *, system: str = "default",
-                 batch_size: int = 32) -> np.ndarray:
-    """Mean negative log-likelihood (n,), nats a token, of each response (token ids) after its prompt; NaN if empty."""
-    heads = [chat.encode(prompt, system=system)[0] for prompt in prompts]
+                 prefill: list[list[int]] | None = None, batch_size: int = 32) -> np.ndarray:
+    """Mean negative log-likelihood (n,), nats a token, of each response (token ids) after its prompt; NaN if empty.
+
+    `prefill`: token ids between the two, of each prompt, which are not scored.
+    """
+    heads = [chat.encode(prompt, system=system)[0] + opening
+             for prompt, opening in zip(prompts, prefill or [[]] * len(prompts), strict=True)]
     scored = token_log_probs(chat, heads, responses, batch_size=batch_size)
     return np.array([-x.mean() if len(x) else np.nan for x in scored])
+
+
+@torch.inference_mode()
+def divergence(chat: Chat, base: Chat, prompts: list[str], responses: list[list[int]], *, system: str = "default",
+               batch_size: int = 16) -> np.ndarray:
+    """KL(base || chat) of the next token, nats, averaged over each response's tokens (n,); what tuning changed.
+
+    Both models have one vocabulary. Raises `SsahError` for an empty response.
+    """
+    if not all(responses):
+        raise SsahError("a response without tokens has no divergence")
+    heads, result = [chat.encode(prompt, system=system)[0] for prompt in prompts], np.zeros(len(prompts))
+    whole = [head + tail for head, tail in zip(heads, responses)]
+    for rows in _batches(whole, batch_size):
+        batch = pad([whole[i] for i in rows], chat.tokenizer.pad_token_id, device=chat.model.device)
+        hidden = [model.base_model(**batch, use_cache=False).last_hidden_state for model in (base.model, chat.model)]
+        for k, i in enumerate(rows):
+            where = slice(len(heads[i]) - 1, len(whole[i]) - 1)
+            before, after = (model.lm_head(states[k, where]).float().log_softmax(-1)        # (tail, vocabulary)
+                             for model, states in zip((base.model, chat.model), hidden))
+            result[i] = (before.exp() * (before - after)).sum(-1).mean()
+    return result
 
 
 def perplexity(chat: Chat, texts: list[str], *, n_tokens: int, window: int = 256, batch_size: int = 8) -> float:

@@ -10,7 +10,8 @@ from ssah.classification import LABELS, classify, iou
 from ssah.errors import SsahError
 from ssah.experiments import Lab
 from ssah.experiments.attribute_transfer import (CATEGORIES, FRACTIONS, PARTS, RESCORED, core, extended,
-                                                 labels_of, of_category, part_of, score)
+                                                 labels_of, of_category, part_of)
+from ssah.experiments.measuring import score_units
 from ssah.profiles import load_profile
 from ssah.store import Result
 from ssah.tables import attribute_transfer as transfer
@@ -92,7 +93,7 @@ def test_all_texts_give_the_attribution(lab):
     folders = {"calibration": lab.artifact("calibration", {"seed": 0}),
                "checkpoint": lab.artifact("checkpoint", {"role": "aligned", "seed": 0})}
     context = SimpleNamespace(profile=SMOKE, artifact=lambda name, **params: folders[name])
-    scored = score(load_role(context, "aligned", 0), calibration_pairs(context, 0, "refusals"), SMOKE.calibration.system)
+    scored = score_units(load_role(context, "aligned", 0), calibration_pairs(context, 0, "refusals"), SMOKE.calibration.system)
     expected = lab.get("attribution", seed=0)
     for name in ("safety", "utility"):
         assert np.array_equal(scored.arrays[name], expected.arrays[name])

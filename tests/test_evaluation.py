@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import random_model
 
 from ssah.attribution import unit_outputs
 from ssah.errors import SsahError
-from ssah.evaluation import (generate, multiple_choice, opening_tokens, packed_log_probs, perplexity, refusal_log_odds, response_nll,
-                             token_log_probs)
+from ssah.evaluation import (divergence, generate, multiple_choice, opening_tokens, packed_log_probs, perplexity, refusal_log_odds,
+                             response_nll, token_log_probs)
+from ssah.models import Chat
 
 EOS = 3
 
@@ -100,6 +103,15 @@ def test_system_and_prefill_stand_before_the_answer(talker, prompts, system):
     opening = talker.tokenizer.convert_tokens_to_ids(["here", "is"])
     expected = [answer_by_hand(talker.model, talker.encode(prompt, system=system)[0] + opening, 4)[0] for prompt in prompts]
     assert answers.tokens == expected
+
+
+def test_each_prompt_may_have_a_prefill_of_its_own(talker, prompts):
+    openings = [talker.tokenizer.convert_tokens_to_ids(text.split()) for text in ("here is", "", "sure")]
+    answers = generate(talker, prompts[:3], prefill=openings, max_new_tokens=4)
+    expected = [answer_by_hand(talker.model, talker.encode(prompt)[0] + opening, 4)[0] for prompt, opening in zip(prompts, openings)]
+    assert answers.tokens == expected
+    with pytest.raises(ValueError):
+        generate(talker, prompts[:3], prefill=openings[:2])
 
 
 # ---- refusal log-odds ------------------------------------------------------------------------
@@ -305,3 +317,26 @@ def test_measuring_leaves_the_model_alone(chat, measure):
     measure(chat)
     assert all(torch.equal(tensor, before[name]) for name, tensor in chat.model.state_dict().items())
     assert not chat.model.training and all(p.requires_grad for p in chat.model.parameters())
+
+
+# ---- divergence from another model -----------------------------------------------------------
+
+def test_divergence_equals_brute_force(family_chat, prompts):
+    """KL(base || chat) summed over the vocabulary at every token of a response, one prompt at a time."""
+    base = Chat(random_model(family_chat.model.config, seed=1), family_chat.tokenizer, "base")
+    responses = [[5, 9, 11], [7], [30, 31, 32, 33]]
+    found = divergence(family_chat, base, prompts[:3], responses, batch_size=2)
+    for prompt, response, value in zip(prompts, responses, found):
+        head = family_chat.encode(prompt)[0]
+        before, after = (model(torch.tensor([head + response])).logits[0, len(head) - 1:-1].log_softmax(-1) for model in (base.model, family_chat.model))
+        assert value == pytest.approx(float(F.kl_div(after, before, log_target=True, reduction="sum")) / len(response), rel=1e-4)
+    assert found.min() > 0 and divergence(base, base, prompts[:3], responses) == pytest.approx(0, abs=1e-6)
+    with pytest.raises(SsahError, match="response without tokens"):
+        divergence(base, base, prompts[:2], [[5], []])
+
+
+def test_a_prefill_is_not_scored(family_chat, prompts):
+    whole = response_nll(family_chat, prompts[:2], [[5, 9, 11, 7], [8, 9, 3, 4]])
+    part = response_nll(family_chat, prompts[:2], [[11, 7], [3, 4]], prefill=[[5, 9], [8, 9]])
+    first = response_nll(family_chat, prompts[:2], [[5, 9], [8, 9]])
+    np.testing.assert_allclose((part + first) / 2, whole, rtol=1e-5)

@@ -8,7 +8,7 @@ from ..errors import SsahError
 from ..profiles import load_profile
 # importing registers the steps
 from . import (attribute_transfer, foundation, four_kinds, freezing, reasoning_direction,     # noqa: F401
-               which_units)
+               redundant_units, which_units)
 from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step, label, slug
 from .foundation import ROLES
 from .four_kinds import CONDITIONS, TRANSPLANTS, VARIATIONS

@@ -6,11 +6,10 @@ import pandas as pd
 from ..classification import LABELS
 from ..errors import SsahError
 from ..store import Result
-from ..units import UnitIndex
 from .engine import Context, Need, step
-from .foundation import calibration_pairs, checkpoint_need, load_base, load_pool, load_role, scoring_batches
+from .foundation import calibration_pairs, checkpoint_need, load_base, load_pool, load_role
 from .freezing import KEPT, load_tuned
-from .measuring import paper_kinds
+from .measuring import paper_kinds, score_units
 
 #: Which models are scored on the aligned model's texts: the one it came from, and what fine-tuning made of it.
 RESCORED = ("base", *KEPT)
@@ -33,16 +32,6 @@ def core(seed: int) -> list[Need]:
 def extended(seed: int) -> list[Need]:
     """What is committed for the first seed only."""
     return [Need("subsample", {"seed": seed, "part": f"category {name}"}) for name in CATEGORIES]
-
-
-def score(chat, pairs: Pairs, system: str) -> Result:
-    """I_S and I_U of every unit on some texts, float32 (len(index),), as the step `attribution` has them."""
-    from ..attribution import importance
-
-    arrays = {name: importance(chat.model, scoring_batches(chat, pairs[kind], system, "predicting")).astype(np.float32)
-              for name, kind in (("safety", "harmful"), ("utility", "benign"))}
-    return Result({"index": UnitIndex.of(chat.model).to_dict(), "examples": {k: len(v) for k, v in pairs.items()}},
-                  arrays=arrays)
 
 
 def labels_of(profile, scored: Result, scale: str | None = None) -> np.ndarray:
@@ -76,7 +65,7 @@ def reattribution(context: Context, seed: int, model: str) -> Result:
     loss of full fine-tuning.
     """
     chat = load_base(context) if model == "base" else load_tuned(context, seed, model)
-    return score(chat, calibration_pairs(context, seed, "refusals"), context.profile.calibration.system)
+    return score_units(chat, calibration_pairs(context, seed, "refusals"), context.profile.calibration.system)
 
 
 # ---- the same model, other texts -------------------------------------------------------------
@@ -100,7 +89,7 @@ def subsample(context: Context, seed: int, part: str) -> Result:
         chosen = part_of(pairs, part, seed)
     if not chosen:
         return Result({"left out": "the harmful prompts have no categories, or too few texts are of this one"})
-    scored = score(load_role(context, "aligned", seed), chosen, context.profile.calibration.system)
+    scored = score_units(load_role(context, "aligned", seed), chosen, context.profile.calibration.system)
     if part in HALVES:
         return scored
     codes = pd.Categorical(labels_of(context.profile, scored), LABELS).codes

@@ -12,7 +12,8 @@ from ..errors import SsahError
 from ..store import Result
 from .engine import Context, Need, device, step
 from .foundation import checkpoint_need, load_base, load_pool, load_role, split_prompts
-from .measuring import evaluation_requests, keep_answers, measure_answers, measure_choice, measure_text, paper_kinds
+from .measuring import (Observer, evaluation_requests, keep_answers, measure_answers, measure_choice, measure_text,
+                        paper_kinds)
 
 #: What is frozen. ``large`` draws have the block x kind counts of SCU + all CU, ``small`` ones those of SCU + top CU.
 TUNED = ("full", "full slower", "SCU", "SCU + top CU", "SCU + all CU", "random small", "random large without SCU",
@@ -118,7 +119,7 @@ def load_tuned(context: Context, seed: int, condition: str):
 def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], name: str, *, seed: int,
          target: float | None = None, lr: float | None = None, adapter=None, longer: int = 2, stops: bool = True,
          keep: bool = False, points: dict[str, float] | None = None, **frozen) -> Result:
-    """One row of Table 2 or 3: the aligned `chat` after benign fine-tuning, measured by an `Observer`.
+    """One row of Table 2 or 3: the aligned `chat` after benign fine-tuning, measured by `Measures`.
 
     `examples`: those to train on and unseen ones. Without a `target` the run sets it (its probe loss at the end);
     else it has `longer` times the epochs to reach it. `adapter` and `frozen` go to `finetune`.
@@ -131,7 +132,8 @@ def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], name: 
     copy = load_role(context, "aligned", seed)
     if adapter is not None:
         inject(copy.model, adapter)
-    observer = Observer(context, copy, unseen, epochs, target, points or {"one epoch": 1}, stops=stops, keep=keep)
+    observer = Measures(context, copy, unseen, keep=keep, epochs=epochs, target=target, stops=stops,
+                        points=points or {"one epoch": 1})
     trained = finetune(chat, train, adapter=adapter, **frozen, epochs=epochs, lr=lr or options.lr,
                        batch_size=options.batch_size, seed=seed, system=options.system, probe=train[:options.probe],
                        callbacks=[observer], autocast=context.profile.model.dtype == "bfloat16",
@@ -139,7 +141,7 @@ def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], name: 
     keep_answers(context, observer.texts)
     return Result({"moved_bytes": trained.bytes["parameters"], "cut": trained.cut, **observer.values,
                    "probe_loss": float(trained.checkpoints["probe_loss"].iloc[-1])},
-                  {"checkpoints": trained.checkpoints, "answers": pd.concat(observer.answers, ignore_index=True),
+                  {"checkpoints": trained.checkpoints, **observer.tables(),
                    "history": trained.history[["step", "epoch", "loss", "tokens"]]})
 
 
@@ -217,71 +219,32 @@ def tuned_evaluation(context: Context, seed: int, condition: str) -> Result:
     return Result({}, {"answers": answers, "choice": measure_choice(context, chat)})
 
 
-class Observer:
-    """Callback of `finetune`: log-odds at every checkpoint, answers at some, all measures at equal loss.
+class Measures(Observer):
+    """What is measured of the tuned model: answers, the loss on unseen examples; on the whole also text."""
 
-    What is measured is a copy in the number format in which models are kept and evaluated.
-    """
-
-    def __init__(self, context: Context, copy, unseen: list[dict], epochs: int, target: float | None,
-                 points: dict[str, float], *, stops: bool, keep: bool):
-        self.context, self.copy, self.unseen, self.epochs = context, copy, unseen, epochs
-        self.points = points        # name -> epoch at which answers are taken anyway
-        self.stops, self.keep = stops, keep     # end the run at equal loss; save the weights there
-        self.target = target        # None: this run sets it, at its end
+    def __init__(self, context: Context, copy, unseen: list[dict], *, keep: bool, **options):
+        self.context, self.unseen, self.keep = context, unseen, keep    # keep: save the weights at equal loss
         self.judge_model = load_base(context)
         self.requests = evaluation_requests(context, context.profile.evaluation.harmful)
-        self.answers, self.texts, self.values = [], {}, {"reached": False}
+        super().__init__(copy, self.requests["text"].tolist()[:context.profile.freezing.watched], **options)
 
-    def __call__(self, chat, row: dict) -> bool:
-        """Measure what is due at this checkpoint, add to its `row`; whether the run ends here."""
-        import torch
-
-        from ..evaluation import refusal_log_odds
-
-        options, ended = self.context.profile.freezing, row["epoch"] >= self.epochs
-        self.copy.model.load_state_dict(chat.model.state_dict())
-        equal = not self.values["reached"] and (ended if self.target is None else row["probe_loss"] <= self.target)
-        due = {"start": self.target is None and row["step"] == 0,
-               **{name: row["epoch"] == epoch for name, epoch in self.points.items()},
-               "equal loss": equal, "end": ended}
-        points = [name for name in due if due[name]]
-        with torch.autocast(chat.model.device.type, enabled=False):
-            watched = self.requests["text"].tolist()[:options.watched]
-            row["log_odds"] = float(refusal_log_odds(self.copy, watched).mean())
-            if points:
-                self.measure(points, row)
-        return self.stops and equal
-
-    def measure(self, points: list[str], row: dict) -> None:
-        """Answers, named by the points that fall together here; all measures at the start and at equal loss."""
+    def measure(self, row: dict, whole: bool, final: bool) -> tuple[dict, dict[str, pd.DataFrame]]:
+        """Facts and answers (see `Observer`); the loss on unseen examples goes into the `row` too."""
         from ..finetuning import encode_examples, mean_loss
 
         context, systems = self.context, self.context.profile.evaluation.systems[:1]
-        tables = [measure_answers(context, self.copy, self.judge_model, self.requests, systems)]
+        answers = [self.answered(self.requests, systems)]
         encoded = encode_examples(self.copy, self.unseen, context.profile.freezing.system)[0]
-        facts = {"epoch": row["epoch"], "probe_loss": row["probe_loss"],
-                 "unseen_loss": mean_loss(self.copy, encoded, context.profile.freezing.batch_size)}
-        row["unseen_loss"] = facts["unseen_loss"]
-        late = "end" in points and not self.values["reached"]       # the loss was never reached: compared at the end
-        if late or "equal loss" in points or "start" in points:
+        row["unseen_loss"] = mean_loss(self.copy, encoded, context.profile.freezing.batch_size)
+        facts = {"unseen_loss": row["unseen_loss"]}
+        if whole:
             borderline = prompts.load_prompts(context.profile.evaluation.borderline).assign(source="borderline")
-            borderline = borderline.iloc[::2]       # every other one, so that all categories stay
-            tables.append(measure_answers(context, self.copy, self.judge_model, borderline, systems))
-            facts |= self.utility()
-        self.values["reached"] |= "equal loss" in points
-        if self.keep and (late or "equal loss" in points):
+            answers.append(self.answered(borderline.iloc[::2], systems))     # every other one: all categories stay
+            wiki, losses = measure_text(context, self.copy)
+            facts |= {"wiki_perplexity": wiki,
+                      "benign_perplexity": float(np.exp(np.average(losses["nll"], weights=losses["tokens"])))}
+        if final and self.keep:
             from ..models import save_weights
 
             save_weights(self.copy, context.folder / "model")
-        for name in points:
-            self.values |= {f"{name}: {fact}": value for fact, value in facts.items()}
-            self.answers += [table.assign(at=name) for table, _ in tables]
-        for _, texts in tables:
-            self.texts |= texts
-
-    def utility(self) -> dict[str, float]:
-        """Perplexity on Wikipedia text and on benign reference answers."""
-        wiki, losses = measure_text(self.context, self.copy)
-        return {"wiki_perplexity": wiki,
-                "benign_perplexity": float(np.exp(np.average(losses["nll"], weights=losses["tokens"])))}
+        return facts, {"answers": pd.concat(answers, ignore_index=True)}

@@ -10,7 +10,7 @@ from ..classification import Units, classify
 from ..store import Result
 from ..units import UnitIndex
 from .engine import Context
-from .foundation import split_prompts
+from .foundation import scoring_batches, split_prompts
 
 
 def classify_scores(scored: Result, scale: str, **chosen: float) -> Units:
@@ -29,6 +29,16 @@ def paper_kinds(profile, scored: Result, scale: str | None = None) -> Units:
     """The four kinds at the shares of the paper's Llama-2, as all experiments with fine-tuning take them."""
     scu, ucu, ru = profile.freezing.shares
     return classify_scores(scored, scale or profile.classification.scale, scu=scu, ucu=ucu, ru=ru)
+
+
+def score_units(chat, pairs: dict[str, list[tuple[str, list[int]]]], system: str) -> Result:
+    """I_S and I_U of every unit, float32 (len(index),); `pairs`: (prompt, answer tokens) of ``harmful`` and ``benign``."""
+    from ..attribution import importance
+
+    arrays = {name: importance(chat.model, scoring_batches(chat, pairs[kind], system, "predicting")).astype(np.float32)
+              for name, kind in (("safety", "harmful"), ("utility", "benign"))}
+    return Result({"index": UnitIndex.of(chat.model).to_dict(), "examples": {k: len(v) for k, v in pairs.items()}},
+                  arrays=arrays)
 
 
 def reference_nll(chat, benign: pd.DataFrame, n_tokens: int) -> pd.DataFrame:
@@ -100,3 +110,55 @@ def evaluation_requests(context: Context, n: int) -> pd.DataFrame:
 def keep_answers(context: Context, texts: dict) -> None:
     """Completions stay in the private cache folder: they are labelled and counted, not stored."""
     (context.folder / "answers.json").write_text(json.dumps(texts))
+
+
+class Observer:
+    """Callback of `finetune`: log-odds at every checkpoint, and `measure` when that is due, above all at equal loss.
+
+    What is measured is a `copy` in the number format in which models are kept and evaluated. Runs are compared at
+    the first checkpoint whose probe loss is at most the `target`; without a target the run sets it, at its end.
+    A subclass has `context`, `judge_model` and ``measure(row, whole, final)``, which returns facts and tables by name;
+    `whole`: all measures are wanted, at the start and where runs are compared; `final`: just there.
+    """
+
+    def __init__(self, copy, watched: list[str], *, epochs: int, target: float | None, points: dict[str, float],
+                 stops: bool):
+        self.copy, self.watched, self.epochs, self.target = copy, watched, epochs, target
+        self.points = points        # name -> epoch at which it is measured anyway
+        self.stops = stops          # end the run at equal loss
+        self.values, self.parts, self.texts = {"reached": False}, {}, {}
+
+    def __call__(self, chat, row: dict) -> bool:
+        """Measure what is due at this checkpoint, add to its `row`; whether the run ends here."""
+        import torch
+
+        from ..evaluation import refusal_log_odds
+
+        ended, reached = row["epoch"] >= self.epochs, self.values["reached"]
+        self.copy.model.load_state_dict(chat.model.state_dict())
+        equal = not reached and (ended if self.target is None else row["probe_loss"] <= self.target)
+        due = {"start": self.target is None and row["step"] == 0,
+               **{name: row["epoch"] == epoch for name, epoch in self.points.items()},
+               "equal loss": equal, "end": ended}
+        final = equal or (ended and not reached)        # the loss was never reached: compared at the end
+        with torch.autocast(chat.model.device.type, enabled=False):
+            row["log_odds"] = float(refusal_log_odds(self.copy, self.watched).mean())
+            if any(due.values()):
+                facts, tables = self.measure(row, final or due["start"], final)
+                facts = {"epoch": row["epoch"], "probe_loss": row["probe_loss"], **facts}
+        for name in (name for name in due if due[name]):
+            self.values |= {f"{name}: {fact}": value for fact, value in facts.items()}
+            for kind, table in tables.items():
+                self.parts.setdefault(kind, []).append(table.assign(at=name))
+        self.values["reached"] |= equal
+        return self.stops and equal
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """All tables so far, with a column ``at``: the names of the points at which they were taken."""
+        return {kind: pd.concat(parts, ignore_index=True) for kind, parts in self.parts.items()}
+
+    def answered(self, requests: pd.DataFrame, systems) -> pd.DataFrame:
+        """The copy's answers with their labels (`measure_answers`); their texts are collected."""
+        table, texts = measure_answers(self.context, self.copy, self.judge_model, requests, systems)
+        self.texts |= texts
+        return table

@@ -1,0 +1,194 @@
+"""C6: aligning the base model by its redundant units alone, compared at equal training loss (Table 4)."""
+
+import json
+
+import numpy as np
+import pandas as pd
+
+from .. import judging, prompts
+from ..classification import LABELS, Units
+from ..errors import SsahError
+from ..store import Result
+from ..units import UnitIndex
+from .engine import Context, Need, step
+from .foundation import alignment_examples, draw, load_base, split_prompts
+from .measuring import (Observer, classify_scores, evaluation_requests, keep_answers, measure_choice, measure_text,
+                        paper_kinds, score_units)
+
+#: What trains. ``random`` has the block x kind counts of the RU, ``LoRA`` as many parameters, ``only SCU`` the SCU of
+#: the seed's aligned model.
+BUDGETS = ("full", "RU", "random", "only SCU", "LoRA")
+MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "attribution", "slices",
+           "beyond_units", "resuming", "finetuning", "experiments/measuring")
+
+
+def core(seed: int) -> list[Need]:
+    """What the claim needs for one seed."""
+    return [Need("budget", {"seed": seed, "trained": trained}) for trained in BUDGETS]
+
+
+def extended(seed: int) -> list[Need]:
+    """What is committed for the first seed only: other shares of units."""
+    return [Need("budget", {"seed": seed, "trained": f"{kind} {share}"})
+            for share in ("5 %", "10 %", "40 %") for kind in ("RU", "random")]
+
+
+# ---- the base model's units ------------------------------------------------------------------
+
+@step(version=1, reads=("model", "data", "calibration"), minutes=2, needs=lambda profile, seed: [Need("splits")],
+      uses=("models", "evaluation", "prompts", "attribution", "units", "experiments/measuring"))
+def base_attribution(context: Context, seed: int) -> Result:
+    """I_S and I_U of the base model, before any alignment, on prompts of `identify`.
+
+    Texts: refusal wordings that it would be taught, after harmful requests; its own answers to benign ones.
+    """
+    from ..evaluation import generate
+
+    options, chat = context.profile.calibration, load_base(context)
+    harmful, benign = (draw(split_prompts(context, kind, "identify"), options.prompts, seed)["text"].tolist()
+                       for kind in ("harmful", "benign"))
+    wordings = prompts.data_file("refusals").query("split == 'train'")["text"]
+    drawn = wordings.sample(len(harmful), replace=True, random_state=seed)
+    refusals = [chat.tokenizer(text, add_special_tokens=False)["input_ids"][:options.answer_tokens] for text in drawn]
+    answers = generate(chat, benign, system=options.system, max_new_tokens=options.answer_tokens,
+                       progress="base answers").tokens
+    pairs = {"harmful": list(zip(harmful, refusals)),
+             "benign": [(prompt, tokens) for prompt, tokens in zip(benign, answers) if tokens]}
+    (context.folder / "texts.json").write_text(json.dumps(pairs))
+    return score_units(chat, pairs, options.system)
+
+
+def trained_units(base: Units, kind: str, scu: np.ndarray, seed: int) -> np.ndarray:
+    """Boolean mask (len(index),) of the units that train; `scu`: those of the aligned model."""
+    if kind == "only SCU":
+        return scu
+    redundant = base.mask("RU")
+    return base.index.matched_random(redundant, seed) if kind == "random" else redundant
+
+
+# ---- the runs --------------------------------------------------------------------------------
+
+def parse(profile, trained: str) -> tuple[str, float]:
+    """``"RU 5 %"`` -> ("RU", 0.05); without a share it is the profile's. `SsahError` for what is neither."""
+    kind, _, share = trained.partition(" ")
+    if trained in BUDGETS:
+        return trained, profile.budget.share
+    try:
+        if kind in ("RU", "random") and 0 < (value := float(share.rstrip(" %")) / 100) < 1:
+            return kind, value
+    except ValueError:
+        pass
+    raise SsahError(f"unknown condition {trained!r}; known: {', '.join(BUDGETS)}, RU SHARE %, random SHARE %")
+
+
+def _needs(profile, seed: int, trained: str) -> list[Need]:
+    kind, _ = parse(profile, trained)
+    return [Need("splits"), Need("judge_threshold"), Need("base_answers", artifact=True),
+            Need("base_attribution", {"seed": seed}, artifact=True), Need("attribution", {"seed": seed}),
+            *([] if kind == "full" else [Need("budget", {"seed": seed, "trained": "full"})])]
+
+
+@step(version=1, reads=("model", "data", "alignment", "calibration", "classification", "evaluation", "freezing",
+                        "budget"), uses=MEASURE, minutes=9, needs=_needs)
+def budget(context: Context, seed: int, trained: str) -> Result:
+    """One row of Table 4: the base model, aligned by training only a part of it (`BUDGETS`, or ``RU 5 %``).
+
+    ``full`` sets the loss to be reached. Tables (with ``at``: start, of ``full`` only, equal loss, end): answers,
+    prefilled (answers after so many tokens of a fulfilment), choice. Array ``labels``: codes of `LABELS` of the
+    aligned model's units, on the texts of `base_attribution`.
+    """
+    from ..attribution import linear_weights
+    from ..finetuning import finetune
+
+    options, how = context.profile.alignment, context.profile.budget
+    kind, share = parse(context.profile, trained)
+    scored = context.get("base_attribution", seed=seed)
+    scu, ucu, _ = context.profile.freezing.shares
+    base = classify_scores(scored, context.profile.classification.scale, scu=scu, ucu=ucu, ru=share)
+    mask = trained_units(base, kind, paper_kinds(context.profile, context.get("attribution", seed=seed)).mask("SCU"),
+                         seed)
+    chat, part = load_base(context, "float32"), {}
+    if kind == "LoRA":
+        import peft
+
+        a_rank = sum(sum(weight.shape) for weight in linear_weights(chat.model).values())
+        part["adapter"] = peft.LoraConfig(r=round(base.index.weights_in(mask) / a_rank), task_type="CAUSAL_LM",
+                                          target_modules="all-linear")
+    elif kind != "full":
+        part["trainable"] = mask
+    target = None if kind == "full" else context.get("budget", seed=seed, trained="full").values["probe_loss"]
+    examples = alignment_examples(context, "aligned", seed)
+    epochs = options.epochs * (1 if kind == "full" else how.longer)
+    pairs = json.loads((context.artifact("base_attribution", seed=seed) / "texts.json").read_text())
+    observer = AlignmentMeasures(context, load_base(context), part.get("adapter"), pairs, epochs=epochs, target=target)
+    done = finetune(chat, examples, **part, epochs=epochs, lr=options.lr if kind == "full" else how.lr,
+                    batch_size=options.batch_size, seed=seed, system=options.system,
+                    probe=examples[::len(examples) // how.probe][:how.probe], probe_every=how.probe_every,
+                    callbacks=[observer], autocast=context.profile.model.dtype == "bfloat16",
+                    progress=f"aligning {trained}, seed {seed}")
+    keep_answers(context, observer.texts)
+    nothing = np.zeros(0, np.int32)
+    return Result({"share": 1.0 if kind in ("full", "LoRA") else float(mask.mean()), "index": base.index.to_dict(),
+                   "moved_bytes": done.bytes["parameters"], **observer.values,
+                   "probe_loss": float(done.checkpoints["probe_loss"].iloc[-1])},
+                  {"checkpoints": done.checkpoints, **observer.tables(),
+                   "history": done.history[["step", "epoch", "loss", "tokens"]]},
+                  {"labels": observer.labels, "trained": np.flatnonzero(mask).astype(np.int32)
+                   if "trainable" in part else nothing})
+
+
+class AlignmentMeasures(Observer):
+    """What alignment bought (answers, also after a prefill) and what it cost (text, KL from the base, choice)."""
+
+    def __init__(self, context: Context, copy, adapter, pairs: dict, **options):
+        from ..beyond_units import inject
+
+        self.context, self.pairs, self.base = context, pairs, load_base(context)
+        self.judge_model = self.base
+        if adapter is not None:
+            inject(copy.model, adapter)
+        evaluation = context.profile.evaluation
+        own = evaluation_requests(context, evaluation.harmful)
+        other = split_prompts(context, "harmful", "evaluate").query(
+            "source in @context.profile.data.evaluate_only").iloc[:evaluation.harmful]
+        borderline = prompts.load_prompts(evaluation.borderline).assign(source="borderline").iloc[::2]
+        self.own = own
+        self.requests = pd.concat([own, other, borderline], ignore_index=True)[["id", "source", "text"]]
+        super().__init__(copy, own["text"].tolist()[:context.profile.budget.watched], points={}, stops=True, **options)
+
+    def measure(self, row: dict, whole: bool, final: bool) -> tuple[dict, dict[str, pd.DataFrame]]:
+        """Facts and tables (see `Observer`); where runs are compared, the labels of the units too."""
+        from ..evaluation import divergence
+
+        context, options = self.context, self.context.profile.evaluation
+        tables = {"answers": self.answered(self.requests, options.systems[:1]), "prefilled": self.prefilled(),
+                  "choice": measure_choice(context, self.copy)}
+        wiki, losses = measure_text(context, self.copy)
+        benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign]
+        tails = [self.copy.tokenizer(text, add_special_tokens=False)["input_ids"][:options.benign_tokens]
+                 for text in benign["response"]]
+        if final:
+            scored = score_units(self.copy, self.pairs, context.profile.calibration.system)
+            self.labels = pd.Categorical(paper_kinds(context.profile, scored).labels, LABELS).codes
+        return {"wiki_perplexity": wiki,
+                "benign_perplexity": float(np.exp(np.average(losses["nll"], weights=losses["tokens"]))),
+                "divergence": float(divergence(self.copy, self.base, benign["text"].tolist(), tails).mean())}, tables
+
+    def prefilled(self) -> pd.DataFrame:
+        """Answers after the first tokens of a fulfilment (a wording a prompt, in turn): id, length, label, keyword."""
+        from ..evaluation import generate, response_nll
+        from ..probing import token_lists
+
+        options, threshold = self.context.profile, self.context.get("judge_threshold").values["threshold"]
+        asked, rows = self.own.iloc[:options.budget.prefilled], []
+        questions, wordings = asked["text"].tolist(), token_lists(self.copy, prompts.data_file("prefills")["text"])
+        for length in options.budget.prefills:
+            openings = [wordings[i % len(wordings)][:length] for i in range(len(questions))]
+            answers = generate(self.copy, questions, prefill=openings, max_new_tokens=options.evaluation.answer_tokens,
+                               system=options.evaluation.systems[0], progress=f"answers, {length} tokens prefilled")
+            nll = response_nll(self.judge_model, questions, answers.tokens, prefill=openings,
+                               system=options.evaluation.systems[0])
+            labels = judging.judge(asked["text"], answers.texts, np.nan_to_num(nll), threshold)
+            rows.append(pd.DataFrame({"id": asked["id"], "length": length, "label": labels.astype(str),
+                                      "keyword": [judging.matches_keyword(text) for text in answers.texts]}))
+        return pd.concat(rows, ignore_index=True)
