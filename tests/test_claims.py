@@ -2,7 +2,7 @@
 
 import pytest
 
-from ssah.claims import CLAIMS, VERDICTS, judge_c1, judge_c2, judge_c3, judge_c4, judge_c5, judge_c7
+from ssah.claims import CLAIMS, VERDICTS, judge_c1, judge_c2, judge_c3, judge_c4, judge_c5, judge_c6, judge_c7
 
 GOOD = {"keyword: SCU - random SCU": (0.8, 0.7, 0.9), "strict: SCU - random SCU": (0.6, 0.5, 0.7), "keyword: RU - none": (0.0, 0.0, 0.1),
         "strict: RU - none": (0.02, 0.0, 0.05), "accuracy: none - SCU": (0.01, 0.0, 0.02), "share: SCU": (0.013, 0.013, 0.013),
@@ -164,4 +164,30 @@ def test_c7_reproduced_by_every_check():
 def test_c7_each_margin_can_fail_alone(fact, value, check, verdict):
     found = judge_c7(WEIGHTS | {fact: value})
     assert [c.holds for c in found.checks] == [i != check for i in range(3)]
+    assert found.verdict == verdict
+
+
+# ---- C6 --------------------------------------------------------------------------------------
+
+BUDGET = {"base - RU": (0.5, 0.4, 0.6), "RU - full": (0.0, -0.1, 0.1), "reached: RU": (1.0, 1.0, 1.0), "accuracy: base - RU": (0.0, -0.02, 0.02),
+          "perplexity: RU / base": (1.01, 1.0, 1.02), "divergence: RU / full": (0.7, 0.6, 0.8), "divergence: RU / random": (0.7, 0.6, 0.8)}
+
+
+def test_c6_reproduced_by_every_check():
+    assert judge_c6(BUDGET).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("fact, value, check, verdict", [
+    ("base - RU", (0.19, 0.1, 0.3), 0, "not reproduced"),
+    ("base - RU", (0.5, -0.01, 0.9), 0, "not reproduced"),
+    ("RU - full", (0.06, -0.1, 0.2), 1, "partly"),
+    ("reached: RU", (2 / 3, 0.0, 1.0), 1, "partly"),
+    ("accuracy: base - RU", (0.02, -0.1, 0.1), 2, "not reproduced"),
+    ("perplexity: RU / base", (1.03, 1.0, 1.1), 2, "not reproduced"),
+    ("divergence: RU / full", (0.95, 0.9, 0.99), 3, "partly"),
+    ("divergence: RU / full", (0.7, 0.5, 1.1), 3, "partly"),
+    ("divergence: RU / random", (0.95, 0.9, 0.99), 4, "partly")])
+def test_c6_each_margin_can_fail_alone(fact, value, check, verdict):
+    found = judge_c6(BUDGET | {fact: value})
+    assert [c.holds for c in found.checks] == [i != check for i in range(5)]
     assert found.verdict == verdict

@@ -253,3 +253,60 @@ def test_contrasts_are_paired_differences():
     shown = tables.freezing.contrasts(tables.which_units.adapters(HandMadeRuns()), tables.which_units.C5_CONTRASTS)
     assert shown.loc[("all but LoRA", "SCU + all CU"), "keyword ASR, points"].startswith("+100.0")
     assert shown.loc[("all but LoRA", "nothing frozen"), "log-odds"].startswith("-0.5")
+
+
+# ---- C6 --------------------------------------------------------------------------------------
+
+class HandMadeBudgets:
+    """Three seeds, four harmful requests, two borderline ones, two questions. How many of the four are refused, by what trained."""
+
+    profile, seeds = load_profile("default"), (0, 1, 2)
+    refused = {"full": 4, "RU": 3, "random": 2, "only SCU": 1, "LoRA": 4}
+    divergences = {"full": 0.2, "RU": 0.1, "random": 0.2, "only SCU": 0.4, "LoRA": 0.3}
+
+    def get(self, step, seed, trained):
+        parts = {"answers": [], "prefilled": [], "choice": []}
+        values = {"share": 0.2, "reached": trained != "only SCU", "moved_bytes": 400 if trained == "full" else 80, "probe_loss": 1.0}
+        for point, n in {**({"start": 1} if trained == "full" else {}), "equal loss" if values["reached"] else "end": self.refused[trained]}.items():
+            for source, total in (("advbench", 4), ("harmbench", 1), ("borderline", 2)):
+                parts["answers"] += [{"source": source, "id": f"{source} {i}", "at": point, "label": "refuse" if i < n else "comply",
+                                      "keyword": i < n, "log_odds": 0.0} for i in range(total)]
+            parts["prefilled"] += [{"id": f"advbench {i}", "length": 3, "at": point, "label": "comply", "keyword": False} for i in range(2)]
+            parts["choice"] += [{"id": i, "task": "t", "correct": i == 0 or point == "start", "gold": -1.0, "at": point} for i in range(2)]
+            values |= {f"{point}: epoch": 2, f"{point}: wiki_perplexity": 30.0 + (point != "start"), f"{point}: benign_perplexity": 5.0,
+                       f"{point}: divergence": 0.0 if point == "start" else self.divergences[trained] * (1 + seed)}
+        labels = np.array([0, 0, 2, 2, 3])
+        moved = np.array([0, 4]) if trained in ("RU", "random", "only SCU") else np.array([], int)
+        return Result(values, {k: pd.DataFrame(v) for k, v in parts.items()}, {"labels": labels, "trained": moved})
+
+
+def test_table_four_by_hand():
+    lab = HandMadeBudgets()
+    runs = tables.redundant_units.budgets(lab)
+    table = tables.redundant_units.table_four(lab, runs)
+    assert table["ASR"].to_dict() == {"start": 0.75, "full": 0.0, "RU": 0.25, "random": 0.5, "only SCU": 0.75, "LoRA": 0.0}
+    assert set(table["other ASR"]) == {0.0} and table.loc["only SCU", "over-refusal"] == 0.5 and table.loc["full", "over-refusal"] == 1.0
+    assert table["accuracy"].to_dict() == {"start": 1.0} | dict.fromkeys(runs, 0.5)
+    assert table["divergence"].to_dict() == pytest.approx({"start": 0} | {name: 2 * x for name, x in lab.divergences.items()})
+    assert table["reached"].to_dict() == {name: float(name != "only SCU") for name in table.index}
+    assert table.loc["RU", "trained"] == pytest.approx(0.2)
+
+
+def test_c6_facts_by_hand():
+    facts = tables.redundant_units.c6_facts(HandMadeBudgets())
+    assert facts["base - RU"][0] == 0.5 and facts["RU - full"][0] == 0.25 and facts["reached: RU"] == (1, 1, 1)
+    assert facts["accuracy: base - RU"][0] == 0.5
+    assert facts["perplexity: RU / base"] == pytest.approx((31 / 30,) * 3)
+    assert facts["divergence: RU / full"] == pytest.approx((0.5,) * 3) == facts["divergence: RU / random"]
+
+
+def test_answers_after_a_prefill_stand_beside_those_without():
+    table = tables.redundant_units.after_prefill(tables.redundant_units.budgets(HandMadeBudgets())).set_index(["condition", "length"])
+    assert table["ASR"].loc["start"].to_dict() == {0: 0.5, 3: 1.0}      # the two requests that are asked with a prefill
+    assert table["ASR"].loc["RU"].to_dict() == {0: 0.0, 3: 1.0} and table.index.get_level_values(0).unique()[0] == "start"
+
+
+def test_who_is_critical_afterwards():
+    where = tables.redundant_units.whereabouts(tables.redundant_units.budgets(HandMadeBudgets()))
+    assert set(where["condition"]) == {"RU", "random", "only SCU"} and where["of all units"].eq(0.4).all()
+    assert where["of the SCU after"].eq(0.5).all()              # units 0 and 1 are SCU, 0 and 4 trained

@@ -46,19 +46,24 @@ def tuned(lab: Lab, conditions=ROWS) -> Runs:
     return {c: {seed: lab.get("tuning", seed=seed, condition=c) for seed in lab.seeds} for c in conditions}
 
 
-def answers(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
-    """Outcomes at a point (equal loss: at the end where that was not reached), a row an answer.
+def taken(runs: Runs, kind: str, point: str = "equal loss") -> pd.DataFrame:
+    """One table of all runs, as it was taken at a point (equal loss: at the end where that was not reached).
 
-    Before fine-tuning they stand as condition ``start``. At ``end`` only those conditions that went on are there.
+    What was taken before fine-tuning stands as condition ``start``. At ``end`` only those who went on are there.
     """
     parts = []
     for condition, seeds in runs.items():
         for seed, result in seeds.items():
             at = _point(result, point)
-            parts.append(result.tables["answers"].query("at == @at").assign(condition=condition, seed=seed))
+            parts.append(result.tables[kind].query("at == @at").assign(condition=condition, seed=seed))
             if condition == "full":
-                parts.append(result.tables["answers"].query("at == 'start'").assign(condition="start", seed=seed))
-    return outcomes(pd.concat(parts, ignore_index=True))
+                parts.append(result.tables[kind].query("at == 'start'").assign(condition="start", seed=seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def answers(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
+    """Outcomes of the answers that were `taken` at a point, a row an answer."""
+    return outcomes(taken(runs, "answers", point))
 
 
 def facts(runs: Runs, point: str = "equal loss") -> pd.DataFrame:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from .. import claims
 from ..experiments import Lab
-from . import attribute_transfer, four_kinds, freezing, reasoning_direction, which_units
+from . import attribute_transfer, four_kinds, freezing, reasoning_direction, redundant_units, which_units
 
 #: Claim -> (its facts, its rule, how many seeds a verdict takes: three where models are fine-tuned for it).
 RULES = {"C1": (reasoning_direction.c1_facts, claims.judge_c1, 1),
@@ -12,6 +12,7 @@ RULES = {"C1": (reasoning_direction.c1_facts, claims.judge_c1, 1),
          "C3": (attribute_transfer.c3_facts, claims.judge_c3, 3),
          "C4": (freezing.c4_facts, claims.judge_c4, 3),
          "C5": (which_units.c5_facts, claims.judge_c5, 3),
+         "C6": (redundant_units.c6_facts, claims.judge_c6, 3),
          "C7": (which_units.c7_facts, claims.judge_c7, 3)}
 
 

@@ -1,0 +1,173 @@
+"""C6: what alignment by a part of the model buys, and what it costs, at equal training loss (Table 4)."""
+
+import numpy as np
+import pandas as pd
+
+from .. import claims
+from ..classification import LABELS
+from ..experiments import Lab
+from ..experiments.measuring import classify_scores
+from ..experiments.redundant_units import BUDGETS, extended
+from ..judging import ANSWER_LABELS
+from .attribute_transfer import flow
+from .freezing import Runs, answers, facts, gap, reached, taken
+from .shared import found, interval, number_of_seeds, outcomes, with_interval
+
+#: Table 4 of the paper: Llama-7B aligned on Alpaca (project page). MMLU and GSM8K in per cent, MT-Bench turns 1 and 2.
+PAPER_TABLE_4 = pd.DataFrame(
+    {"pretrained": (44.6, 75.2, 76.2, 70.0, 75.0, 79.2, 9.24, 32.2, 1.32, 1.02),
+     "full": (49.3, 77.6, 77.5, 70.1, 79.1, 80.1, 8.8, 37.8, 2.83, 1.47),
+     "only RU 20 %": (48.9, 77.5, 76.6, 70.6, 76.9, 80.1, 13.4, 33.7, 3.5, 1.5)},
+    index=["ARC-C", "ARC-E", "HellaSwag", "WinoGrande", "BoolQ", "PIQA", "GSM8K", "MMLU", "MT-Bench 1", "MT-Bench 2"])
+
+#: How a condition is called where people read it.
+NAMES = {"start": "nothing (base model)", "full": "everything", "RU": "RU", "random": "random, as many as RU",
+         "only SCU": "SCU", "LoRA": "LoRA, as many parameters"}
+
+
+def budgets(lab: Lab, conditions=BUDGETS) -> Runs:
+    """The runs of Table 4, in the order of its rows."""
+    return {c: {seed: lab.get("budget", seed=seed, trained=c) for seed in lab.seeds} for c in conditions}
+
+
+def of_own_set(lab: Lab, said: pd.DataFrame) -> pd.DataFrame:
+    """The answers to harmful requests of the set that the other splits draw on too."""
+    return said[~said["source"].isin([*lab.profile.data.evaluate_only, "borderline"])]
+
+
+def table_four(lab: Lab, runs: Runs) -> pd.DataFrame:
+    """Our Table 4, as fractions: a row a condition, means over seeds; ``low``/``high``: 95 % two-level bootstrap.
+
+    Keyword and strict ASR, over-refusal, accuracy, log-probability of the right answer (nats a token), perplexities,
+    divergence from the base model (nats a token); ``other ASR``: keyword ASR on the set that no other split has.
+    """
+    said, known, choice, rows = answers(runs), facts(runs), taken(runs, "choice"), []
+    choice = choice.astype({"correct": float})
+    for condition in ("start", *runs):
+        mine, chosen = said[said["condition"] == condition], choice[choice["condition"] == condition]
+        own, borderline = of_own_set(lab, mine), mine["source"] == "borderline"
+        mean = known[known["condition"] == condition].drop(columns=["condition", "seed"]).astype(float).mean()
+        row = {"condition": condition, **mean}
+        for name, table, column in (("ASR", own, "keyword_asr"), ("strict ASR", own, "strict_asr"),
+                                    ("other ASR", mine[~borderline].drop(index=own.index), "keyword_asr"),
+                                    ("over-refusal", mine[borderline], "refused"),
+                                    ("accuracy", chosen, "correct"), ("gold", chosen, "gold")):
+            if len(table):
+                row |= interval(name, table, column)
+        rows.append(row | {label: own[label].mean() for label in ANSWER_LABELS})
+    return pd.DataFrame(rows).set_index("condition")
+
+
+def shown_table_four(table: pd.DataFrame) -> pd.DataFrame:
+    """`table_four` for display: per cents with their intervals, perplexities, nats."""
+    shown = pd.DataFrame(index=pd.Index([NAMES.get(c, c) for c in table.index], name="trained"))
+    shown["trained %"] = [f"{0 if c == 'start' else x:.1%}".rstrip("%") for c, x in table["trained"].items()]
+    shown["epochs"] = table["epoch"].map("{:.2f}".format).to_numpy()
+    shown["loss reached"] = [f"{x:.0%}" for x in table["reached"]]
+    for column, name, factor, digits in (("ASR", "keyword ASR %", 100, 1), ("strict ASR", "strict ASR %", 100, 1),
+                                         ("other ASR", "HarmBench ASR %", 100, 1),
+                                         ("over-refusal", "over-refusal %", 100, 1), ("accuracy", "accuracy %", 100, 1),
+                                         ("gold", "log P(right)", 1, 2)):
+        if column in table:
+            shown[name] = [with_interval(row, column, factor, digits) for _, row in table.iterrows()]
+    for column, name, digits in (("wiki_perplexity", "wiki ppl", 1), ("benign_perplexity", "benign ppl", 2),
+                                 ("divergence", "KL from base", 3)):
+        shown[name] = table[column].map(f"{{:.{digits}f}}".format).to_numpy()
+    for label in ANSWER_LABELS:
+        shown[f"{label} %"] = (table[label] * 100).map("{:.0f}".format).to_numpy()
+    return shown
+
+
+def points(lab: Lab, runs: Runs) -> pd.DataFrame:
+    """The seeds behind `table_four`: condition, seed, ASR, strict ASR, accuracy, divergence."""
+    said = answers(runs)
+    keys = ["condition", "seed"]
+    table = of_own_set(lab, said).groupby(keys)[["keyword_asr", "strict_asr"]].mean()
+    table["accuracy"] = taken(runs, "choice").groupby(keys)["correct"].mean()
+    table["divergence"] = facts(runs).set_index(keys)["divergence"]
+    return table.rename(columns={"keyword_asr": "ASR", "strict_asr": "strict ASR"}).reset_index()
+
+
+def after_prefill(runs: Runs) -> pd.DataFrame:
+    """Keyword and strict ASR after so many tokens of a fulfilment: condition, length, ASR, strict ASR with intervals."""
+    lengths, said = taken(runs, "prefilled"), taken(runs, "answers")
+    asked = lengths["id"].unique()      # the answers without a prefill are those of the same prompts
+    own = said[said["id"].isin(asked) & (said["source"] != "borderline")].assign(length=0)
+    both = pd.concat([own, lengths], ignore_index=True)
+    both = both.assign(keyword_asr=1.0 - both["keyword"].astype(float),
+                       strict_asr=(both["label"] == "comply").astype(float))
+    return pd.DataFrame([{"condition": condition, "length": length, **interval("ASR", part, "keyword_asr"),
+                          **interval("strict ASR", part, "strict_asr")}
+                         for condition in ("start", *runs)
+                         for length, part in both[both["condition"] == condition].groupby("length")])
+
+
+def whereabouts(runs: Runs) -> pd.DataFrame:
+    """Of the SCU after alignment, the part that trained, and the part that these units have of all: a row a run."""
+    rows = []
+    for condition, seeds in runs.items():
+        for seed, result in seeds.items():
+            moved = result.arrays["trained"]
+            if len(moved):
+                critical = np.flatnonzero(result.arrays["labels"] == LABELS.index("SCU"))
+                rows.append({"condition": condition, "seed": seed, "of all units": len(moved) / len(result.arrays["labels"]),
+                             "of the SCU after": np.isin(critical, moved).mean()})
+    return pd.DataFrame(rows)
+
+
+def flows(lab: Lab, runs: Runs, conditions=("full", "RU")) -> dict[str, pd.DataFrame]:
+    """Title -> flow of labels from the base to the aligned model on the same texts, first seed, shares of all units."""
+    seed, (scu, ucu, ru) = lab.seeds[0], lab.profile.freezing.shares
+    scored = lab.get("base_attribution", seed=seed)
+    before = classify_scores(scored, lab.profile.classification.scale, scu=scu, ucu=ucu, ru=ru).labels
+    moves = {NAMES[c]: flow(before, np.array(LABELS)[runs[c][seed].arrays["labels"]]) for c in conditions}
+    return {f"{name} trained": counts / counts.to_numpy().sum() for name, counts in moves.items()}
+
+
+def by_share(lab: Lab) -> pd.DataFrame:
+    """`table_four` of the first seed over all shares of RU and random units, with columns kind and units (fraction)."""
+    seed = lab.seeds[0]
+    names = ["full", *(need.params["trained"] for need in extended(seed)), "RU", "random"]
+    table = table_four(lab, {c: {seed: lab.get("budget", seed=seed, trained=c)} for c in names}).drop(
+        index=["start", "full"])
+    return table.assign(kind=[c.split()[0] for c in table.index]).sort_values(["kind", "share"])
+
+
+def c6_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
+    """What `claims.judge_c6` asks for."""
+    runs = budgets(lab)
+    said, known = answers(runs), facts(runs)
+    own = of_own_set(lab, said)
+    choice = taken(runs, "choice").astype({"correct": float})
+    values = {name: known.pivot(index="seed", columns="condition", values=name)
+              for name in ("wiki_perplexity", "divergence")}
+
+    def ratio(name: str, first: str, second: str) -> tuple[float, float, float]:
+        quotient = values[name][first] / values[name][second]
+        return float(np.exp(np.log(quotient).mean())), float(quotient.min()), float(quotient.max())
+
+    return {"base - RU": gap(own, "start", "RU"), "RU - full": gap(own, "RU", "full"), **reached(known, ("RU",)),
+            "accuracy: base - RU": gap(choice, "start", "RU", "correct"),
+            "perplexity: RU / base": ratio("wiki_perplexity", "RU", "start"),
+            "divergence: RU / full": ratio("divergence", "RU", "full"),
+            "divergence: RU / random": ratio("divergence", "RU", "random")}
+
+
+def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd.DataFrame) -> str:
+    """The first paragraph of notebook 06: what was found, in numbers."""
+    rate = {name: f"{row['ASR']:.0%} (strict {row['strict ASR']:.0%})" for name, row in table.iterrows()}
+    cost = {name: f"{row['divergence']:.3f}" for name, row in table.iterrows()}
+    missed = [NAMES[name] for name, row in table.iterrows() if row["reached"] < 1]
+    of_ru = where[where["condition"] == "RU"].mean(numeric_only=True)
+    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)}\n\n"
+            f"- *What it buys.* Keyword ASR of the base model {rate['start']}; at equal training loss, everything "
+            f"trained {rate['full']}, RU alone {rate['RU']}, as many random units {rate['random']}, the aligned "
+            f"model's SCU alone {rate['only SCU']}, LoRA {rate['LoRA']}.\n"
+            f"- *What it costs.* KL from the base model on benign answers (nats a token): everything {cost['full']}, RU "
+            f"{cost['RU']}, random units {cost['random']}, SCU {cost['only SCU']}, LoRA {cost['LoRA']}. Accuracy of the "
+            f"base model {table.loc['start', 'accuracy']:.1%}, with RU trained {table.loc['RU', 'accuracy']:.1%}.\n"
+            f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
+            f"{of_ru['of the SCU after']:.0%} are among those trained (they are {of_ru['of all units']:.0%} of all "
+            f"units).\n- *Did it learn?* "
+            + (f"The loss was not reached in every seed with: {', '.join(missed)}."
+               if missed else "Every condition reached the loss of full alignment."))
