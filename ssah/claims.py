@@ -27,7 +27,7 @@ CLAIMS = (
     Claim("C2", "Four kinds of units; a per cent or so of them (SCU) carry safety", "Table 1",
           "SCU 1.3 %: ASR 10 -> 66 % (Llama-2), utility 58.3 -> 56.9", "02_four_kinds_of_units"),
     Claim("C3", "Fine-tuning breaks safety because units change their attribute", "Fig. 5, 6",
-          "SCU 1.3 % -> CU 0.85 % of all units", ""),
+          "SCU 1.3 % -> CU 0.85 % of all units", "03_attribute_transfer"),
     Claim("C4", "Freezing SCU and CU keeps safety while the model adapts", "Table 2",
           "AdvBench ASR after Dolly 11.9 -> 2.9 %", "04_freezing_safety_units"),
     Claim("C5", "Parameter-efficient tuning loses more safety than full tuning: which units, not how few", "Table 3",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from . import tables
 from .errors import SsahError
-from .experiments import CONDITIONS, Lab
+from .experiments import Lab
+from .experiments.verify import plan
 from .sources import REPOSITORY
 
 README = REPOSITORY / "README.md"
@@ -13,11 +14,15 @@ README = REPOSITORY / "README.md"
 
 def sections(lab: Lab) -> dict[str, str]:
     """Name -> Markdown of every generated part."""
-    table = tables.four_kinds.table_one(lab)
-    return {"ledger": tables.ledger(lab, folder="notebooks/"),
+    table, runs = tables.four_kinds.table_one(lab), tables.freezing.tuned(lab)
+    verdicts = {claim: tables.verdict(lab, claim) for claim in ("C1", "C2", "C3", "C4")}
+    return {"ledger": tables.ledger(lab, notebooks="notebooks/", figures="figures/"),
             "summary-c1": tables.reasoning_direction.c1_summary(lab, tables.reasoning_direction.curve(lab, "harmful"),
-                                                                tables.verdict(lab, "C1")),
-            "summary-c2": tables.four_kinds.c2_summary(lab, table, tables.verdict(lab, "C2")),
+                                                                verdicts["C1"]),
+            "summary-c2": tables.four_kinds.c2_summary(lab, table, verdicts["C2"]),
+            "summary-c3": tables.attribute_transfer.c3_summary(lab, tables.attribute_transfer.transfers(lab),
+                                                               verdicts["C3"]),
+            "summary-c4": tables.freezing.c4_summary(lab, tables.freezing.table_two(runs), verdicts["C4"]),
             "table-1": table_one(table), "provenance": provenance(lab)}
 
 
@@ -34,13 +39,12 @@ def table_one(table) -> str:
 
 def provenance(lab: Lab) -> str:
     """On what, when and from which commits the committed results were computed."""
-    facts = [lab.get("ablation", seed=seed, condition=c).provenance for seed in lab.seeds for c in CONDITIONS]
-    commits = sorted({f["commit"][:7] for f in facts if f["commit"]})
-    minutes = sum(f["seconds"] for f in facts) / 60
-    return (f"Computed {min(f['date'] for f in facts)} to {max(f['date'] for f in facts)} on {facts[0]['device']} "
+    facts = [lab.get(need.step, **need.params).provenance for need in plan(lab.profile)]
+    commits, devices = (sorted({f[name] for f in facts if f[name]}) for name in ("commit", "device"))
+    return (f"Computed {min(f['date'] for f in facts)} to {max(f['date'] for f in facts)} on {' or '.join(devices)} "
             f"({facts[0]['platform']}), torch {facts[0]['packages']['torch']}, transformers "
-            f"{facts[0]['packages']['transformers']}; commits {', '.join(commits)}; "
-            f"Table 1's rows alone took {minutes:.0f} minutes.")
+            f"{facts[0]['packages']['transformers']}, in {sum(f['seconds'] for f in facts) / 3600:.1f} hours; commits "
+            f"{', '.join(commit[:7] for commit in commits)}.")
 
 
 def rewrite(lab: Lab, path: Path = README) -> bool:

@@ -102,15 +102,15 @@ def run_notebooks(paths: list[Path], parameters: dict, into: Path) -> list[Outco
     for name in ("notebooks", "html"):
         (into / name).mkdir(parents=True, exist_ok=True)
     environment, outcomes = variables(parameters, into), []
+    figures = Path(environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or REPOSITORY / "figures")
     exporter = HTMLExporter(template_name="lab", embed_images=True)     # one for all: its templates compile slowly
     with own_kernel(into / "kernel", environment):
         for position, path in enumerate(paths, 1):
             print(f"[{position}/{len(paths)}] {path.stem} ...", flush=True)
-            outcome = _run(path, parameters, into, exporter)
+            outcome = _run(path, parameters, into, figures, exporter)
             print(f"      {outcome.error or 'ok'} ({outcome.seconds:.1f} s)", flush=True)
             outcomes.append(outcome)
-    figures = environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or REPOSITORY / "figures"
-    (into / "index.html").write_text(index_page(outcomes, into, Path(figures)), encoding="utf-8")
+    (into / "index.html").write_text(index_page(outcomes, into, figures), encoding="utf-8")
     return outcomes
 
 
@@ -133,7 +133,7 @@ def own_kernel(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(path: Path, parameters: dict, into: Path, exporter: HTMLExporter) -> Outcome:
+def _run(path: Path, parameters: dict, into: Path, figures: Path, exporter: HTMLExporter) -> Outcome:
     number, started, error = path.name[:2], time.perf_counter(), ""
     executed = into / "notebooks" / f"{number}.ipynb"
     try:
@@ -148,7 +148,8 @@ def _run(path: Path, parameters: dict, into: Path, exporter: HTMLExporter) -> Ou
         error = _one_line(f"the kernel did not start: {failure}")
     notebook = nbformat.read(executed, as_version=4)
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem, "path": str(path.parent)}})
-    page = re.sub(r'href="(\d\d)_\w+\.ipynb', r'href="\1.html', page)       # links between notebooks
+    page = re.sub(r'href="(\d\d)_\w+\.ipynb', r'href="\1.html', page)       # links between notebooks, and to figures
+    page = page.replace('href="../figures/', f'href="{Path(os.path.relpath(figures, into / "html")).as_posix()}/')
     (into / "html" / f"{number}.html").write_text(page, encoding="utf-8")
     return Outcome(path, _title(notebook, path.stem), _verdicts(notebook), time.perf_counter() - started, error)
 
@@ -189,7 +190,7 @@ section {{ border-top: 1px solid #ccc; padding: 1rem 0; overflow-wrap: anywhere 
 img {{ width: 100%; border: 1px solid #ddd }}
 </style></head><body>
 <h1>Notebooks of this run</h1>
-<p class="quiet">{when}</p>
+<p class="quiet">{when}{ledger}</p>
 {sections}
 </body></html>
 """
@@ -199,7 +200,8 @@ def index_page(outcomes: list[Outcome], into: Path, figures: Path) -> str:
     """The page that links everything of a run; figures only of notebooks that went well."""
     sections = "\n".join(_section(outcome, into, figures) for outcome in outcomes)
     seconds = sum(outcome.seconds for outcome in outcomes)
-    return _PAGE.format(when=f"{datetime.now():%Y-%m-%d %H:%M}, {seconds:.0f} s", sections=sections)
+    ledger = ' · <a href="html/09.html">the claim ledger</a>' if any(o.number == "09" for o in outcomes) else ""
+    return _PAGE.format(when=f"{datetime.now():%Y-%m-%d %H:%M}, {seconds:.0f} s", ledger=ledger, sections=sections)
 
 
 def _section(outcome: Outcome, into: Path, figures: Path) -> str:

@@ -28,7 +28,7 @@ print(profile, n_seeds, os.environ["SSAH_RECOMPUTED"], os.getcwd())"""
 def write_notebook(folder, name, *cells, title="A title"):
     """A notebook with a parameters cell and some code cells."""
     notebook = v4.new_notebook(metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "any"}})
-    notebook.cells = [v4.new_markdown_cell(f"# {title}\n\n[next](02_fails.ipynb#there)"),
+    notebook.cells = [v4.new_markdown_cell(f"# {title}\n\n[next](02_fails.ipynb#there) [picture](../figures/03_curve.png)"),
                       v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, cells)]
     nbformat.write(notebook, folder / f"{name}.ipynb")
 
@@ -80,10 +80,20 @@ def test_copies_pages_and_index_are_written(finished):
     _, into = finished
     assert "never" not in executed_text(into, "02")
     assert sorted(path.name for path in into.glob("html/*")) == ["01.html", "02.html", "03.html", "04.html"]
-    assert 'href="02.html#there"' in (into / "html" / "01.html").read_text()
+    page = (into / "html" / "01.html").read_text()
+    assert 'href="02.html#there"' in page and 'href="../figures/03_curve.png"' in page
+    assert (into / "html" / ".." / "figures" / "03_curve.png").exists()
     index = (into / "index.html").read_text()
     assert index.index("html/01.html") < index.index("html/02.html") and "Less &lt; more" in index
     assert "C1: partly" in index and "failed: ValueError: no such thing" in index and 'src="figures/03_curve.png"' in index
+
+
+def test_figures_elsewhere_are_linked_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path / "drawn"))
+    write_notebook(tmp_path, "09_board", "1")
+    runner.run_notebooks(runner.choose(tmp_path, []), {"n_seeds": 1}, tmp_path / "build")
+    assert 'href="../../drawn/03_curve.png"' in (tmp_path / "build" / "html" / "09.html").read_text()
+    assert '<a href="html/09.html">the claim ledger</a>' in (tmp_path / "build" / "index.html").read_text()
 
 
 def test_nothing_of_the_private_kernel_is_left(finished):

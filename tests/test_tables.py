@@ -310,3 +310,55 @@ def test_who_is_critical_afterwards():
     where = tables.redundant_units.whereabouts(tables.redundant_units.budgets(HandMadeBudgets()))
     assert set(where["condition"]) == {"RU", "random", "only SCU"} and where["of all units"].eq(0.4).all()
     assert where["of the SCU after"].eq(0.5).all()              # units 0 and 1 are SCU, 0 and 4 trained
+
+
+# ---- the scoreboard --------------------------------------------------------------------------
+
+def test_every_claim_with_a_notebook_has_an_entry_that_can_be_traced():
+    from ssah.claims import CLAIMS
+    from ssah.experiments import STEPS
+    from ssah.sources import REPOSITORY
+    from ssah.tables.ledger import ENTRIES, STEPS_OF
+
+    notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
+    for claim in CLAIMS:
+        if claim.notebook:
+            assert claim.notebook in notebooks
+            assert ENTRIES[claim.id].figure in STEPS_OF and ENTRIES[claim.id].step in STEPS
+            assert (REPOSITORY / "figures" / f"{ENTRIES[claim.id].figure}.png").exists()
+    assert {step for steps in STEPS_OF.values() for step in steps} <= set(STEPS)
+    assert {path.stem for path in (REPOSITORY / "figures").glob("*.png")} <= set(STEPS_OF)
+
+
+def test_the_ledger_has_a_row_a_claim_with_links_and_origin(monkeypatch):
+    """By a made-up claim: its number, verdict and links; without a notebook a claim is not tested."""
+    from ssah import claims
+    from ssah.claims import Check, Claim, Verdict
+
+    entry = tables.ledger.__globals__["Entry"](lambda lab: {"x": (0.5, 0.4, 0.6)}, lambda facts: Verdict("C1", "partly", (Check("is it?", "half", True),)),
+                                               3, lambda lab, facts: f"ours {facts['x'][0]}", "01_figure", "probe")
+    monkeypatch.setitem(tables.ledger.__globals__["ENTRIES"], "C1", entry)
+    monkeypatch.setattr(claims, "CLAIMS", (Claim("C1", "it is", "Fig. 1", "1 %", "01_notebook"), Claim("C9", "it is not", "Fig. 2", "2 %", "")))
+    lab = HandMadeRuns()
+    head, _, first, second = tables.ledger(lab, "notebooks/", "figures/").splitlines()
+    assert head.count("|") == first.count("|") == second.count("|")
+    assert "**partly** | ours 0.5, 3 seeds | 1 % | Fig. 1 | recomputed | [01](notebooks/01_notebook.ipynb), [figure](figures/01_figure.png)" in first
+    assert "**not tested** | – | 2 % | Fig. 2 | paper-reported |" in second
+    assert tables.checks(lab).splitlines()[2] == "| C1 | yes | is it? | half |"
+    lab.seeds = (0,)
+    assert "**not tested** | ours 0.5, 1 seed" in tables.ledger(lab)
+
+
+def test_costs_are_in_proportion():
+    from ssah.experiments import CONDITIONS
+
+    class Priced:
+        profile, seeds = load_profile("smoke"), (0,)
+
+        def get(self, step, **params):
+            facts = {"seconds": 60.0 if step == "ablation" else 0.0, "peak_memory_gib": 2.5}
+            return Result({"moved_bytes": 4e8}, provenance=facts)       # a hundred million parameters
+
+    table = tables.costs(Priced(), sizes=(1e9,))
+    assert table["minutes"].tolist() == [str(len(CONDITIONS)), str(10 * len(CONDITIONS))]
+    assert table["GiB"].tolist() == ["2", "17"] and table["parameters"].tolist() == ["100 M", "1,000 M"]

@@ -9,14 +9,14 @@ from ..profiles import load_profile
 # importing registers the steps
 from . import (attribute_transfer, foundation, four_kinds, freezing, reasoning_direction,     # noqa: F401
                redundant_units, which_units)
-from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step, label, slug
+from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step, label, slug, with_upstream
 from .foundation import ROLES
 from .four_kinds import CONDITIONS, TRANSPLANTS, VARIATIONS
 from .freezing import TUNED
 from .reasoning_direction import PAIR
 
 __all__ = ["CONDITIONS", "Lab", "Need", "PAIR", "ROLES", "STEPS", "TRANSPLANTS", "TUNED", "VARIATIONS",
-           "code_fingerprint", "core", "default_root", "extended", "find_step", "label", "open_lab", "slug"]
+           "code_fingerprint", "core", "default_root", "extended", "find_step", "label", "open_lab", "slug", "with_upstream"]
 
 
 def core(seed: int) -> list[Need]:

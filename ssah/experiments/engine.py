@@ -204,6 +204,21 @@ def find_step(name: str) -> Step:
     return STEPS[name]
 
 
+def with_upstream(profile: Profile, needs) -> list[Need]:
+    """Results and all that they are computed from, each once and after what it needs."""
+    found: dict[str, Need] = {}
+
+    def add(need: Need) -> None:
+        if label(need.step, need.params) not in found:
+            for upstream in find_step(need.step).needs(profile, **need.params):
+                add(upstream)
+            found[label(need.step, need.params)] = Need(need.step, need.params)
+
+    for need in needs:
+        add(need)
+    return list(found.values())
+
+
 def slug(params: dict) -> str:
     """File name of a result: its parameters, readable, in the order in which they are given."""
     return ",".join(f"{k}={v}" for k, v in params.items()) or "result"

@@ -13,7 +13,7 @@ from ..errors import SsahError
 from ..profiles import Profile
 from ..store import Result
 from . import core, extended, foundation, four_kinds
-from .engine import Context, Lab, Need, find_step, label
+from .engine import Context, Lab, Need, label, with_upstream
 
 Check = tuple[str, bool, str]       # what was checked, passed or not, details
 TOLERANCE = 0.02                    # relative, of a loss on another machine
@@ -25,18 +25,8 @@ LOOKED_AT = 8                       # answers whose NLL is computed again
 
 def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     """All that is committed: the core of the (first) seeds and the first one's extended rows, each after its needs."""
-    found: dict[str, Need] = {}
-
-    def add(need: Need) -> None:
-        if label(need.step, need.params) not in found:
-            for upstream in find_step(need.step).needs(profile, **need.params):
-                add(upstream)
-            found[label(need.step, need.params)] = Need(need.step, need.params)
-
     seeds = profile.seeds[:n_seeds]
-    for need in [need for seed in seeds for need in core(seed)] + extended(seeds[0]):
-        add(need)
-    return list(found.values())
+    return with_upstream(profile, [need for seed in seeds for need in core(seed)] + extended(seeds[0]))
 
 
 def state(lab: Lab, need: Need) -> tuple[str, Result | None, str]:

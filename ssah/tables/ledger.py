@@ -1,35 +1,160 @@
-"""All claims in one table."""
+"""The scoreboard: every claim with the paper's number, ours, the verdict, and the way back to figure and command."""
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from .. import claims
-from ..experiments import Lab
+import pandas as pd
+
+from .. import claims, sources
+from ..claims import points
+from ..experiments import CONDITIONS, ROLES, TRANSPLANTS, VARIATIONS, Lab, Need, with_upstream
 from . import attribute_transfer, four_kinds, freezing, reasoning_direction, redundant_units, which_units
+from .shared import number_of_seeds
 
-#: Claim -> (its facts, its rule, how many seeds a verdict takes: three where models are fine-tuned for it).
-RULES = {"C1": (reasoning_direction.c1_facts, claims.judge_c1, 1),
-         "C2": (four_kinds.c2_facts, claims.judge_c2, 1),
-         "C3": (attribute_transfer.c3_facts, claims.judge_c3, 3),
-         "C4": (freezing.c4_facts, claims.judge_c4, 3),
-         "C5": (which_units.c5_facts, claims.judge_c5, 3),
-         "C6": (redundant_units.c6_facts, claims.judge_c6, 3),
-         "C7": (which_units.c7_facts, claims.judge_c7, 3)}
+Facts = dict[str, tuple[float, float, float]]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a verdict comes from, and what the scoreboard shows beside it."""
+
+    facts: Callable[[Lab], Facts]
+    judge: Callable[[Facts], claims.Verdict]
+    n_seeds: int                            # that a verdict takes: three where models are fine-tuned for it
+    ours: Callable[[Lab, Facts], str]       # our number, with interval and n
+    figure: str
+    step: str                               # of `ssah recompute`
+
+
+def _direction(lab: Lab, facts: Facts) -> str:
+    curve = reasoning_direction.curve(lab, "harmful").query("line == 'direction'")
+    middle = lab.profile.probing.steps[len(lab.profile.probing.steps) // 2]
+    rows = curve[curve["n"] == middle].set_index("role")
+    said = [f"{role} {row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" for role, row in rows.iterrows()
+            if role != "difference"]
+    return f"direction after {middle} tokens: {', '.join(said)}; {reasoning_direction.sample(lab)}"
+
+
+def _attacks(text: str, *names: str) -> Callable[[Lab, Facts], str]:
+    """`text` with differences of keyword ASR (names of facts) in its ``{}``, and how many prompts."""
+    return lambda lab, facts: (f"keyword ASR: {text.format(*(points(facts, name) for name in names))}; "
+                               f"n = {lab.profile.evaluation.harmful}")
+
+
+def _left(lab: Lab, facts: Facts) -> str:
+    full, noise = facts["left: full"], facts["left: full - halves"]
+    return (f"{full[0]:.0%} [{full[1]:.0%}, {full[2]:.0%}] of the SCU change their label (brackets: seeds), "
+            f"{points({'more': noise}, 'more')} more than by other texts; n = all units")
+
+
+ENTRIES = {
+    "C1": Entry(reasoning_direction.c1_facts, claims.judge_c1, 1, _direction, "01_distance_by_token", "probe"),
+    "C2": Entry(four_kinds.c2_facts, claims.judge_c2, 1,
+                _attacks("without SCU {} above without random units", "keyword: SCU - random SCU"), "02_table_1",
+                "ablation"),
+    "C3": Entry(attribute_transfer.c3_facts, claims.judge_c3, 3, _left, "03_flows", "reattribution"),
+    "C4": Entry(freezing.c4_facts, claims.judge_c4, 3,
+                _attacks("nothing frozen {} above SCU + all CU frozen, as many random units frozen {} above",
+                         "full - SCU + all CU", "random - SCU + all CU"), "04_table_2", "tuning"),
+    "C5": Entry(which_units.c5_facts, claims.judge_c5, 3, _attacks("LoRA {} above full fine-tuning", "LoRA - full"),
+                "05_table_3", "adapter_tuning"),
+    "C6": Entry(redundant_units.c6_facts, claims.judge_c6, 3,
+                _attacks("base model {} above RU trained alone", "base - RU"), "06_table_4", "budget"),
+    "C7": Entry(which_units.c7_facts, claims.judge_c7, 3,
+                _attacks("single weights frozen {} above units frozen", "SNIP difference - SCU + all CU"),
+                "05_units_or_weights", "weight_tuning")}
 
 
 def verdict(lab: Lab, claim: str) -> claims.Verdict:
     """The verdict on one claim that has a notebook, from that claim's results alone; *not tested* by too few seeds."""
-    facts, rule, n_seeds = RULES[claim]
-    judged = rule(facts(lab))
-    return judged if len(lab.seeds) >= n_seeds else replace(judged, verdict="not tested")
+    return _judged(lab, ENTRIES[claim])[1]
 
 
-def ledger(lab: Lab, folder: str = "") -> str:
-    """The claim ledger as Markdown: claim, the paper's number, our verdict, link to the notebook in `folder`."""
-    rows = ["| | claim | in the paper | the paper's number | our verdict | notebook |", "|---|---|---|---|---|---|"]
+def _judged(lab: Lab, entry: Entry) -> tuple[Facts, claims.Verdict]:
+    facts = entry.facts(lab)
+    judged = entry.judge(facts)
+    return facts, judged if len(lab.seeds) >= entry.n_seeds else replace(judged, verdict="not tested")
+
+
+def ledger(lab: Lab, notebooks: str = "", figures: str = "../figures/") -> str:
+    """The claim ledger as Markdown; links lead into the folders `notebooks` and `figures`."""
+    rows = ["| | claim | our verdict | ours | the paper's number | in the paper | origin | notebook, figure | "
+            "recompute with |", "|---" * 9 + "|"]
     for claim in claims.CLAIMS:
-        found, link = "not tested", ""
+        ours, origin, found, links, command = "–", "paper-reported", "not tested", "", ""
         if claim.notebook:
-            found = verdict(lab, claim.id).verdict
-            link = f"[{claim.notebook[:2]}]({folder}{claim.notebook}.ipynb)"
-        rows.append(f"| {claim.id} | {claim.text} | {claim.where} | {claim.paper} | **{found}** | {link} |")
+            entry = ENTRIES[claim.id]
+            facts, judged = _judged(lab, entry)
+            ours, origin, found = f"{entry.ours(lab, facts)}, {number_of_seeds(lab)}", "recomputed", judged.verdict
+            links = (f"[{claim.notebook[:2]}]({notebooks}{claim.notebook}.ipynb), "
+                     f"[figure]({figures}{entry.figure}.png)")
+            command = f"`ssah recompute {entry.step}`"
+        rows.append(f"| {claim.id} | {claim.text} | **{found}** | {ours} | {claim.paper} | {claim.where} | {origin} | "
+                    f"{links} | {command} |")
     return "\n".join(rows)
+
+
+def checks(lab: Lab) -> str:
+    """Every check of every verdict as Markdown."""
+    rows = ["| | holds | check | found |", "|---|---|---|---|"]
+    for claim in claims.CLAIMS:
+        if claim.notebook:
+            rows += [f"| {claim.id} | {'yes' if check.holds else 'no'} | {check.question} | {check.found} |"
+                     for check in verdict(lab, claim.id).checks]
+    return "\n".join(rows)
+
+
+# ---- from a figure to its command ------------------------------------------------------------
+
+#: Figure -> the steps of which it shows results.
+STEPS_OF = {
+    "00_toy_units": (),
+    "01_along_the_answer": ("along_answers",),
+    **dict.fromkeys(("01_by_wording", "01_difference_by_block", "01_distance_by_block", "01_distance_by_token",
+                     "01_distance_by_token_harmbench", "01_intent_residual", "01_predicts_refusal",
+                     "01_static_reading"), ("probe",)),
+    "02_choices": ("variation",), "02_four_labels": ("ablation",), "02_judge_threshold": ("judge_threshold",),
+    "02_map": ("attribution", "shares"), "02_ratio_scan": ("scan",), "02_table_1": ("ablation",),
+    "02_transplant": ("transplant",),
+    "03_base_to_aligned": ("reattribution", "attribution"), "03_flows": ("reattribution", "attribution", "subsample"),
+    "03_harm": ("reattribution", "tuning"), "03_matrices": ("reattribution", "attribution", "subsample"),
+    "03_stability": ("subsample", "attribution"), "03_toy_flow": (),
+    **dict.fromkeys(("04_along_training", "04_table_2", "04_table_2_doubled_epochs"), ("tuning",)),
+    **dict.fromkeys(("05_table_3", "05_how_few", "05_along_training"), ("adapter_tuning", "tuning")),
+    "05_units_or_weights": ("weight_tuning", "tuning"),
+    **dict.fromkeys(("06_table_4", "06_after_prefill", "06_by_share"), ("budget",)),
+    "06_flows": ("budget", "base_attribution")}
+
+
+def traces() -> str:
+    """Every figure of the repository as Markdown: its notebook, and the commands that recompute what it shows."""
+    notebooks = {path.name[:2]: path.name for path in sorted((sources.REPOSITORY / "notebooks").glob("*.ipynb"))}
+    rows = ["| figure | notebook | recompute with |", "|---|---|---|"]
+    for path in sorted((sources.REPOSITORY / "figures").glob("*.png")):
+        commands = ", ".join(f"`ssah recompute {step}`" for step in STEPS_OF[path.stem]) or "a toy: nothing is stored"
+        number = path.name[:2]
+        rows.append(f"| [{path.stem}](../figures/{path.name}) | [{number}]({notebooks[number]}) | {commands} |")
+    return "\n".join(rows)
+
+
+# ---- what another model would cost -----------------------------------------------------------
+
+def costs(lab: Lab, sizes=(0.5e9, 1.1e9, 7e9)) -> pd.DataFrame:
+    """Notebook 02 for one seed: measured here, and in proportion for models of other sizes (parameters).
+
+    Minutes on two CPU cores; GiB of memory: 16 bytes a parameter while it is aligned in float32 (weights, gradients
+    and AdamW's two moments), and 2 for the copy that is evaluated.
+    """
+    seed = lab.profile.seeds[0]
+    wanted = [Need(step, {"seed": seed, name: choice}) for step, name, choices in (
+        ("ablation", "condition", CONDITIONS), ("transplant", "units", TRANSPLANTS), ("behaviour", "role", ROLES),
+        ("variation", "variation", VARIATIONS)) for choice in choices]
+    done = [lab.get(need.step, **need.params).provenance for need in with_upstream(lab.profile, wanted)]
+    n = lab.get("tuning", seed=seed, condition="full").values["moved_bytes"] / 4
+    minutes = sum(facts["seconds"] for facts in done) / 60
+    rows = {f"{lab.profile.model.label} (measured)": (n, minutes, max(facts["peak_memory_gib"] for facts in done))}
+    rows |= {f"a model of {size / 1e9:g}B (in proportion)": (size, minutes * size / n, 18 * size / 2**30)
+             for size in sizes}
+    return pd.DataFrame([{"model": name, "parameters": f"{size / 1e6:,.0f} M", "minutes": f"{time:,.0f}",
+                          "GiB": f"{memory:,.0f}"} for name, (size, time, memory) in rows.items()]).set_index("model")
+

@@ -1,0 +1,91 @@
+"""Where this companion chooses or differs, and what moves if one chooses otherwise (numbers from the store)."""
+
+import pandas as pd
+
+from ..experiments import Lab
+from . import attribute_transfer, four_kinds, freezing, reasoning_direction
+
+#: What in the paper's numbers we could not put together; the project page's tables, figures and text.
+OPEN_QUESTIONS = (
+    "Table 1, Llama-2: the average ASR is not the mean of the two columns beside it (SCU: 19 and 84 have the mean 51.5, "
+    "printed is 66.0; nothing removed: 3 and 18 have 10.5, printed is 10.0). A third column that is not shown would "
+    "explain it.",
+    "Figure 5: UCU grow from 13.27 % to 13.51 % of the units, but the flow from CU to UCU alone is 1.32 %. There may be "
+    "flows out of UCU that are not drawn.",
+    "Freezing \"7.5 %\" of the units: SCU are 1.3 %, and 6 % more gives 7.3 % if they are counted among all units, "
+    "5.5 % if among the CU.",
+    "Figure 6 shows 14.9 % redundant units, where Table 4 trains 20 %.",
+    "Table 2: 2.96 % and 1.65 % are no whole number of AdvBench's 520 prompts.")
+
+
+def deviations(lab: Lab) -> str:
+    """A row a choice, as Markdown: what the paper does, what we do and why, what moves."""
+    rows = ["| | in the paper | here | why | what moves |", "|---|---|---|---|---|"]
+    for name, paper, here, why, moves in (*_setting(lab), *_method(lab), *_comparison(lab)):
+        rows.append(f"| **{name}** | {paper} | {here} | {why} | {moves} |")
+    return "\n".join(rows)
+
+
+def open_questions() -> str:
+    """`OPEN_QUESTIONS` as a Markdown list."""
+    return "\n".join(f"- {text}" for text in OPEN_QUESTIONS)
+
+
+def _setting(lab: Lab):
+    unmeasured = "not measured; notebook 00 says how to put in another model"
+    yield ("Model", "Llama-2-7B-Chat, Llama-3-8B-Instruct, Mistral-7B-Instruct", lab.profile.model.label,
+           "a laptop can repeat it, and no account is needed", unmeasured)
+    yield ("Alignment", "the vendors' own", f"SFT on {lab.profile.alignment.refusals} refusals and "
+           f"{lab.profile.alignment.benign} benign answers", "a base model that hardly refuses is what can be had",
+           "a first try with 100 refusals was too brittle to study (notebook 02)")
+    yield ("Requests", "AdvBench, HEx-PHI, HarmBench attacks", "AdvBench; HarmBench's plain requests",
+           "HEx-PHI needs an account, attacks like GCG a GPU", "notebook 01 has both sets side by side")
+    yield ("Utility", "BoolQ, RTE, HellaSwag and others; WikiText-2", "OpenBookQA, PIQA, CommonsenseQA; Wikipedia",
+           "these come without an account", "a model this small is near chance on all; perplexity and the "
+           "log-probability of the right answer see more")
+
+
+def _method(lab: Lab):
+    table, curves = four_kinds.variations(lab), {
+        reading: reasoning_direction.curve(lab, "harmful", reading=reading, seeds=seeds).query("line == 'direction'")
+        for reading, seeds in (("branch", None), ("static", lab.profile.seeds[:1]))}
+
+    def rate(name: str) -> str:
+        return f"{table.loc[name, 'keyword_asr']:.0%}"
+
+    def mean(reading: str) -> str:
+        return "{:+.3f}".format(curves[reading].query("role == 'aligned'")["mean"].mean())
+
+    first = four_kinds.table_one(lab).loc["SCU"]
+    yield ("Scale of the scores", "not stated", f"{lab.profile.classification.scale}, within each block and kind",
+           "so that no block and no kind wins by its size alone",
+           f"keyword ASR without SCU (first seed, half of the prompts): {rate('as in Table 1')}; z {rate('scale z')}, "
+           f"rank {rate('scale rank')}, raw {rate('scale raw')}")
+    yield ("Scored positions", "over response tokens (Wei et al.)", "where an answer token is predicted",
+           "there the choice is made", f"the same ASR {rate('as in Table 1')}; at the answer's own positions "
+           f"{rate('positions response')}")
+    yield ("Removing a unit", "whole channels", "its activation becomes zero", "as the paper, as we read it",
+           f"the same ASR {rate('as in Table 1')}; its mean instead of zero {rate('mean instead of zero')}")
+    yield ("Judge", "keywords, Llama Guard, GPT-4", "keywords, and four labels of our own",
+           "no key, no gated model; babble is not compliance",
+           f"ASR without SCU: {first['ASR']:.0%} by keywords, {first['strict ASR']:.0%} strictly")
+    yield ("Probe", "tokens \"generated\"; the text allows two readings", "openings are put first, then the model goes on",
+           "it is what the axis label says", f"direction of the aligned model {mean('branch')}; appended to the query "
+           f"instead {mean('static')} (first seed)")
+
+
+def _comparison(lab: Lab):
+    runs = freezing.tuned(lab, ("full", "SCU + all CU"))
+    equal, doubled = (freezing.table_two(runs, point)["ASR"] for point in ("equal loss", "end"))
+    cut = attribute_transfer.with_cutoffs(lab)
+    left = attribute_transfer.changes(attribute_transfer.transfers(lab)).query("label == 'SCU' and comparison == 'full'")
+    yield ("When runs are compared", "at the end of doubled epochs", "at equal training loss, and so too",
+           "who learns slower forgets less", f"keyword ASR with SCU + all CU frozen: {equal['SCU + all CU']:.0%} at equal "
+           f"loss, {doubled['SCU + all CU']:.0%} at doubled epochs (nothing frozen {equal['full']:.0%})")
+    yield ("Controls", "none", "random units of equal block x kind counts, a lower rate",
+           "any frozen 72 % may protect", "notebook 04, the hollow marks")
+    yield ("Instructions", "Alpaca, Dolly", f"{lab.profile.freezing.examples} of an Alpaca-style set",
+           "Dolly cannot be had without the hub", "not measured")
+    yield ("Kinds after fine-tuning", "sizes change (Fig. 5)", "the same shares before and after",
+           "the paper does not say by which cut-offs", f"SCU that leave: {left['left'].mean():.0%}; by the cut-offs of "
+           f"before {cut['SCU that left'].iloc[0]} %")
