@@ -166,18 +166,23 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
     over. One backward pass an example, since the modulus comes before the mean. Raises `SsahError` where no position
     is scored.
     """
-    named = linear_weights(model)
+    named, trainable = linear_weights(model), [p.requires_grad for p in model.parameters()]
     totals = {name: torch.zeros(weight.shape, device=weight.device) for name, weight in named.items()}
     examples = 0
-    for batch in batches:
-        for row in range(len(batch["input_ids"])):
-            real = batch["attention_mask"][row].bool()
-            losses, counted = _losses(model, {name: value[row:row + 1, real] for name, value in batch.items()})
-            if not counted:
-                continue
-            for name, gradient in zip(named, torch.autograd.grad(losses.sum(), list(named.values()))):
-                totals[name] += (named[name].detach() * gradient).abs()
-            examples += counted
+    model.requires_grad_(True)
+    try:
+        for batch in batches:
+            for row in range(len(batch["input_ids"])):
+                real = batch["attention_mask"][row].bool()
+                losses, counted = _losses(model, {name: value[row:row + 1, real] for name, value in batch.items()})
+                if not counted:
+                    continue
+                for name, gradient in zip(named, torch.autograd.grad(losses.sum(), list(named.values()))):
+                    totals[name] += (named[name].detach() * gradient).abs()
+                examples += counted
+    finally:
+        for parameter, flag in zip(model.parameters(), trainable):
+            parameter.requires_grad_(flag)
     return {name: total / _any(examples) for name, total in totals.items()}
 
 

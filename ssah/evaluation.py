@@ -126,10 +126,10 @@ def divergence(chat: Chat, base: Chat, prompts: list[str], responses: list[list[
                batch_size: int = 16) -> np.ndarray:
     """KL(base || chat) of the next token, nats, averaged over each response's tokens (n,); what tuning changed.
 
-    Both models have one vocabulary. Raises `SsahError` for an empty response.
+    Both models have one vocabulary. Raises `SsahError` for an empty response, and for another number of responses.
     """
-    if not all(responses):
-        raise SsahError("a response without tokens has no divergence")
+    if not all(responses) or len(responses) != len(prompts):
+        raise SsahError(f"a response without tokens has no divergence, and each of {len(prompts)} prompts needs one")
     heads, result = [chat.encode(prompt, system=system)[0] for prompt in prompts], np.zeros(len(prompts))
     whole = [head + tail for head, tail in zip(heads, responses)]
     for rows in _batches(whole, batch_size):

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from .beyond_units import adapted, holding
+from .beyond_units import adapted, check_weights, holding
 from .errors import SsahError
 from .models import Chat, pad
 from .resuming import Resume, fingerprint
@@ -88,7 +88,7 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
     model stays as it was after the step before.
     """
     model = chat.model
-    trained, description = _what_trains(model, frozen, trainable, rest, adapter, seed)
+    trained, facts = _what_trains(model, frozen, trainable, rest, adapter, seed)
     if schedule not in SCHEDULES:
         raise SsahError(f"unknown schedule {schedule!r}; known: {', '.join(SCHEDULES)}")
     if not autocast and model.dtype.itemsize < 4:
@@ -100,7 +100,7 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
                    seed=seed, autocast=autocast, checkpointing=checkpointing, probe_every=probe_every,
                    max_steps=max_steps)
     kept = None if resume is None else Resume(resume, fingerprint(model, {
-        **options, "optimizer": _description(optimizer), **description, "examples": encoded, "probe": probes}))
+        **options, "optimizer": _description(optimizer), **facts(), "examples": encoded, "probe": probes}))
     with trained as state, _training(model, checkpointing):
         run = _Run(chat, encoded, probes, state, _make(optimizer, state, lr, weight_decay), callbacks,
                    SimpleNamespace(**options), np.random.default_rng(seed))
@@ -116,17 +116,20 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
 
 
 def _what_trains(model, frozen, trainable, rest: str | None, adapter, seed: int):
-    """The context manager of what trains, and facts that tell it from others."""
+    """The context manager of what trains, and a function of the facts that tell it from others."""
     if adapter is not None or isinstance(frozen, Mapping):
         if rest is not None or trainable is not None or (adapter is not None and frozen is not None):
             raise SsahError("give one of: a mask of units (with rest), frozen weights by name, an adapter")
         if adapter is not None:
-            return adapted(model, adapter, seed), {"adapter": {k: str(v) for k, v in adapter.to_dict().items()}}
-        return holding(model, frozen), {"frozen": {name: hashlib.sha256(mask.cpu().numpy().tobytes()).hexdigest()
-                                                   for name, mask in frozen.items()}}
+            return adapted(model, adapter, seed), lambda: {"adapter": {
+                name: sorted(value) if isinstance(value, set) else str(value)
+                for name, value in adapter.to_dict().items()}}
+        masks = check_weights(model, frozen)
+        return holding(model, masks), lambda: {"frozen": {
+            name: hashlib.sha256(mask.cpu().numpy().tobytes()).hexdigest() for name, mask in masks.items()}}
     index = UnitIndex.of(model)
     moved, rest = what_moves(index, frozen, trainable, rest)
-    return moving(model, index, moved, rest), {"moved": moved.tolist(), "rest": rest}
+    return moving(model, index, moved, rest), lambda: {"moved": moved.tolist(), "rest": rest}
 
 
 def what_moves(index: UnitIndex, frozen=None, trainable=None, rest: str | None = None) -> tuple[np.ndarray, str]:

@@ -78,7 +78,7 @@ def moving(model, index: UnitIndex, moved, rest: str = "freeze") -> Iterator[Sli
     moved = index.check_mask(moved)
     if not moved.any() and rest == "freeze":
         raise SsahError("nothing would move: the mask has no unit and the rest is frozen")
-    linears = list(_unit_linears(model, index, moved))
+    linears = list(unit_linears(model, index, moved))
     with as_before(model):
         state = _set_up(model, linears, rest)
         cut_of = {cut.weight: cut for cut in state.cuts}
@@ -106,8 +106,11 @@ def as_before(model) -> Iterator[None]:
             parameter.requires_grad_(requires_grad)
 
 
-def _unit_linears(model, index: UnitIndex, moved: np.ndarray) -> Iterator[tuple[torch.nn.Linear, int, np.ndarray]]:
-    """Every linear map made of units: the dimension along which units lie (0: rows), and which of them move."""
+def unit_linears(model, index: UnitIndex, moved: np.ndarray) -> Iterator[tuple[torch.nn.Linear, int, np.ndarray]]:
+    """Every linear map made of units: the dimension along which units lie (0: rows), and which of them move.
+
+    `moved`: Boolean (len(index),). Of v_proj a row moves if all the columns that it feeds do.
+    """
     masks = [moved[where] for _, _, where in index.modules()]
     for number, (block, attn, mlp) in enumerate(zip(blocks(model), masks[::2], masks[1::2])):
         for linear, dim, chosen in ((block.value, 0, index.value_rows(attn)), (block.attn_out, 1, attn),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import FAMILIES, by_hand, random_model
 
-from ssah.beyond_units import adapted, holding, inject, random_weights, set_difference
+from ssah.beyond_units import adapted, holding, inject, is_merged, merged_state, random_weights, set_difference
 from ssah.errors import SsahError
 from ssah.evaluation import generate, refusal_log_odds
 from ssah.finetuning import encode_examples, finetune
@@ -86,27 +86,31 @@ def test_set_difference_by_hand():
     """Six weights: two are utility's, and of the four others the three of highest safety are taken."""
     safety = {"w": torch.tensor([[9.0, 8.0, 7.0], [3.0, 2.0, 1.0]])}
     utility = {"w": torch.tensor([[0.0, 5.0, 0.1], [0.2, 4.0, 0.3]])}
-    chosen = set_difference(safety, utility, share=0.5, utility_share=0.34)
+    chosen = set_difference(safety, utility, {"w": 0.5}, utility_share=0.34)
     assert chosen["w"].tolist() == [[True, False, True], [True, False, False]]
-    assert set_difference(safety, utility, 0.5, 0.0)["w"].tolist() == [[True] * 3, [False] * 3]
+    assert set_difference(safety, utility, {"w": 0.5}, 0.0)["w"].tolist() == [[True] * 3, [False] * 3]
+    # five of six are wanted, so one alone can be spared
+    assert set_difference(safety, utility, {"w": 5 / 6}, 0.34)["w"].tolist() == [[True, False, True], [True] * 3]
+    assert set_difference(safety, utility, {}, 0.34) == {}
 
 
-def test_every_matrix_gives_the_same_share():
+def test_every_matrix_gives_its_share():
     draw = torch.Generator().manual_seed(0)
     safety, utility = ({name: torch.rand(shape, generator=draw) for name, shape in (("a", (30, 20)), ("b", (7, 11)))} for _ in range(2))
-    chosen, drawn, other = set_difference(safety, utility, 0.7, 0.2), random_weights(safety, 0.7, 0), random_weights(safety, 0.7, 1)
+    shares = {"a": 0.7, "b": 0.4}
+    chosen, drawn, other = set_difference(safety, utility, shares, 0.2), random_weights(safety, shares, 0), random_weights(safety, shares, 1)
     for name, matrix in safety.items():
-        assert chosen[name].sum() == drawn[name].sum() == round(0.7 * matrix.numel()) and chosen[name].shape == matrix.shape
+        assert chosen[name].sum() == drawn[name].sum() == round(shares[name] * matrix.numel()) and chosen[name].shape == matrix.shape
         assert not chosen[name].flatten()[utility[name].flatten().topk(int(0.2 * matrix.numel())).indices].any()
         assert not torch.equal(drawn[name], other[name])
-    assert all(torch.equal(drawn[name], mask) for name, mask in random_weights(safety, 0.7, 0).items())
+    assert all(torch.equal(drawn[name], mask) for name, mask in random_weights(safety, shares, 0).items())
 
 
-@pytest.mark.parametrize("share, utility_share", [(0.8, 0.3), (0.0, 0.1), (-0.1, 0.1), (0.5, -0.1)])
-def test_shares_that_do_not_fit(share, utility_share):
+@pytest.mark.parametrize("share, utility_share", [(1.1, 0.3), (-0.1, 0.1), (0.5, -0.1)])
+def test_shares_that_are_none(share, utility_share):
     scores = {"w": torch.rand(4, 4)}
-    with pytest.raises(SsahError, match="does not fit"):
-        set_difference(scores, scores, share, utility_share)
+    with pytest.raises(SsahError, match="shares are from 0 to 1"):
+        set_difference(scores, scores, {"w": share}, utility_share)
 
 
 # ---- adapters --------------------------------------------------------------------------------
@@ -179,13 +183,60 @@ def test_llama_adapter_learns_and_stays_in_the_model(family):
             ids = ids + [token]
 
 
+@pytest.mark.parametrize("config", (LORA, IA3), ids=("LoRA", "IA3"))
+def test_the_merged_state_is_that_of_the_merged_model_and_leaves_no_trace(chat, config):
+    """While it trains a plain copy shows the merged model; the weights beside the adapter stay bit for bit."""
+    before, copy, states = {name: p.clone() for name, p in chat.model.named_parameters()}, tiny_chat(), []
+
+    def measured(trained, row):
+        states.append(merged_state(trained.model))
+        copy.model.load_state_dict(states[-1])
+        np.testing.assert_allclose(refusal_log_odds(copy, ["sing"]), refusal_log_odds(trained, ["sing"]), rtol=1e-4)
+        parameters = {name.replace(".base_layer", ""): p for name, p in trained.model.named_parameters()}
+        assert all(torch.equal(parameters[name], before[name]) for name in before)
+
+    finetune(chat, EXAMPLES, adapter=config(), callbacks=[measured], autocast=False, **QUICK)
+    for name, merged in chat.model.state_dict().items():
+        torch.testing.assert_close(states[-1][name], merged, rtol=1e-6, atol=1e-7)
+
+
+def test_a_model_without_an_adapter_has_its_own_state(chat):
+    state = merged_state(chat.model)
+    assert all(tensor.data_ptr() == state[name].data_ptr() for name, tensor in chat.model.state_dict().items())
+
+
+def test_a_bf16_models_adapter_trains_in_float32(chat):
+    """Steps of 1e-5 would be lost in bf16."""
+    for config in (LORA(), LLAMA_ADAPTER()):
+        model = tiny_chat().model.bfloat16()
+        with adapted(model, config) as state:
+            assert all(p.dtype == torch.float32 for p in state.parameters)
+
+
+@pytest.mark.parametrize("config", (LORA, LLAMA_ADAPTER), ids=("LoRA", "LLaMA-Adapter"))
+def test_an_interrupted_adapter_goes_on_with_the_same_configuration(tmp_path, config):
+    """The configuration object is used twice, as a reader's notebook would: it must not be changed by the first run."""
+    def stop(chat, row):
+        if row["step"] == 4:
+            raise KeyboardInterrupt
+
+    same, options = config(), dict(epochs=3, batch_size=2, lr=2e-2, warmup_steps=0, progress=None, autocast=False, resume=tmp_path / "run")
+    whole = finetune(tiny_chat(), EXAMPLES, adapter=same, probe=EXAMPLES, **{**options, "resume": None})
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tiny_chat(), EXAMPLES, adapter=same, probe=EXAMPLES, callbacks=[stop], **options)
+    assert (tmp_path / "run").exists()
+    again = finetune(tiny_chat(), EXAMPLES, adapter=same, probe=EXAMPLES, **options)
+    assert again.history["loss"].equals(whole.history["loss"])
+
+
 def test_a_copy_with_the_same_adapter_takes_its_weights(chat):
-    """How the experiments measure a model with an adapter, in another number format."""
+    """How the experiments measure a model with an adapter that cannot be merged, in another number format."""
+    assert is_merged(LORA()) and not is_merged(LLAMA_ADAPTER())
     copy, odds = tiny_chat(), []
     inject(copy.model, LLAMA_ADAPTER())
 
     def measured(trained, row):
-        copy.model.load_state_dict(trained.model.state_dict())
+        copy.model.load_state_dict(merged_state(trained.model))
         odds.append((refusal_log_odds(trained, ["sing"])[0], refusal_log_odds(copy, ["sing"])[0]))
 
     finetune(chat, EXAMPLES, adapter=LLAMA_ADAPTER(), callbacks=[measured], autocast=False, **{**QUICK, "lr": 0.5})
@@ -199,6 +250,8 @@ def test_a_copy_with_the_same_adapter_takes_its_weights(chat):
     ({"adapter": LORA(target_modules=["query"])}, "Lora does not work on this model: Target modules"),
     ({"adapter": peft.PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")}, "PrefixTuning feeds the model from outside"),
     ({"frozen": {"model.norm.weight": torch.ones(32, dtype=torch.bool)}, "rest": "freeze"}, "give one of"),
+    ({"adapter": "lora"}, "an adapter is a peft configuration, such as peft.LoraConfig"),
+    ({"frozen": {"model.norm.weight": np.ones(3, bool)}}, r"torch.bool \(3,\); it must be"),
 ])
 def test_what_cannot_be_meant_is_refused_before_any_step(chat, options, message):
     with pytest.raises(SsahError, match=message):

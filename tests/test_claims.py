@@ -126,7 +126,7 @@ def test_c4_without_any_harm_there_is_nothing_to_avoid():
 ADAPTED = {"LoRA - full": (0.1, 0.05, 0.2), "LLaMA-Adapter - full": (0.1, 0.05, 0.2), "LoRA - full, equal epochs": (0.1, 0.05, 0.2),
            "LoRA - SCU + all CU": (0.3, 0.2, 0.4), "random - SCU + all CU": (0.3, 0.2, 0.4), "reached: LoRA": (1.0, 1.0, 1.0),
            "reached: LLaMA-Adapter": (1.0, 1.0, 1.0), "trained: LoRA": (0.02, 0.02, 0.02), "trained: LLaMA-Adapter": (0.01, 0.01, 0.01),
-           "trained: SCU + all CU": (0.5, 0.5, 0.5)}
+           "trained: SCU + all CU": (0.5, 0.5, 0.5), "reached: SCU + all CU": (1.0, 1.0, 1.0), "reached: random large without SCU": (1.0, 1.0, 1.0)}
 
 
 def test_c5_reproduced_by_every_check():
@@ -136,7 +136,9 @@ def test_c5_reproduced_by_every_check():
 @pytest.mark.parametrize("fact, value, check, verdict", [
     ("LoRA - full", (0.04, 0.01, 0.1), 0, "not reproduced"),
     ("LoRA - full", (0.3, -0.01, 0.6), 0, "not reproduced"),
-    ("reached: LoRA", (2 / 3, 0.0, 1.0), 0, "not reproduced"),
+    ("reached: SCU + all CU", (2 / 3, 0.0, 1.0), (3, 4), "not reproduced"),
+    ("reached: random large without SCU", (2 / 3, 0.0, 1.0), 4, "partly"),
+    ("reached: LoRA", (2 / 3, 0.0, 1.0), (0, 3), "not reproduced"),
     ("LLaMA-Adapter - full", (0.04, 0.01, 0.1), 1, "partly"),
     ("reached: LLaMA-Adapter", (2 / 3, 0.0, 1.0), 1, "partly"),
     ("LoRA - full, equal epochs", (0.04, 0.01, 0.1), 2, "partly"),
@@ -145,11 +147,12 @@ def test_c5_reproduced_by_every_check():
     ("random - SCU + all CU", (0.3, -0.01, 0.6), 4, "partly")])
 def test_c5_each_margin_can_fail_alone(fact, value, check, verdict):
     found = judge_c5(ADAPTED | {fact: value})
-    assert [c.holds for c in found.checks] == [i != check for i in range(5)]
+    assert {i for i, c in enumerate(found.checks) if not c.holds} == ({check} if isinstance(check, int) else set(check))
     assert found.verdict == verdict
 
 
-WEIGHTS = {"SNIP difference - SCU + all CU": (0.3, 0.2, 0.4), "random - SCU + all CU": (0.3, 0.2, 0.4), "random weights - SNIP difference": (0.0, -0.1, 0.1)}
+WEIGHTS = {"SNIP difference - SCU + all CU": (0.3, 0.2, 0.4), "random - SCU + all CU": (0.3, 0.2, 0.4), "random weights - SNIP difference": (0.0, -0.09, 0.09),
+           **{f"reached: {name}": (1.0, 1.0, 1.0) for name in ("SCU + all CU", "random large without SCU", "SNIP difference", "random weights")}}
 
 
 def test_c7_reproduced_by_every_check():
@@ -160,16 +163,20 @@ def test_c7_reproduced_by_every_check():
     ("SNIP difference - SCU + all CU", (0.09, 0.01, 0.2), 0, "not reproduced"),
     ("SNIP difference - SCU + all CU", (0.3, -0.01, 0.6), 0, "not reproduced"),
     ("random - SCU + all CU", (0.09, 0.01, 0.2), 1, "not reproduced"),
-    ("random weights - SNIP difference", (0.06, 0.01, 0.1), 2, "partly")])
+    ("random weights - SNIP difference", (0.06, 0.01, 0.11), 2, "partly"),
+    ("random weights - SNIP difference", (-0.06, -0.11, 0.01), 2, "partly"),
+    ("reached: SNIP difference", (2 / 3, 0.0, 1.0), (0, 2), "not reproduced"),
+    ("reached: random weights", (2 / 3, 0.0, 1.0), 2, "partly"),
+    ("reached: random large without SCU", (2 / 3, 0.0, 1.0), 1, "not reproduced")])
 def test_c7_each_margin_can_fail_alone(fact, value, check, verdict):
     found = judge_c7(WEIGHTS | {fact: value})
-    assert [c.holds for c in found.checks] == [i != check for i in range(3)]
+    assert {i for i, c in enumerate(found.checks) if not c.holds} == ({check} if isinstance(check, int) else set(check))
     assert found.verdict == verdict
 
 
 # ---- C6 --------------------------------------------------------------------------------------
 
-BUDGET = {"base - RU": (0.5, 0.4, 0.6), "RU - full": (0.0, -0.1, 0.1), "reached: RU": (1.0, 1.0, 1.0), "accuracy: base - RU": (0.0, -0.02, 0.02),
+BUDGET = {"base - RU": (0.5, 0.4, 0.6), "RU - full": (0.0, -0.1, 0.1), "reached: RU": (1.0, 1.0, 1.0), "reached: random": (1.0, 1.0, 1.0), "accuracy: base - RU": (0.0, -0.02, 0.02),
           "perplexity: RU / base": (1.01, 1.0, 1.02), "divergence: RU / full": (0.7, 0.6, 0.8), "divergence: RU / random": (0.7, 0.6, 0.8)}
 
 
@@ -181,13 +188,14 @@ def test_c6_reproduced_by_every_check():
     ("base - RU", (0.19, 0.1, 0.3), 0, "not reproduced"),
     ("base - RU", (0.5, -0.01, 0.9), 0, "not reproduced"),
     ("RU - full", (0.06, -0.1, 0.2), 1, "partly"),
-    ("reached: RU", (2 / 3, 0.0, 1.0), 1, "partly"),
-    ("accuracy: base - RU", (0.02, -0.1, 0.1), 2, "not reproduced"),
+    ("reached: RU", (2 / 3, 0.0, 1.0), (1, 3, 4), "partly"),
+    ("reached: random", (2 / 3, 0.0, 1.0), 4, "partly"),
+    ("accuracy: base - RU", (0.02, -0.1, 0.04), 2, "not reproduced"),
     ("perplexity: RU / base", (1.03, 1.0, 1.1), 2, "not reproduced"),
     ("divergence: RU / full", (0.95, 0.9, 0.99), 3, "partly"),
     ("divergence: RU / full", (0.7, 0.5, 1.1), 3, "partly"),
     ("divergence: RU / random", (0.95, 0.9, 0.99), 4, "partly")])
 def test_c6_each_margin_can_fail_alone(fact, value, check, verdict):
     found = judge_c6(BUDGET | {fact: value})
-    assert [c.holds for c in found.checks] == [i != check for i in range(5)]
+    assert {i for i, c in enumerate(found.checks) if not c.holds} == ({check} if isinstance(check, int) else set(check))
     assert found.verdict == verdict

@@ -200,8 +200,9 @@ def test_table_two_by_hand():
     table = tables.freezing.table_two(runs)
     assert table["ASR"].to_dict() == {"start": 0.0, "full": 0.75, "SCU + all CU": 0.0, "SCU + all CU + rest": 0.25} | {
         name: 0.5 for name in table.index if name not in ("start", "full", "SCU + all CU", "SCU + all CU + rest")}
-    assert table["reached"].to_dict() == {name: float(name != "SCU + all CU + rest") for name in table.index}
-    assert table["trained"].to_dict() == {name: 1.0 if name in ("start", "full") else 0.25 for name in table.index}
+    assert table["reached"].drop("start").to_dict() == {name: float(name != "SCU + all CU + rest") for name in table.index if name != "start"}
+    assert table["trained"].drop("start").to_dict() == {name: 1.0 if name == "full" else 0.25 for name in table.index if name != "start"}
+    assert table.loc["start", ["trained", "reached", "share"]].isna().all()      # of the model before fine-tuning none is known
     assert table.loc["SCU + all CU + rest", "epoch"] == 4          # not reached: compared at the end
     end = tables.freezing.table_two(runs, "end")
     assert list(end.index) == ["start", "full", "SCU + all CU", "SCU + all CU + rest"]      # who went on
@@ -236,7 +237,7 @@ def test_c5_facts_by_hand():
     facts = tables.which_units.c5_facts(HandMadeRuns())
     means = {name: round(mean, 6) for name, (mean, _, _) in facts.items()}
     assert means == {"LoRA - full": 0.25, "LLaMA-Adapter - full": -0.25, "LoRA - full, equal epochs": -0.5, "LoRA - SCU + all CU": 1.0,
-                     "random - SCU + all CU": 0.5, "reached: LoRA": 1.0, "reached: LLaMA-Adapter": 0.0, "trained: LoRA": 0.02,
+                     "random - SCU + all CU": 0.5, "reached: SCU + all CU": 1.0, "reached: random large without SCU": 1.0, "reached: LoRA": 1.0, "reached: LLaMA-Adapter": 0.0, "trained: LoRA": 0.02,
                      "trained: LLaMA-Adapter": 0.25, "trained: SCU + all CU": 0.25}
 
 
@@ -244,15 +245,15 @@ def test_frozen_weights_count_as_frozen():
     runs = tables.which_units.weights(HandMadeRuns())
     table = tables.freezing.table_two(runs)
     assert table.loc["SNIP difference", "trained"] == 0.25         # 75 of 100 float32 weights stay
-    assert list(table.index) == ["start", "full", "random large without SCU", "SCU + all CU", "SNIP difference", "random weights"]
+    assert list(table.index) == ["start", "full", "random large without SCU", "SCU + all CU", "random large", "SNIP difference", "random weights"]
     facts = tables.which_units.c7_facts(HandMadeRuns())
     assert facts["SNIP difference - SCU + all CU"][0] == 0.5 and facts["random weights - SNIP difference"][0] == 0.0
 
 
 def test_contrasts_are_paired_differences():
     shown = tables.freezing.contrasts(tables.which_units.adapters(HandMadeRuns()), tables.which_units.C5_CONTRASTS)
-    assert shown.loc[("all but LoRA", "SCU + all CU"), "keyword ASR, points"].startswith("+100.0")
-    assert shown.loc[("all but LoRA", "nothing frozen"), "log-odds"].startswith("-0.5")
+    assert shown.loc[("all weights (LoRA trained)", "SCU + all CU"), "keyword ASR, points"].startswith("+100.0")
+    assert shown.loc[("all weights (LoRA trained)", "nothing frozen"), "log-odds"].startswith("-0.5")
 
 
 # ---- C6 --------------------------------------------------------------------------------------
@@ -288,7 +289,7 @@ def test_table_four_by_hand():
     assert set(table["other ASR"]) == {0.0} and table.loc["only SCU", "over-refusal"] == 0.5 and table.loc["full", "over-refusal"] == 1.0
     assert table["accuracy"].to_dict() == {"start": 1.0} | dict.fromkeys(runs, 0.5)
     assert table["divergence"].to_dict() == pytest.approx({"start": 0} | {name: 2 * x for name, x in lab.divergences.items()})
-    assert table["reached"].to_dict() == {name: float(name != "only SCU") for name in table.index}
+    assert table["reached"].drop("start").to_dict() == {name: float(name != "only SCU") for name in runs}
     assert table.loc["RU", "trained"] == pytest.approx(0.2)
 
 
@@ -310,6 +311,7 @@ def test_who_is_critical_afterwards():
     where = tables.redundant_units.whereabouts(tables.redundant_units.budgets(HandMadeBudgets()))
     assert set(where["condition"]) == {"RU", "random", "only SCU"} and where["of all units"].eq(0.4).all()
     assert where["of the SCU after"].eq(0.5).all()              # units 0 and 1 are SCU, 0 and 4 trained
+    assert where["were everything trained"].eq(0.5).all()
 
 
 # ---- the scoreboard --------------------------------------------------------------------------

@@ -16,28 +16,28 @@ from .freezing import TUNED
 from .reasoning_direction import PAIR
 
 __all__ = ["CONDITIONS", "Lab", "Need", "PAIR", "ROLES", "STEPS", "TRANSPLANTS", "TUNED", "VARIATIONS",
-           "code_fingerprint", "core", "default_root", "extended", "find_step", "label", "open_lab", "slug", "with_upstream"]
+           "code_fingerprint", "core", "default_root", "extended", "find_step", "label", "open_lab", "slug",
+           "with_upstream"]
 
 
 def core(seed: int) -> list[Need]:
     """What the claims need for one seed, in the order in which it is computed."""
     return [Need("judge_on_people"), Need("judge_threshold"),
             *[Need("probe", {"seed": seed, "requests": r}) for r in ("harmful", "unseen")],
-            *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS]]
+            *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS],
+            *[Need("tuning", {"seed": seed, "condition": c}) for c in TUNED],
+            *attribute_transfer.core(seed)]
 
 
 def extended(seed: int) -> list[Need]:
-    """What is committed for the first seed only: the probe's doubts, the transplant, other requests and choices.
-
-    And Table 2, of which the other seeds are still to be computed.
-    """
+    """What is committed for the first seed only: the probe's doubts, the transplant, other requests and choices."""
     return [Need("probe", {"seed": seed, "requests": "benign"}),
             *[Need("probe", {"seed": seed, "requests": r, "reading": "static"}) for r in ("harmful", "unseen")],
             Need("along_answers", {"seed": seed}),
-            *[Need("tuning", {"seed": seed, "condition": c}) for c in TUNED],
             *[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
             *[Need("behaviour", {"seed": seed, "role": role}) for role in ROLES],
-            *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS]]
+            *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS],
+            *attribute_transfer.extended(seed)]
 
 
 def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:

@@ -17,7 +17,8 @@ RESCORED = ("base", *KEPT)
 FRACTIONS = {"sixth": 1 / 6, "third": 1 / 3, "half": 1 / 2, "two thirds": 2 / 3}
 PARTS = (*(f"{end} {name}" for name in ("sixth", "third", "half") for end in ("first", "last")), "first two thirds")
 HALVES = ("first half", "last half")
-#: Frequent kinds of harm in AdvBench's own labels of which hardly a request has both. A sixth of the texts from each.
+#: Frequent kinds of harm in PyRIT's copy of AdvBench (labelled by a language model), of which hardly a request has
+#: both. A sixth of the texts from each.
 CATEGORIES = ("Financial and Business", "Physical")
 
 Pairs = dict[str, list[tuple[str, list[int]]]]      # harmful and benign: (prompt, answer tokens)

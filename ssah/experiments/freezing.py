@@ -124,16 +124,12 @@ def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], name: 
     `examples`: those to train on and unseen ones. Without a `target` the run sets it (its probe loss at the end);
     else it has `longer` times the epochs to reach it. `adapter` and `frozen` go to `finetune`.
     """
-    from ..beyond_units import inject
     from ..finetuning import finetune
 
     options, (train, unseen) = context.profile.freezing, examples
     epochs = options.epochs * (1 if target is None else longer)
-    copy = load_role(context, "aligned", seed)
-    if adapter is not None:
-        inject(copy.model, adapter)
-    observer = Measures(context, copy, unseen, keep=keep, epochs=epochs, target=target, stops=stops,
-                        points=points or {"one epoch": 1})
+    observer = Measures(context, load_role(context, "aligned", seed), unseen, adapter=adapter, keep=keep, epochs=epochs,
+                        target=target, stops=stops, points=points or {"one epoch": 1})
     trained = finetune(chat, train, adapter=adapter, **frozen, epochs=epochs, lr=lr or options.lr,
                        batch_size=options.batch_size, seed=seed, system=options.system, probe=train[:options.probe],
                        callbacks=[observer], autocast=context.profile.model.dtype == "bfloat16",

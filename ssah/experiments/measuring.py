@@ -32,7 +32,7 @@ def paper_kinds(profile, scored: Result, scale: str | None = None) -> Units:
 
 
 def score_units(chat, pairs: dict[str, list[tuple[str, list[int]]]], system: str) -> Result:
-    """I_S and I_U of every unit, float32 (len(index),); `pairs`: (prompt, answer tokens) of ``harmful`` and ``benign``."""
+    """I_S and I_U of every unit, float32 (len(index),); `pairs`: (prompt, answer tokens), ``harmful``, ``benign``."""
     from ..attribution import importance
 
     arrays = {name: importance(chat.model, scoring_batches(chat, pairs[kind], system, "predicting")).astype(np.float32)
@@ -115,27 +115,32 @@ def keep_answers(context: Context, texts: dict) -> None:
 class Observer:
     """Callback of `finetune`: log-odds at every checkpoint, and `measure` when that is due, above all at equal loss.
 
-    What is measured is a `copy` in the number format in which models are kept and evaluated. Runs are compared at
-    the first checkpoint whose probe loss is at most the `target`; without a target the run sets it, at its end.
-    A subclass has `context`, `judge_model` and ``measure(row, whole, final)``, which returns facts and tables by name;
-    `whole`: all measures are wanted, at the start and where runs are compared; `final`: just there.
+    What is measured is a `copy` in the number format in which models are kept and evaluated, with an `adapter` (of
+    ``peft``) merged into it, or put into it too where it cannot be merged. Runs are compared at the first
+    checkpoint whose probe loss is at most the `target`; without a target the run sets it, at its end. A subclass has
+    `context`, `judge_model` and ``measure(row, whole, final)``, which returns facts and tables by name; `whole`: all measures are wanted, at the start and where runs are compared; `final`: just there.
     """
 
     def __init__(self, copy, watched: list[str], *, epochs: int, target: float | None, points: dict[str, float],
-                 stops: bool):
+                 stops: bool, adapter=None):
+        from ..beyond_units import inject, is_merged
+
+        if adapter is not None and not is_merged(adapter):
+            inject(copy.model, adapter)
         self.copy, self.watched, self.epochs, self.target = copy, watched, epochs, target
         self.points = points        # name -> epoch at which it is measured anyway
-        self.stops = stops          # end the run at equal loss
+        self.stops = stops          # end the run at equal loss, once the points are behind it
         self.values, self.parts, self.texts = {"reached": False}, {}, {}
 
     def __call__(self, chat, row: dict) -> bool:
         """Measure what is due at this checkpoint, add to its `row`; whether the run ends here."""
         import torch
 
+        from ..beyond_units import merged_state
         from ..evaluation import refusal_log_odds
 
         ended, reached = row["epoch"] >= self.epochs, self.values["reached"]
-        self.copy.model.load_state_dict(chat.model.state_dict())
+        self.copy.model.load_state_dict(merged_state(chat.model))
         equal = not reached and (ended if self.target is None else row["probe_loss"] <= self.target)
         due = {"start": self.target is None and row["step"] == 0,
                **{name: row["epoch"] == epoch for name, epoch in self.points.items()},
@@ -151,7 +156,7 @@ class Observer:
             for kind, table in tables.items():
                 self.parts.setdefault(kind, []).append(table.assign(at=name))
         self.values["reached"] |= equal
-        return self.stops and equal
+        return self.stops and self.values["reached"] and row["epoch"] >= max(self.points.values(), default=0)
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """All tables so far, with a column ``at``: the names of the points at which they were taken."""

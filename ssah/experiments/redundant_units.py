@@ -9,17 +9,17 @@ from .. import judging, prompts
 from ..classification import LABELS, Units
 from ..errors import SsahError
 from ..store import Result
-from ..units import UnitIndex
 from .engine import Context, Need, step
 from .foundation import alignment_examples, draw, load_base, split_prompts
 from .measuring import (Observer, classify_scores, evaluation_requests, keep_answers, measure_choice, measure_text,
                         paper_kinds, score_units)
+from .which_units import lora
 
-#: What trains. ``random`` has the block x kind counts of the RU, ``LoRA`` as many parameters, ``only SCU`` the SCU of
-#: the seed's aligned model.
+#: What trains. ``random``: as many units of every block x kind as the RU, none of them RU; ``LoRA``: as many
+#: parameters; ``only SCU``: those of the seed's aligned model.
 BUDGETS = ("full", "RU", "random", "only SCU", "LoRA")
 MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "attribution", "slices",
-           "beyond_units", "resuming", "finetuning", "experiments/measuring")
+           "beyond_units", "resuming", "finetuning", "probing", "experiments/measuring")
 
 
 def core(seed: int) -> list[Need]:
@@ -35,8 +35,8 @@ def extended(seed: int) -> list[Need]:
 
 # ---- the base model's units ------------------------------------------------------------------
 
-@step(version=1, reads=("model", "data", "calibration"), minutes=2, needs=lambda profile, seed: [Need("splits")],
-      uses=("models", "evaluation", "prompts", "attribution", "units", "experiments/measuring"))
+@step(version=1, reads=("model", "data", "alignment", "calibration"), minutes=2,
+      needs=lambda profile, seed: [Need("splits")], uses=("models", "evaluation", "prompts", "attribution", "units", "experiments/measuring"))
 def base_attribution(context: Context, seed: int) -> Result:
     """I_S and I_U of the base model, before any alignment, on prompts of `identify`.
 
@@ -93,8 +93,8 @@ def _needs(profile, seed: int, trained: str) -> list[Need]:
 def budget(context: Context, seed: int, trained: str) -> Result:
     """One row of Table 4: the base model, aligned by training only a part of it (`BUDGETS`, or ``RU 5 %``).
 
-    ``full`` sets the loss to be reached. Tables (with ``at``: start, of ``full`` only, equal loss, end): answers,
-    prefilled (answers after so many tokens of a fulfilment), choice. Array ``labels``: codes of `LABELS` of the
+    All at one rate but LoRA; ``full`` sets the loss to be reached. Tables (with ``at``: start, of ``full`` only, equal
+    loss, end): answers, prefilled (answers after so many tokens of a fulfilment), choice. Array ``labels``: codes of `LABELS` of the
     aligned model's units, on the texts of `base_attribution`.
     """
     from ..attribution import linear_weights
@@ -109,26 +109,24 @@ def budget(context: Context, seed: int, trained: str) -> Result:
                          seed)
     chat, part = load_base(context, "float32"), {}
     if kind == "LoRA":
-        import peft
-
         a_rank = sum(sum(weight.shape) for weight in linear_weights(chat.model).values())
-        part["adapter"] = peft.LoraConfig(r=round(base.index.weights_in(mask) / a_rank), task_type="CAUSAL_LM",
-                                          target_modules="all-linear")
+        part["adapter"] = lora(round(base.index.weights_in(mask) / a_rank))
     elif kind != "full":
         part["trainable"] = mask
     target = None if kind == "full" else context.get("budget", seed=seed, trained="full").values["probe_loss"]
     examples = alignment_examples(context, "aligned", seed)
     epochs = options.epochs * (1 if kind == "full" else how.longer)
     pairs = json.loads((context.artifact("base_attribution", seed=seed) / "texts.json").read_text())
-    observer = AlignmentMeasures(context, load_base(context), part.get("adapter"), pairs, epochs=epochs, target=target)
-    done = finetune(chat, examples, **part, epochs=epochs, lr=options.lr if kind == "full" else how.lr,
+    observer = AlignmentMeasures(context, load_base(context), pairs, adapter=part.get("adapter"), epochs=epochs,
+                                 target=target)
+    done = finetune(chat, examples, **part, epochs=epochs, lr=how.lora_lr if kind == "LoRA" else how.lr,
                     batch_size=options.batch_size, seed=seed, system=options.system,
                     probe=examples[::len(examples) // how.probe][:how.probe], probe_every=how.probe_every,
                     callbacks=[observer], autocast=context.profile.model.dtype == "bfloat16",
                     progress=f"aligning {trained}, seed {seed}")
     keep_answers(context, observer.texts)
     nothing = np.zeros(0, np.int32)
-    return Result({"share": 1.0 if kind in ("full", "LoRA") else float(mask.mean()), "index": base.index.to_dict(),
+    return Result({"share": float(mask.mean()) if "trainable" in part else float("nan"), "index": base.index.to_dict(),
                    "moved_bytes": done.bytes["parameters"], **observer.values,
                    "probe_loss": float(done.checkpoints["probe_loss"].iloc[-1])},
                   {"checkpoints": done.checkpoints, **observer.tables(),
@@ -140,13 +138,9 @@ def budget(context: Context, seed: int, trained: str) -> Result:
 class AlignmentMeasures(Observer):
     """What alignment bought (answers, also after a prefill) and what it cost (text, KL from the base, choice)."""
 
-    def __init__(self, context: Context, copy, adapter, pairs: dict, **options):
-        from ..beyond_units import inject
-
+    def __init__(self, context: Context, copy, pairs: dict, **options):
         self.context, self.pairs, self.base = context, pairs, load_base(context)
         self.judge_model = self.base
-        if adapter is not None:
-            inject(copy.model, adapter)
         evaluation = context.profile.evaluation
         own = evaluation_requests(context, evaluation.harmful)
         other = split_prompts(context, "harmful", "evaluate").query(

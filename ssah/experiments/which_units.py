@@ -21,15 +21,19 @@ def core(seed: int) -> list[Need]:
             *[Need("weight_tuning", {"seed": seed, "region": region}) for region in REGIONS]]
 
 
-def adapter_config(method: str, chat, options):
-    """The ``peft`` configuration of a method; `options`: the profile's section `comparison`."""
+def lora(rank: int):
+    """LoRA on all linear maps of the blocks, scaled by 2."""
     import peft
 
-    if method == "LoRA":
-        return peft.LoraConfig(r=options.lora_rank, lora_alpha=2 * options.lora_rank, target_modules="all-linear",
-                               task_type="CAUSAL_LM")
-    return peft.AdaptionPromptConfig(adapter_len=options.prompt_tokens, task_type="CAUSAL_LM",
-                                     adapter_layers=chat.model.config.num_hidden_layers)
+    return peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def llama_adapter(chat, tokens: int):
+    """LLaMA-Adapter in every block."""
+    import peft
+
+    return peft.AdaptionPromptConfig(adapter_len=tokens, adapter_layers=chat.model.config.num_hidden_layers,
+                                     task_type="CAUSAL_LM")
 
 
 def _target(context: Context, seed: int) -> float:
@@ -48,12 +52,14 @@ def _adapter_needs(profile, seed: int, method: str) -> list[Need]:
 def adapter_tuning(context: Context, seed: int, method: str) -> Result:
     """One row of Table 3: as `tuning` without anything frozen, but of an adapter (`ADAPTERS`).
 
-    Answers are taken after the epochs of full fine-tuning (``equal epochs``), at equal loss, and at the end.
+    Answers are taken after the epochs of full fine-tuning (``equal epochs``) and at equal loss, and at the end where
+    that is not reached.
     """
     chat, options = load_aligned(context, seed), context.profile.comparison
-    rate = options.lora_lr if method == "LoRA" else options.prompt_lr
+    config, rate = ((lora(options.lora_rank), options.lora_lr) if method == "LoRA" else
+                    (llama_adapter(chat, options.prompt_tokens), options.prompt_lr))
     return tune(context, chat, instructions(context, chat, seed), method, seed=seed, target=_target(context, seed),
-                lr=rate, adapter=adapter_config(method, chat, options), longer=options.longer,
+                lr=rate, adapter=config, longer=options.longer,
                 points={"equal epochs": context.profile.freezing.epochs})
 
 
@@ -67,25 +73,28 @@ def _weight_needs(profile, seed: int, region: str) -> list[Need]:
 @step(version=1, reads=("model", "data", "calibration", "classification", "evaluation", "freezing"), minutes=8,
       needs=_weight_needs, uses=(*MEASURE, "beyond_units", "attribution", "experiments/freezing"))
 def weight_tuning(context: Context, seed: int, region: str) -> Result:
-    """As `tuning`, with single weights of the blocks' linear maps frozen (`REGIONS`), as many as SCU + all CU have.
+    """As `tuning`, with single weights frozen (`REGIONS`): in every matrix as many as with SCU + all CU frozen.
 
     The SNIP difference leaves out the weights of highest utility score, as large a share as UCU are of the units.
     """
     from ..attribution import linear_weights, weight_importance
     from ..beyond_units import random_weights, set_difference
+    from ..slices import unit_linears
 
     chat = load_aligned(context, seed)
     units = paper_kinds(context.profile, context.get("attribution", seed=seed))
-    n = units.index.weights_in(frozen_units(units, "SCU + all CU", context.profile.freezing.top_cu, seed))
-    total = sum(weight.numel() for weight in linear_weights(chat.model).values())
+    held = frozen_units(units, "SCU + all CU", context.profile.freezing.top_cu, seed)
+    weights = linear_weights(chat.model)
+    name_of = {weight: name for name, weight in weights.items()}
+    shares = {name_of[linear.weight]: 1 - float(moved.mean())
+              for linear, _, moved in unit_linears(chat.model, units.index, ~held)}
     if region == "random weights":
-        masks = random_weights(linear_weights(chat.model), n / total, seed)
+        masks = random_weights(weights, shares, seed)
     else:
         system, pairs = context.profile.calibration.system, calibration_pairs(context, seed, "refusals")
         safety, utility = (weight_importance(chat.model, scoring_batches(chat, pairs[kind], system, "predicting"))
                            for kind in ("harmful", "benign"))
-        masks = set_difference(safety, utility, n / total, float(units.mask("UCU").mean()))
+        masks = set_difference(safety, utility, shares, float(units.mask("UCU").mean()))
     result = tune(context, chat, instructions(context, chat, seed), region, seed=seed, target=_target(context, seed),
                   frozen=masks)
-    chosen = sum(int(mask.sum()) for mask in masks.values())
-    return replace(result, values={"weights": chosen, "share_of_weights": chosen / total, **result.values})
+    return replace(result, values={"weights": sum(int(mask.sum()) for mask in masks.values()), **result.values})

@@ -23,7 +23,8 @@ def table_four(table: pd.DataFrame, points: pd.DataFrame):
     missed = [condition for condition, row in table.iterrows() if row["reached"] < 1]
     names = {condition: NAMES[condition] + (" *" if condition in missed else "") for condition in table.index}
     for axis, column, title in zip(axes, ("ASR", "strict ASR", "accuracy", "divergence"),
-                                   ("keyword ASR (%)", "strict ASR: comply (%)", "accuracy (%)", "KL from base (nats)")):
+                                   ("keyword ASR (%)", "strict ASR: comply (%)", "accuracy (%)",
+                                    "KL from base (nats)")):
         intervals(axis, table, column, points.rename(columns={column: "value"}), percent=column != "divergence",
                   style_of=style_of, names=names)
         axis.set_xlabel(title)

@@ -67,7 +67,7 @@ def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | Non
               percent: bool = True, style_of=style_of, names: dict[str, str] = NAMES) -> None:
     """A row a condition: mean with its interval (columns ``low``, ``high``), and the seeds' own values as ticks.
 
-    `points`: condition, value. `style_of(condition)`: colour, marker and markerfacecolor; `names`: what a row is called.
+    `points`: condition, value. `style_of(condition)`: colour, marker and markerfacecolor; `names`: of the rows.
     """
     factor = 100 if percent else 1
     for y, (condition, row) in enumerate(table.iterrows()):

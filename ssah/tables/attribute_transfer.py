@@ -299,8 +299,8 @@ def c3_summary(lab: Lab, moves: pd.DataFrame, verdict: claims.Verdict) -> str:
     full, order = mean_flow(moves, "full"), in_order(harm(lab, moves))
     overlap = scu.loc[scu["comparison"] == "halves", "iou"]
     other = f", between two seeds' aligned models {left['seeds']}" if "seeds" in left else ""
-    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}; brackets: lowest and highest seed): "
-            f"{found(verdict)}\n\n"
+    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}; brackets: lowest and highest "
+            f"seed): {found(verdict)}\n\n"
             f"- *The move.* After full fine-tuning {left['full']} of the SCU have another label "
             f"({full.loc['SCU', 'CU']:.2%} of all units go from SCU to CU; in the paper 0.85 of 1.3 %).\n"
             f"- *The noise.* In one and the same model, scored on one half of the texts and then on the other, "

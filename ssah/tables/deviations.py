@@ -1,28 +1,28 @@
-"""Where this companion chooses or differs, and what moves if one chooses otherwise (numbers from the store)."""
+"""Where this companion chooses or differs, and what would change otherwise (numbers from the store)."""
 
 import pandas as pd
 
 from ..experiments import Lab
 from . import attribute_transfer, four_kinds, freezing, reasoning_direction
 
-#: What in the paper's numbers we could not put together; the project page's tables, figures and text.
+#: What in the paper's numbers we could not reconcile; the project page's tables, figures and text.
 OPEN_QUESTIONS = (
-    "Table 1, Llama-2: the average ASR is not the mean of the two columns beside it (SCU: 19 and 84 have the mean 51.5, "
-    "printed is 66.0; nothing removed: 3 and 18 have 10.5, printed is 10.0). A third column that is not shown would "
-    "explain it.",
-    "Figure 5: UCU grow from 13.27 % to 13.51 % of the units, but the flow from CU to UCU alone is 1.32 %. There may be "
-    "flows out of UCU that are not drawn.",
+    "Table 1, Llama-2: the average ASR is not the mean of the two columns beside it (SCU: 19 and 84 have the mean "
+    "51.5, printed is 66.0; nothing removed: 3 and 18 have 10.5, printed is 10.0). A third column that is not "
+    "shown would explain it.",
+    "Figure 5: UCU grow from 13.27 % to 13.51 % of the units, but the flow from CU to UCU alone is 1.32 %. A flow of "
+    "about 1.1 % from UCU to CU, not printed, would explain both kinds.",
     "Freezing \"7.5 %\" of the units: SCU are 1.3 %, and 6 % more gives 7.3 % if they are counted among all units, "
     "5.5 % if among the CU.",
-    "Figure 6 shows 14.9 % redundant units, where Table 4 trains 20 %.",
-    "Table 2: 2.96 % and 1.65 % are no whole number of AdvBench's 520 prompts.")
+    "Figure 6 shows 14.9 % redundant units, where Table 4 trains 20 % (different models, so perhaps both are meant).",
+    "Table 2: 2.96 %, 1.65 % and 5.3 %, for example, are no whole number of AdvBench's 520 prompts.")
 
 
 def deviations(lab: Lab) -> str:
-    """A row a choice, as Markdown: what the paper does, what we do and why, what moves."""
-    rows = ["| | in the paper | here | why | what moves |", "|---|---|---|---|---|"]
-    for name, paper, here, why, moves in (*_setting(lab), *_method(lab), *_comparison(lab)):
-        rows.append(f"| **{name}** | {paper} | {here} | {why} | {moves} |")
+    """A row a choice, as Markdown: what the paper does, what we do and why, what would change."""
+    rows = ["| | in the paper | here | why | what would change |", "|---|---|---|---|---|"]
+    for name, paper, here, why, otherwise in (*_setting(lab), *_method(lab), *_comparison(lab)):
+        rows.append(f"| **{name}** | {paper} | {here} | {why} | {otherwise} |")
     return "\n".join(rows)
 
 
@@ -35,7 +35,8 @@ def _setting(lab: Lab):
     unmeasured = "not measured; notebook 00 says how to put in another model"
     yield ("Model", "Llama-2-7B-Chat, Llama-3-8B-Instruct, Mistral-7B-Instruct", lab.profile.model.label,
            "a laptop can repeat it, and no account is needed", unmeasured)
-    yield ("Alignment", "the vendors' own", f"SFT on {lab.profile.alignment.refusals} refusals and "
+    yield ("Alignment", "Tables 1-3 the vendors'; Fig. 2-4 and 7 the authors' own pairs; Table 4 SFT on Alpaca",
+           f"SFT on {lab.profile.alignment.refusals} refusals and "
            f"{lab.profile.alignment.benign} benign answers", "a base model that hardly refuses is what can be had",
            "a first try with 100 refusals was too brittle to study (notebook 02)")
     yield ("Requests", "AdvBench, HEx-PHI, HarmBench attacks", "AdvBench; HarmBench's plain requests",
@@ -69,23 +70,26 @@ def _method(lab: Lab):
     yield ("Judge", "keywords, Llama Guard, GPT-4", "keywords, and four labels of our own",
            "no key, no gated model; babble is not compliance",
            f"ASR without SCU: {first['ASR']:.0%} by keywords, {first['strict ASR']:.0%} strictly")
-    yield ("Probe", "tokens \"generated\"; the text allows two readings", "openings are put first, then the model goes on",
-           "it is what the axis label says", f"direction of the aligned model {mean('branch')}; appended to the query "
-           f"instead {mean('static')} (first seed)")
+    yield ("Probe", "tokens \"generated\"; the text allows two readings", "openings are put first, then the model goes "
+           "on", "it is what the axis label says", f"direction of the aligned model {mean('branch')}; appended to "
+           f"the query instead {mean('static')} (first seed)")
 
 
 def _comparison(lab: Lab):
     runs = freezing.tuned(lab, ("full", "SCU + all CU"))
     equal, doubled = (freezing.table_two(runs, point)["ASR"] for point in ("equal loss", "end"))
     cut = attribute_transfer.with_cutoffs(lab)
-    left = attribute_transfer.changes(attribute_transfer.transfers(lab)).query("label == 'SCU' and comparison == 'full'")
-    yield ("When runs are compared", "at the end of doubled epochs", "at equal training loss, and so too",
-           "who learns slower forgets less", f"keyword ASR with SCU + all CU frozen: {equal['SCU + all CU']:.0%} at equal "
-           f"loss, {doubled['SCU + all CU']:.0%} at doubled epochs (nothing frozen {equal['full']:.0%})")
+    moves = attribute_transfer.changes(attribute_transfer.transfers(lab))
+    left = moves.query("label == 'SCU' and comparison == 'full'")
+    yield ("When runs are compared", "frozen runs after doubled epochs, at an equal or lower final loss",
+           "at the first checkpoint of equal loss; after doubled epochs as well",
+           "a run that learned less may have forgotten less",
+           f"keyword ASR with SCU + all CU frozen: {equal['SCU + all CU']:.0%} at equal loss, "
+           f"{doubled['SCU + all CU']:.0%} at doubled epochs (nothing frozen {equal['full']:.0%})")
     yield ("Controls", "none", "random units of equal block x kind counts, a lower rate",
            "any frozen 72 % may protect", "notebook 04, the hollow marks")
     yield ("Instructions", "Alpaca, Dolly", f"{lab.profile.freezing.examples} of an Alpaca-style set",
-           "Dolly cannot be had without the hub", "not measured")
+           "Dolly is in none of the package archives that we read", "not measured")
     yield ("Kinds after fine-tuning", "sizes change (Fig. 5)", "the same shares before and after",
            "the paper does not say by which cut-offs", f"SCU that leave: {left['left'].mean():.0%}; by the cut-offs of "
            f"before {cut['SCU that left'].iloc[0]} %")

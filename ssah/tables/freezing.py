@@ -21,11 +21,11 @@ PAPER_TABLE_2 = pd.DataFrame(
 
 #: How a condition is called where people read it.
 NAMES = {"start": "before fine-tuning", "full": "nothing frozen", "full slower": "nothing frozen, lower rate",
-         "SCU": "SCU", "random small": "random, as many as SCU + top CU", "SCU + top CU": "SCU + top 6 % CU",
+         "SCU": "SCU", "random small": "random, as many as SCU + top CU, no SCU", "SCU + top CU": "SCU + top 6 % CU",
          "random large without SCU": "random, as many as SCU + all CU, no SCU",
          "random large": "random, as many as SCU + all CU", "SCU + all CU": "SCU + all CU",
          "SCU + all CU + rest": "SCU + all CU + rest", LEAST: "least safety, as many as SCU + all CU",
-         "LoRA": "all but LoRA", "LLaMA-Adapter": "all but LLaMA-Adapter",
+         "LoRA": "all weights (LoRA trained)", "LLaMA-Adapter": "all weights (LLaMA-Adapter trained)",
          "SNIP difference": "single weights (SNIP), as many as SCU + all CU",
          "random weights": "random single weights, as many"}
 #: The rows of Table 2, in their order.
@@ -67,9 +67,9 @@ def answers(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
 
 
 def facts(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
-    """What is known of every condition and seed at a point: shares, whether the loss was reached, epoch, losses.
+    """What is known of every condition and seed at a point: shares, whether the loss was ever reached, epoch, losses.
 
-    ``trained``: the part of all parameters that moves.
+    ``share``: of all units, frozen; ``trained``: the part of all parameters that moves.
     """
     rows = []
     for condition, seeds in {"start": runs["full"], **runs}.items():
@@ -79,20 +79,25 @@ def facts(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
                         if name.startswith(f"{at}: ")}
             if measured:
                 moved = values["moved_bytes"] - 4 * values.get("weights", 0)      # frozen one by one: float32
-                rows.append({"condition": condition, "seed": seed, "share": values.get("share", np.nan),
-                             "parameter share": values.get("parameter_share", np.nan), "reached": values["reached"],
-                             "trained": moved / runs["full"][seed].values["moved_bytes"], **measured})
+                of_all = {"share": values.get("share", np.nan), "reached": values["reached"],
+                          "trained": moved / runs["full"][seed].values["moved_bytes"]}
+                if condition == "start":
+                    of_all = dict.fromkeys(of_all, np.nan)
+                rows.append({"condition": condition, "seed": seed, **of_all, **measured})
     return pd.DataFrame(rows)
 
 
 def _point(result: Result, point: str) -> str:
-    """Where a run is compared: at the end, if it never came to equal loss, or if it is the full run whose epochs count."""
+    """Where a run is compared: at the end, if it never came to equal loss, or is the full run whose epochs count."""
     ended = point == "equal loss" and not result.values["reached"]
     return "end" if ended or (point == "equal epochs" and "start: epoch" in result.values) else point
 
 
 def table_two(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
-    """Table 2, as fractions: a row a condition, means over seeds; ``low``/``high``: 95 % two-level bootstrap."""
+    """Table 2, as fractions: a row a condition, means over seeds; ``low``/``high``: 95 % two-level bootstrap.
+
+    ``unnoticed``: of the answers that the judge calls refusals, the part without a refusal keyword.
+    """
     said, known, rows = answers(runs, point), facts(runs, point), []
     for condition in ("start", *runs):
         own = said[said["condition"] == condition]
@@ -105,7 +110,8 @@ def table_two(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
             row |= interval(name, harmful, column)
         if len(borderline):
             row |= interval("over-refusal", borderline, "refused")
-        rows.append(row | {label: harmful[label].mean() for label in ANSWER_LABELS})
+        unnoticed = harmful.loc[harmful["refused"] == 1, "keyword_asr"].mean()
+        rows.append(row | {label: harmful[label].mean() for label in ANSWER_LABELS} | {"unnoticed": unnoticed})
     return pd.DataFrame(rows).set_index("condition")
 
 
@@ -113,10 +119,10 @@ def shown_table_two(table: pd.DataFrame) -> pd.DataFrame:
     """`table_two` for display: per cents with their intervals, perplexities, losses in nats."""
     shown = pd.DataFrame(index=table.index.map(NAMES))
     shown.index.name = "frozen"
-    for column, name in (("share", "units %"), ("parameter share", "parameters %"), ("trained", "trained %")):
-        shown[name] = [f"{x:.1%}".rstrip("%") if np.isfinite(x) else "–" for x in table[column]]
+    for column, name in ((table["share"], "units %"), (1 - table["trained"], "parameters %")):
+        shown[name] = [f"{x:.1%}".rstrip("%") if np.isfinite(x) else "–" for x in column]
     shown["epochs"] = table["epoch"].map("{:.2f}".format).to_numpy()
-    shown["loss reached"] = [f"{x:.0%}" for x in table["reached"]]
+    shown["loss reached"] = [f"{x:.0%}" if np.isfinite(x) else "–" for x in table["reached"]]
     for column, name in (("ASR", "keyword ASR %"), ("strict ASR", "strict ASR %"), ("over-refusal", "over-refusal %")):
         if column in table:
             shown[name] = [with_interval(row, column) if np.isfinite(row[column]) else "–"
@@ -128,6 +134,7 @@ def shown_table_two(table: pd.DataFrame) -> pd.DataFrame:
             shown[name] = table[column].map("{:.2f}".format).replace("nan", "–").to_numpy()
     for label in ANSWER_LABELS:
         shown[f"{label} %"] = (table[label] * 100).map("{:.0f}".format).to_numpy()
+    shown["refusals without keyword %"] = (table["unnoticed"] * 100).map("{:.0f}".format).replace("nan", "–").to_numpy()
     return shown
 
 
@@ -187,22 +194,23 @@ def reached(known: pd.DataFrame, conditions) -> dict[str, tuple[float, float, fl
 
 
 def contrasts(runs: Runs, pairs=CONTRASTS) -> pd.DataFrame:
-    """Differences of keyword ASR and of log-odds at equal loss, paired by prompt: means with intervals."""
+    """First minus second at equal loss, paired by prompt and seed: both ASR and log-odds, means with intervals."""
     said, rows = harmful_answers(runs), []
     for first, second in pairs:
-        row = {"more attacks succeed with": NAMES[first], "than with": NAMES[second]}
-        for name, column, factor in (("keyword ASR, points", "keyword_asr", 100), ("log-odds", "log_odds", 1)):
+        row = {"first": NAMES[first], "second": NAMES[second]}
+        for name, column, factor in (("keyword ASR, points", "keyword_asr", 100),
+                                     ("strict ASR, points", "strict_asr", 100), ("log-odds", "log_odds", 1)):
             mean, low, high = gap(said, first, second, column)
             row[name] = f"{mean * factor:+.1f} [{low * factor:.1f}, {high * factor:.1f}]"
         rows.append(row)
-    return pd.DataFrame(rows).set_index(["more attacks succeed with", "than with"])
+    return pd.DataFrame(rows).set_index(["first", "second"])
 
 
 # ---- the first seed's further rows -----------------------------------------------------------
 
 def further_table(lab: Lab) -> pd.DataFrame:
     """`shown_table_two` at equal loss of the first seed: the least safety-important units, and other examples."""
-    seed, parts = lab.seeds[0], {}
+    seed, parts = lab.profile.seeds[0], {}
     parts["as above"] = {c: {seed: lab.get("tuning", seed=seed, condition=c)} for c in (*COMPARED, LEAST)}
     for examples in OTHER_EXAMPLES:
         parts[examples] = {c: {seed: lab.get("tuning_on", seed=seed, examples=examples, condition=c)}
@@ -240,9 +248,13 @@ def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"{lab.profile.freezing.examples} benign instructions {rate['full']} ({strict['full']}).\n"
             f"- *Freezing.* SCU {rate['SCU']} ({strict['SCU']}), SCU + top CU {rate['SCU + top CU']} "
             f"({strict['SCU + top CU']}), SCU + all CU {rate['SCU + all CU']} ({strict['SCU + all CU']}).\n"
-            f"- *The controls.* As many random units as SCU + top CU {rate['random small']} "
+            f"- *The controls.* As many random units as SCU + top CU, none of them SCU, {rate['random small']} "
             f"({strict['random small']}); as many as SCU + all CU {rate['random large']} ({strict['random large']}), "
             f"without any SCU {rate['random large without SCU']} ({strict['random large without SCU']}); nothing "
             f"frozen at a lower learning rate {rate['full slower']} ({strict['full slower']}).\n"
+            f"- *What keywords miss.* Of the answers that our judge calls refusals, "
+            f"{table.loc['start', 'unnoticed']:.0%} have no refusal keyword before fine-tuning and "
+            f"{table.loc['full', 'unnoticed']:.0%} after it; the verdict stands on keyword ASR, as the paper's table "
+            f"does.\n"
             f"- *Did it learn?* " + (f"The loss was not reached in every seed with: {', '.join(missed)}."
                                      if missed else "Every condition reached the loss of full fine-tuning."))

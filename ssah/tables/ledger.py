@@ -142,8 +142,8 @@ def traces() -> str:
 def costs(lab: Lab, sizes=(0.5e9, 1.1e9, 7e9)) -> pd.DataFrame:
     """Notebook 02 for one seed: measured here, and in proportion for models of other sizes (parameters).
 
-    Minutes on two CPU cores; GiB of memory: 16 bytes a parameter while it is aligned in float32 (weights, gradients
-    and AdamW's two moments), and 2 for the copy that is evaluated.
+    Minutes on two CPU cores. GiB: for ours the most that the process held while the model was aligned; for others 18
+    bytes a parameter (float32 weights, gradients, AdamW's two moments; a bf16 copy), without activations.
     """
     seed = lab.profile.seeds[0]
     wanted = [Need(step, {"seed": seed, name: choice}) for step, name, choices in (
@@ -152,7 +152,8 @@ def costs(lab: Lab, sizes=(0.5e9, 1.1e9, 7e9)) -> pd.DataFrame:
     done = [lab.get(need.step, **need.params).provenance for need in with_upstream(lab.profile, wanted)]
     n = lab.get("tuning", seed=seed, condition="full").values["moved_bytes"] / 4
     minutes = sum(facts["seconds"] for facts in done) / 60
-    rows = {f"{lab.profile.model.label} (measured)": (n, minutes, max(facts["peak_memory_gib"] for facts in done))}
+    rows = {f"{lab.profile.model.label} (measured)": (n, minutes, max(facts["peak_memory_gib"] for facts in done
+                                                                     if facts["step"] == "checkpoint"))}
     rows |= {f"a model of {size / 1e9:g}B (in proportion)": (size, minutes * size / n, 18 * size / 2**30)
              for size in sizes}
     return pd.DataFrame([{"model": name, "parameters": f"{size / 1e6:,.0f} M", "minutes": f"{time:,.0f}",

@@ -9,6 +9,7 @@ from ..experiments import Lab
 from ..experiments.measuring import classify_scores
 from ..experiments.redundant_units import BUDGETS, extended
 from ..judging import ANSWER_LABELS
+from ..store import Result
 from .attribute_transfer import flow
 from .freezing import Runs, answers, facts, gap, reached, taken
 from .shared import found, interval, number_of_seeds, outcomes, with_interval
@@ -21,7 +22,7 @@ PAPER_TABLE_4 = pd.DataFrame(
     index=["ARC-C", "ARC-E", "HellaSwag", "WinoGrande", "BoolQ", "PIQA", "GSM8K", "MMLU", "MT-Bench 1", "MT-Bench 2"])
 
 #: How a condition is called where people read it.
-NAMES = {"start": "nothing (base model)", "full": "everything", "RU": "RU", "random": "random, as many as RU",
+NAMES = {"start": "nothing (base model)", "full": "everything", "RU": "RU", "random": "random, as many as RU, no RU",
          "only SCU": "SCU", "LoRA": "LoRA, as many parameters"}
 
 
@@ -61,9 +62,9 @@ def table_four(lab: Lab, runs: Runs) -> pd.DataFrame:
 def shown_table_four(table: pd.DataFrame) -> pd.DataFrame:
     """`table_four` for display: per cents with their intervals, perplexities, nats."""
     shown = pd.DataFrame(index=pd.Index([NAMES.get(c, c) for c in table.index], name="trained"))
-    shown["trained %"] = [f"{0 if c == 'start' else x:.1%}".rstrip("%") for c, x in table["trained"].items()]
+    shown["trained %"] = [f"{x:.1%}".rstrip("%") if np.isfinite(x) else "–" for x in table["trained"]]
     shown["epochs"] = table["epoch"].map("{:.2f}".format).to_numpy()
-    shown["loss reached"] = [f"{x:.0%}" for x in table["reached"]]
+    shown["loss reached"] = [f"{x:.0%}" if np.isfinite(x) else "–" for x in table["reached"]]
     for column, name, factor, digits in (("ASR", "keyword ASR %", 100, 1), ("strict ASR", "strict ASR %", 100, 1),
                                          ("other ASR", "HarmBench ASR %", 100, 1),
                                          ("over-refusal", "over-refusal %", 100, 1), ("accuracy", "accuracy %", 100, 1),
@@ -89,7 +90,7 @@ def points(lab: Lab, runs: Runs) -> pd.DataFrame:
 
 
 def after_prefill(runs: Runs) -> pd.DataFrame:
-    """Keyword and strict ASR after so many tokens of a fulfilment: condition, length, ASR, strict ASR with intervals."""
+    """Both ASR after so many tokens of a fulfilment: condition, length, ASR, strict ASR with intervals."""
     lengths, said = taken(runs, "prefilled"), taken(runs, "answers")
     asked = lengths["id"].unique()      # the answers without a prefill are those of the same prompts
     own = said[said["id"].isin(asked) & (said["source"] != "borderline")].assign(length=0)
@@ -103,16 +104,19 @@ def after_prefill(runs: Runs) -> pd.DataFrame:
 
 
 def whereabouts(runs: Runs) -> pd.DataFrame:
-    """Of the SCU after alignment, the part that trained, and the part that these units have of all: a row a run."""
-    rows = []
-    for condition, seeds in runs.items():
-        for seed, result in seeds.items():
-            moved = result.arrays["trained"]
-            if len(moved):
-                critical = np.flatnonzero(result.arrays["labels"] == LABELS.index("SCU"))
-                rows.append({"condition": condition, "seed": seed, "of all units": len(moved) / len(result.arrays["labels"]),
-                             "of the SCU after": np.isin(critical, moved).mean()})
-    return pd.DataFrame(rows)
+    """What part the trained units are of all units and of the SCU after alignment: a row a run.
+
+    ``were everything trained``: their part of the SCU after full alignment, with which to compare it.
+    """
+    def part(result: Result, units: np.ndarray) -> float:
+        return np.isin(np.flatnonzero(result.arrays["labels"] == LABELS.index("SCU")), units).mean()
+
+    return pd.DataFrame([{"condition": condition, "seed": seed,
+                          "of all units": len(moved) / len(result.arrays["labels"]),
+                          "of the SCU after": part(result, moved),
+                          "were everything trained": part(runs["full"][seed], moved)}
+                         for condition, seeds in runs.items() for seed, result in seeds.items()
+                         if len(moved := result.arrays["trained"])])
 
 
 def flows(lab: Lab, runs: Runs, conditions=("full", "RU")) -> dict[str, pd.DataFrame]:
@@ -125,7 +129,7 @@ def flows(lab: Lab, runs: Runs, conditions=("full", "RU")) -> dict[str, pd.DataF
 
 
 def by_share(lab: Lab) -> pd.DataFrame:
-    """`table_four` of the first seed over all shares of RU and random units, with columns kind and units (fraction)."""
+    """`table_four` of the first seed over all shares of RU and random units, with columns kind and share (fraction)."""
     seed = lab.seeds[0]
     names = ["full", *(need.params["trained"] for need in extended(seed)), "RU", "random"]
     table = table_four(lab, {c: {seed: lab.get("budget", seed=seed, trained=c)} for c in names}).drop(
@@ -146,7 +150,8 @@ def c6_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
         quotient = values[name][first] / values[name][second]
         return float(np.exp(np.log(quotient).mean())), float(quotient.min()), float(quotient.max())
 
-    return {"base - RU": gap(own, "start", "RU"), "RU - full": gap(own, "RU", "full"), **reached(known, ("RU",)),
+    return {"base - RU": gap(own, "start", "RU"), "RU - full": gap(own, "RU", "full"),
+            **reached(known, ("RU", "random")),
             "accuracy: base - RU": gap(choice, "start", "RU", "correct"),
             "perplexity: RU / base": ratio("wiki_perplexity", "RU", "start"),
             "divergence: RU / full": ratio("divergence", "RU", "full"),
@@ -163,11 +168,12 @@ def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd
             f"- *What it buys.* Keyword ASR of the base model {rate['start']}; at equal training loss, everything "
             f"trained {rate['full']}, RU alone {rate['RU']}, as many random units {rate['random']}, the aligned "
             f"model's SCU alone {rate['only SCU']}, LoRA {rate['LoRA']}.\n"
-            f"- *What it costs.* KL from the base model on benign answers (nats a token): everything {cost['full']}, RU "
-            f"{cost['RU']}, random units {cost['random']}, SCU {cost['only SCU']}, LoRA {cost['LoRA']}. Accuracy of the "
-            f"base model {table.loc['start', 'accuracy']:.1%}, with RU trained {table.loc['RU', 'accuracy']:.1%}.\n"
+            f"- *What it costs.* KL from the base model on benign answers (nats a token): everything {cost['full']}, "
+            f"RU {cost['RU']}, random units {cost['random']}, SCU {cost['only SCU']}, LoRA {cost['LoRA']}. Accuracy of "
+            f"the base model {table.loc['start', 'accuracy']:.1%}, with RU trained {table.loc['RU', 'accuracy']:.1%}.\n"
             f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
-            f"{of_ru['of the SCU after']:.0%} are among those trained (they are {of_ru['of all units']:.0%} of all "
+            f"{of_ru['of the SCU after']:.0%} are among those trained; were everything trained, "
+            f"{of_ru['were everything trained']:.0%} would be (they are {of_ru['of all units']:.0%} of all "
             f"units).\n- *Did it learn?* "
             + (f"The loss was not reached in every seed with: {', '.join(missed)}."
                if missed else "Every condition reached the loss of full alignment."))

@@ -5,7 +5,7 @@ import pandas as pd
 from .. import claims
 from ..experiments import Lab
 from ..experiments.which_units import ADAPTERS, REGIONS
-from .freezing import CONTRASTS, NAMES, Runs, facts, gap, harmful_answers, reached, tuned
+from .freezing import CONTRASTS, Runs, facts, gap, harmful_answers, reached, tuned
 from .shared import found, number_of_seeds
 
 #: Table 3 of the paper, Llama2-7B-Chat on HEx-PHI: harmfulness rate % (project page; PEFT on Alpaca from Qi et al.).
@@ -13,10 +13,10 @@ PAPER_TABLE_3 = pd.DataFrame(
     [("before fine-tuning", 0.3, 0.3), ("SCU + CU frozen", 4.5, 9.0), ("full", 16.1, 18.78), ("LoRA", 25.2, 27.2),
      ("LLaMA-Adapter", 26.4, 27.9), ("prefix", 24.8, 26.5)], columns=["", "Alpaca", "Dolly"]).set_index("")
 
-UNITS = ("full", "random large without SCU", "SCU + all CU")
+UNITS = ("full", "random large without SCU", "SCU + all CU")        # of C4's runs
 C5_CONTRASTS = (*((name, other) for name in ADAPTERS for other in ("full", "SCU + all CU")), *CONTRASTS[-1:])
 C7_CONTRASTS = (("SNIP difference", "SCU + all CU"), ("random weights", "SNIP difference"), *CONTRASTS[-1:],
-                ("random weights", "random large without SCU"))
+                ("random weights", "random large"))
 
 
 def adapters(lab: Lab) -> Runs:
@@ -29,7 +29,7 @@ def adapters(lab: Lab) -> Runs:
 
 def weights(lab: Lab) -> Runs:
     """Units frozen, and as many single weights."""
-    return {**tuned(lab, UNITS),
+    return {**tuned(lab, (*UNITS, "random large")),
             **{r: {seed: lab.get("weight_tuning", seed=seed, region=r) for seed in lab.seeds} for r in REGIONS}}
 
 
@@ -43,14 +43,16 @@ def c5_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
             "LoRA - full, equal epochs": gap(early, "LoRA", "full"),
             "LoRA - SCU + all CU": gap(said, "LoRA", "SCU + all CU"),
             "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
-            **reached(known, ADAPTERS),
+            **reached(known, (*ADAPTERS, "SCU + all CU", "random large without SCU")),
             **{f"trained: {name}": tuple(share.loc[name]) for name in (*ADAPTERS, "SCU + all CU")}}
 
 
 def c7_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     """What `claims.judge_c7` asks for: differences of keyword ASR at equal loss, paired by prompt and seed."""
-    said = harmful_answers(weights(lab))
-    return {"SNIP difference - SCU + all CU": gap(said, "SNIP difference", "SCU + all CU"),
+    runs = weights(lab)
+    said = harmful_answers(runs)
+    return {**reached(facts(runs), (*UNITS[1:], *REGIONS)),
+            "SNIP difference - SCU + all CU": gap(said, "SNIP difference", "SCU + all CU"),
             "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
             "random weights - SNIP difference": gap(said, "random weights", "SNIP difference")}
 
@@ -64,7 +66,7 @@ def c5_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"training loss: nothing frozen {said['full']}; "
             + "; ".join(f"{name} {said[name]}" for name in ADAPTERS)
             + f"; SCU + all CU frozen {said['SCU + all CU']}; as many random units {said['random large without SCU']}. "
-            + (f"The loss was not reached in every seed with: {', '.join(NAMES[name] for name in missed)}."
+            + (f"The loss was not reached in every seed with: {', '.join(missed)}."
                if missed else "All reached the loss."))
 
 
