@@ -39,19 +39,22 @@ def table_two(table: pd.DataFrame, points: pd.DataFrame):
 
 
 def along_training(table: pd.DataFrame):
-    """Log-odds (every checkpoint) and keyword ASR (where taken) against the loss to go; a line a condition and seed."""
-    figure, axes = plt.subplots(1, 2, figsize=(13, 5), sharex=True)
-    for (condition, seed), part in table.groupby(["condition", "seed"], sort=False):
-        for axis, column, factor in zip(axes, ("log_odds", "keyword_asr"), (1, 100)):
-            shown = part.dropna(subset=column)
-            axis.plot(shown["to_go"], shown[column] * factor, linestyle=STYLES[condition][2], markersize=5,
-                      linewidth=1.3, **style_of(condition),
-                      label=NAMES[condition] if seed == table["seed"].iloc[0] else "_")
-    for axis in axes:
-        axis.axvline(0, color="#444444", linestyle=":", linewidth=1.4)
-        axis.set_xlabel("training loss above that of full fine-tuning (nats); training goes to the right")
-    axes[0].invert_xaxis()
-    axes[0].set_ylabel("refusal log-odds (nats)")
-    axes[1].set_ylabel("keyword ASR (%)")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
+    """Log-odds (every checkpoint) and keyword ASR (where taken) against the loss to go; a column a seed."""
+    seeds = table["seed"].unique()
+    figure, axes = plt.subplots(2, len(seeds), figsize=(max(4.3 * len(seeds), 7), 7.5), sharex=True, sharey="row",
+                                squeeze=False)
+    for row, column, factor in zip(axes, ("log_odds", "keyword_asr"), (1, 100)):
+        for axis, seed in zip(row, seeds):
+            for condition, part in table[table["seed"] == seed].dropna(subset=column).groupby("condition", sort=False):
+                axis.plot(part["to_go"], part[column] * factor, linestyle=STYLES[condition][2], markersize=5,
+                          linewidth=1.3, label=NAMES[condition], **style_of(condition))
+            axis.axvline(0, color="#444444", linestyle=":", linewidth=1.4)
+    for axis, seed in zip(axes[0], seeds):
+        axis.set_title(f"seed {seed}")
+    axes[0, 0].invert_xaxis()
+    axes[0, 0].set_ylabel("refusal log-odds (nats)")
+    axes[1, 0].set_ylabel("keyword ASR (%)")
+    figure.supxlabel("training loss above that of full fine-tuning (nats); training goes to the right", fontsize=11)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False,
+                  fontsize=9)
     return figure
