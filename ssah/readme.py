@@ -41,7 +41,8 @@ def provenance(lab: Lab) -> str:
     """On what, when and from which commits the committed results were computed."""
     facts = [lab.get(need.step, **need.params).provenance for need in plan(lab.profile)]
     commits, devices = (sorted({f[name] for f in facts if f[name]}) for name in ("commit", "device"))
-    return (f"Computed {min(f['date'] for f in facts)} to {max(f['date'] for f in facts)} on {' or '.join(devices)} "
+    where = " or ".join(devices).replace("1 threads", "1 thread")
+    return (f"Computed {min(f['date'] for f in facts)} to {max(f['date'] for f in facts)} on {where} "
             f"({facts[0]['platform']}), torch {facts[0]['packages']['torch']}, transformers "
             f"{facts[0]['packages']['transformers']}, in {sum(f['seconds'] for f in facts) / 3600:.1f} hours; commits "
             f"{', '.join(commit[:7] for commit in commits)}.")

@@ -127,10 +127,14 @@ def test_own_answers_are_none_that_the_alignment_saw(lab):
         assert {"prompt", "response", "ended"} == set(train[0])
 
 
-def test_half_as_many_of_a_second_set(lab, chat):
-    context = SimpleNamespace(profile=lab.profile, get=lab.get)
+def test_of_a_second_set_all_are_taken_if_there_are_fewer(lab, chat):
+    from dataclasses import replace
+    profile = replace(lab.profile, freezing=replace(lab.profile.freezing, examples=300, unseen=150))
+    context = SimpleNamespace(profile=profile, get=lab.get)
     train, unseen = instructions(context, chat, 0, "tiny-benign")
-    assert (len(train), len(unseen)) == (lab.profile.freezing.examples // 2, lab.profile.freezing.unseen // 2)
+    n = len(train) + len(unseen)
+    assert 3 <= n < 450 and len(train) == n * 300 // 450
+    assert [len(part) for part in instructions(SimpleNamespace(profile=lab.profile, get=lab.get), chat, 0, "tiny-benign")] == [8, 4]
     with pytest.raises(SsahError, match="nowhere has 0 short benign examples"):
         instructions(context, chat, 0, "nowhere")
 

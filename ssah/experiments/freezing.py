@@ -64,7 +64,7 @@ def instructions(context: Context, chat, seed: int, source: str | None = None) -
     """Benign examples with the data set's own answers, short ones: those to train on, and as unseen ones others.
 
     From the prompts of `align` (there with the base model's answers) and those of no split. `source`: another set
-    than the profile's first, of which half as many are taken.
+    than the profile's first, of which all are taken if there are fewer, in the same proportion.
     """
     options, data = context.profile.freezing, context.profile.data
     elsewhere = context.get("splits").tables["splits"].query("kind == 'benign' and split in ('identify', 'select', "
@@ -73,8 +73,10 @@ def instructions(context: Context, chat, seed: int, source: str | None = None) -
     pool = pool[(pool["source"] == (source or options.instructions)) & ~pool["id"].isin(elsewhere)]
     short = [len(chat.tokenizer(text, add_special_tokens=False)["input_ids"]) <= options.answer_tokens
              for text in pool["response"]]
-    pool, parts = pool[short], 1 if source is None else 2
-    n, wanted = options.examples // parts, (options.examples + options.unseen) // parts
+    pool, wanted = pool[short], options.examples + options.unseen
+    if source is not None:
+        wanted = max(min(wanted, len(pool)), 3)
+    n = wanted * options.examples // (options.examples + options.unseen)
     if len(pool) < wanted:
         raise SsahError(f"{source or options.instructions} has {len(pool)} short benign examples, {wanted} are wanted; "
                         "lower examples or raise answer_tokens in the profile")

@@ -42,26 +42,26 @@ def _attacks(text: str, *names: str) -> Callable[[Lab, Facts], str]:
 
 
 def _left(lab: Lab, facts: Facts) -> str:
-    full, noise = facts["left: full"], facts["left: full - halves"]
-    return (f"{full[0]:.0%} [{full[1]:.0%}, {full[2]:.0%}] of the SCU change their label (brackets: seeds), "
-            f"{points({'more': noise}, 'more')} more than by other texts; n = all units")
+    full, more = facts["left: full"], facts["left: full - halves"]
+    return (f"{full[0]:.0%} of the SCU change their label in fine-tuning, {full[0] - more[0]:.0%} where only the texts "
+            f"change; difference {points(facts, 'left: full - halves')} (brackets: seeds); n = all units")
 
 
 ENTRIES = {
     "C1": Entry(reasoning_direction.c1_facts, claims.judge_c1, 1, _direction, "01_distance_by_token", "probe"),
     "C2": Entry(four_kinds.c2_facts, claims.judge_c2, 1,
-                _attacks("without SCU {} above without random units", "keyword: SCU - random SCU"), "02_table_1",
+                _attacks("without SCU minus without random units {}", "keyword: SCU - random SCU"), "02_table_1",
                 "ablation"),
     "C3": Entry(attribute_transfer.c3_facts, claims.judge_c3, 3, _left, "03_flows", "reattribution"),
     "C4": Entry(freezing.c4_facts, claims.judge_c4, 3,
-                _attacks("nothing frozen {} above SCU + all CU frozen, as many random units frozen {} above",
+                _attacks("nothing frozen minus SCU + all CU frozen {}, as many random units minus these {}",
                          "full - SCU + all CU", "random - SCU + all CU"), "04_table_2", "tuning"),
-    "C5": Entry(which_units.c5_facts, claims.judge_c5, 3, _attacks("LoRA {} above full fine-tuning", "LoRA - full"),
+    "C5": Entry(which_units.c5_facts, claims.judge_c5, 3, _attacks("LoRA minus full fine-tuning {}", "LoRA - full"),
                 "05_table_3", "adapter_tuning"),
     "C6": Entry(redundant_units.c6_facts, claims.judge_c6, 3,
-                _attacks("base model {} above RU trained alone", "base - RU"), "06_table_4", "budget"),
+                _attacks("base model minus RU trained alone {}", "base - RU"), "06_table_4", "budget"),
     "C7": Entry(which_units.c7_facts, claims.judge_c7, 3,
-                _attacks("single weights frozen {} above units frozen", "SNIP difference - SCU + all CU"),
+                _attacks("single weights frozen minus units frozen {}", "SNIP difference - SCU + all CU"),
                 "05_units_or_weights", "weight_tuning")}
 
 
