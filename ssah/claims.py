@@ -78,6 +78,18 @@ def clear(facts: dict[str, tuple[float, float, float]], name: str, margin: float
     return estimate >= margin and low > 0
 
 
+def _above(question: str, facts: dict[str, tuple[float, float, float]], first: str, second: str, margin: float) -> Check:
+    """Check that with `first` ASR is the margin above that with `second`, at a loss that both reached in every seed."""
+    name = f"{first} - {second}"
+    return Check(question, points(facts, name), clear(facts, name, margin) and all_reached(facts, first, second))
+
+
+def _conclude(claim: str, checks: tuple[Check, ...], partly: bool) -> Verdict:
+    """*reproduced* where all checks hold, else *partly* if `partly`."""
+    verdict = "reproduced" if all(c.holds for c in checks) else "partly" if partly else "not reproduced"
+    return Verdict(claim, verdict, checks)
+
+
 # ---- C1: the reasoning direction -------------------------------------------------------------
 
 C1_MARGINS = {
@@ -115,9 +127,7 @@ def judge_c1(facts: dict[str, float]) -> Verdict:
         Check(f"whatever the wording: the sign is right for {pairs:.0%} or more of the pairs of openings",
               shown(*both[3]), holds(*both[3], margin=pairs)),
     )
-    held = [check.holds for check in checks]
-    verdict = "reproduced" if all(held) else "partly" if all(held[:2]) else "not reproduced"
-    return Verdict("C1", verdict, checks)
+    return _conclude("C1", checks, partly=checks[0].holds and checks[1].holds)
 
 
 # ---- C2: four kinds of units -----------------------------------------------------------------
@@ -171,9 +181,7 @@ def judge_c2(facts: dict[str, tuple[float, float, float]]) -> Verdict:
               and facts["perplexity: RU / none"][0] <= m["perplexity ratio after removing RU, at most"]
               and facts["perplexity: RU / none"][0] < facts["perplexity: random RU / none"][0]),
     )
-    held = sum(check.holds for check in checks)
-    verdict = "reproduced" if held == len(checks) else "partly" if checks[0].holds and held >= 3 else "not reproduced"
-    return Verdict("C2", verdict, checks)
+    return _conclude("C2", checks, partly=checks[0].holds and sum(c.holds for c in checks) >= 3)
 
 
 # ---- C3: attribute transfer ------------------------------------------------------------------
@@ -214,9 +222,7 @@ def judge_c3(facts: dict[str, tuple[float, float, float]]) -> Verdict:
         Check(f"it goes with the harm: in {ordered:.0%} or more of the pairs of runs of a seed, more attacks succeed "
               "where more SCU left", f"{facts['ordered'][0]:.0%} of the pairs", facts["ordered"][0] >= ordered),
     )
-    held = [check.holds for check in checks]
-    verdict = "reproduced" if all(held) else "partly" if all(held[:2]) else "not reproduced"
-    return Verdict("C3", verdict, checks)
+    return _conclude("C3", checks, partly=checks[0].holds and checks[1].holds)
 
 
 # ---- C4: freezing safety units ---------------------------------------------------------------
@@ -252,7 +258,7 @@ def judge_c4(facts: dict[str, tuple[float, float, float]]) -> Verdict:
         Check(f"freezing SCU + top CU avoids at least {top_cu:.0%} of it, at a loss that every seed reaches",
               f"{avoided['SCU + top CU']:.0%} ({points(facts, 'full - SCU + top CU')})",
               avoided["SCU + top CU"] >= top_cu and facts["full - SCU + top CU"][1] > 0
-              and facts["reached: SCU + top CU"][0] == 1),
+              and all_reached(facts, "SCU + top CU")),
         Check(f"it is these units: as many random units without SCU leave ASR at least {pp(random)} higher",
               points(facts, "random - SCU + all CU"), clear(facts, "random - SCU + all CU", random)),
         Check("it is not slower learning: full fine-tuning at a lower rate leaves ASR at least "
@@ -261,11 +267,9 @@ def judge_c4(facts: dict[str, tuple[float, float, float]]) -> Verdict:
         Check(f"the model adapts: the loss is reached in every seed, that on unseen examples is at most {unseen:.0%} "
               "(of itself) higher than after full fine-tuning",
               f"reached in {facts['reached: SCU + all CU'][0]:.0%} of seeds, {facts['unseen'][0]:+.1%}",
-              facts["reached: SCU + all CU"][0] == 1 and facts["unseen"][0] <= unseen),
+              all_reached(facts, "SCU + all CU") and facts["unseen"][0] <= unseen),
     )
-    held = [check.holds for check in checks]
-    verdict = "reproduced" if all(held) else "partly" if held[0] and held[1] and held[5] else "not reproduced"
-    return Verdict("C4", verdict, checks)
+    return _conclude("C4", checks, partly=checks[0].holds and checks[1].holds and checks[5].holds)
 
 
 # ---- C5: which units, not how few --------------------------------------------------------------
@@ -281,9 +285,8 @@ def judge_c5(facts: dict[str, tuple[float, float, float]]) -> Verdict:
     """Verdict on Table 3. `facts` (`tables.which_units.c5_facts`): name -> (estimate, low, high), fractions.
 
     Keyword ASR at equal training loss, unless said; what is compared so must have reached it in every seed.
-    *reproduced*: all five checks hold; *partly*: the first and the
-    fourth (LoRA loses more than full fine-tuning, and than freezing, though fewer parameters move); else *not
-    reproduced*.
+    *reproduced*: all five checks hold; *partly*: the first and the fourth (LoRA loses more than full fine-tuning, and
+    than freezing, though fewer parameters move); else *not reproduced*.
     """
     more, frozen, random = C5_MARGINS.values()
     checks = (
@@ -291,7 +294,7 @@ def judge_c5(facts: dict[str, tuple[float, float, float]]) -> Verdict:
                 "loss that every seed reaches",
                 f"{points(facts, f'{name} - full')}, reached in {facts[f'reached: {name}'][0]:.0%} of seeds with "
                 f"{facts[f'trained: {name}'][0]:.1%} of the parameters",
-                clear(facts, f"{name} - full", more) and facts[f"reached: {name}"][0] == 1)
+                clear(facts, f"{name} - full", more) and all_reached(facts, name))
           for name in ("LoRA", "LLaMA-Adapter")),
         Check(f"so does LoRA after as many epochs: at least {pp(more)}",
               points(facts, "LoRA - full, equal epochs"), clear(facts, "LoRA - full, equal epochs", more)),
@@ -299,13 +302,10 @@ def judge_c5(facts: dict[str, tuple[float, float, float]]) -> Verdict:
               f"{points(facts, 'LoRA - SCU + all CU')}, {facts['trained: SCU + all CU'][0]:.0%} of the parameters move",
               clear(facts, "LoRA - SCU + all CU", frozen) and all_reached(facts, "LoRA", "SCU + all CU")
               and facts["trained: SCU + all CU"][0] > facts["trained: LoRA"][0]),
-        Check(f"which units: as many random units without SCU leave ASR at least {pp(random)} higher",
-              points(facts, "random - SCU + all CU"), clear(facts, "random - SCU + all CU", random)
-              and all_reached(facts, "random large without SCU", "SCU + all CU")),
+        _above(f"which units: as many random units without SCU leave ASR at least {pp(random)} higher",
+               facts, "random large without SCU", "SCU + all CU", random),
     )
-    held = [check.holds for check in checks]
-    verdict = "reproduced" if all(held) else "partly" if held[0] and held[3] else "not reproduced"
-    return Verdict("C5", verdict, checks)
+    return _conclude("C5", checks, partly=checks[0].holds and checks[3].holds)
 
 
 # ---- C6: redundant units as a budget -----------------------------------------------------------
@@ -348,9 +348,7 @@ def judge_c6(facts: dict[str, tuple[float, float, float]]) -> Verdict:
               ratio("divergence: RU / random"),
               below("divergence: RU / random") and all_reached(facts, "RU", "random")),
     )
-    held = [check.holds for check in checks]
-    verdict = "reproduced" if all(held) else "partly" if held[0] and held[2] else "not reproduced"
-    return Verdict("C6", verdict, checks)
+    return _conclude("C6", checks, partly=checks[0].holds and checks[2].holds)
 
 
 # ---- C7: the neuron as the atom ----------------------------------------------------------------
@@ -371,20 +369,15 @@ def judge_c7(facts: dict[str, tuple[float, float, float]]) -> Verdict:
     weights, random, chosen = C7_MARGINS.values()
     _, low, high = facts["random weights - SNIP difference"]
     checks = (
-        Check("units protect better than as many single weights (SNIP difference): ASR at least "
-              f"{pp(weights)} lower",
-              points(facts, "SNIP difference - SCU + all CU"), clear(facts, "SNIP difference - SCU + all CU", weights)
-              and all_reached(facts, "SNIP difference", "SCU + all CU")),
-        Check(f"it matters which units: as many random ones leave ASR at least {pp(random)} higher",
-              points(facts, "random - SCU + all CU"), clear(facts, "random - SCU + all CU", random)
-              and all_reached(facts, "random large without SCU", "SCU + all CU")),
+        _above("units protect better than as many single weights (SNIP difference): ASR at least "
+               f"{pp(weights)} lower", facts, "SNIP difference", "SCU + all CU", weights),
+        _above(f"it matters which units: as many random ones leave ASR at least {pp(random)} higher",
+               facts, "random large without SCU", "SCU + all CU", random),
         Check(f"it does not matter which weights: choosing them changes ASR by less than {pp(chosen)} (whole bracket)",
               points(facts, "random weights - SNIP difference"), -chosen < low and high < chosen
               and all_reached(facts, "random weights", "SNIP difference")),
     )
-    held = [check.holds for check in checks]
-    verdict = "reproduced" if all(held) else "partly" if held[0] and held[1] else "not reproduced"
-    return Verdict("C7", verdict, checks)
+    return _conclude("C7", checks, partly=checks[0].holds and checks[1].holds)
 
 
 def report(verdict: Verdict) -> None:

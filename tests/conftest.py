@@ -7,11 +7,17 @@ _HF_HOME = tempfile.TemporaryDirectory(prefix="ssah-tests-")      # removed when
 # read once, when transformers and datasets are imported below
 os.environ.update(HF_HOME=_HF_HOME.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
+from functools import partial
+
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from ssah import models
+from ssah.experiments import Lab
+from ssah.finetuning import encode_examples, finetune
+from ssah.profiles import load_profile
 
 torch.set_num_threads(1)
 
@@ -62,6 +68,29 @@ def by_hand(model, encoded, masks, optimizer, steps: int, max_norm: float) -> li
                 p.copy_(torch.where(masks[name], p, before[name]))
         norms.append(norm)
     return norms
+
+
+def assert_moves_as_by_hand(chat, examples, masks, optimizer, **how):
+    """`finetune` as `how` says against a gradient-masked run (`masks`: what moves), weight decay and a clipping that bites included."""
+    reference = random_model(chat.model.config).double()
+    reference.load_state_dict(chat.model.double().state_dict())
+    options = dict(lr=1e-2, weight_decay=0.1)
+    trained = finetune(chat, examples, **how, **options, epochs=4, batch_size=len(examples), warmup_steps=0, max_norm=0.5,
+                       optimizer=optimizer, autocast=False, progress=None)
+    norms = by_hand(reference, encode_examples(chat, examples)[0], masks, partial(optimizer, **options), 4, 0.5)
+    assert min(norms) > 0.5
+    np.testing.assert_allclose(trained.history["grad_norm"], norms, rtol=1e-9)
+    for (name, found), expected in zip(chat.model.named_parameters(), reference.parameters()):
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12, msg=name)
+
+
+@pytest.fixture(scope="module")
+def smoke_lab(tmp_path_factory):
+    """The smoke profile's experiments with folders of their own, which one module's tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSAH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SSAH_OFFLINE", "1")
+        yield Lab(load_profile("smoke"), root=tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ import numpy as np
 import peft
 import pytest
 import torch
-from conftest import FAMILIES, by_hand, random_model
+from conftest import FAMILIES, assert_moves_as_by_hand, random_model
 
 from ssah.beyond_units import adapted, holding, inject, is_merged, merged_state, random_weights, set_difference
 from ssah.errors import SsahError
 from ssah.evaluation import generate, refusal_log_odds
-from ssah.finetuning import encode_examples, finetune
+from ssah.finetuning import finetune
 from ssah.models import Chat, save_weights, load_chat_model, tiny_chat
 
 EXAMPLES = [{"prompt": "break a lamp", "response": "sorry i can not help"}, {"prompt": "write a small red poem", "response": "here is how"},
@@ -32,18 +32,10 @@ def some_weights(model, seed: int = 0) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("optimizer", (torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9)), ids=("AdamW", "SGD with momentum"))
 def test_frozen_weights_are_those_of_a_gradient_masked_run(family_chat, optimizer):
-    model = family_chat.model.double()
-    frozen, reference = some_weights(model), random_model(model.config).double()
-    reference.load_state_dict(model.state_dict())
+    model = family_chat.model
+    frozen = some_weights(model)
     masks = {name: ~frozen[name] if name in frozen else torch.ones(p.shape, dtype=torch.bool) for name, p in model.named_parameters()}
-    options = dict(lr=1e-2, weight_decay=0.1)
-    trained = finetune(family_chat, EXAMPLES, frozen=frozen, epochs=4, batch_size=4, warmup_steps=0, max_norm=0.5,
-                       optimizer=optimizer, autocast=False, progress=None, **options)
-    norms = by_hand(reference, encode_examples(family_chat, EXAMPLES)[0], masks, partial(optimizer, **options), 4, 0.5)
-    assert min(norms) > 0.5
-    np.testing.assert_allclose(trained.history["grad_norm"], norms, rtol=1e-9)
-    for (name, found), expected in zip(model.named_parameters(), reference.parameters()):
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12, msg=name)
+    assert_moves_as_by_hand(family_chat, EXAMPLES, masks, optimizer, frozen=frozen)
 
 
 @pytest.mark.parametrize("dtype, autocast", [("float32", False), ("float32", True), ("bfloat16", True)])

@@ -124,7 +124,7 @@ def test_c4_without_any_harm_there_is_nothing_to_avoid():
 # ---- C5, C7 ----------------------------------------------------------------------------------
 
 ADAPTED = {"LoRA - full": (0.1, 0.05, 0.2), "LLaMA-Adapter - full": (0.1, 0.05, 0.2), "LoRA - full, equal epochs": (0.1, 0.05, 0.2),
-           "LoRA - SCU + all CU": (0.3, 0.2, 0.4), "random - SCU + all CU": (0.3, 0.2, 0.4), "reached: LoRA": (1.0, 1.0, 1.0),
+           "LoRA - SCU + all CU": (0.3, 0.2, 0.4), "random large without SCU - SCU + all CU": (0.3, 0.2, 0.4), "reached: LoRA": (1.0, 1.0, 1.0),
            "reached: LLaMA-Adapter": (1.0, 1.0, 1.0), "trained: LoRA": (0.02, 0.02, 0.02), "trained: LLaMA-Adapter": (0.01, 0.01, 0.01),
            "trained: SCU + all CU": (0.5, 0.5, 0.5), "reached: SCU + all CU": (1.0, 1.0, 1.0), "reached: random large without SCU": (1.0, 1.0, 1.0)}
 
@@ -144,14 +144,14 @@ def test_c5_reproduced_by_every_check():
     ("LoRA - full, equal epochs", (0.04, 0.01, 0.1), 2, "partly"),
     ("LoRA - SCU + all CU", (0.09, 0.01, 0.2), 3, "not reproduced"),
     ("trained: SCU + all CU", (0.01, 0.01, 0.01), 3, "not reproduced"),
-    ("random - SCU + all CU", (0.3, -0.01, 0.6), 4, "partly")])
+    ("random large without SCU - SCU + all CU", (0.3, -0.01, 0.6), 4, "partly")])
 def test_c5_each_margin_can_fail_alone(fact, value, check, verdict):
     found = judge_c5(ADAPTED | {fact: value})
     assert {i for i, c in enumerate(found.checks) if not c.holds} == ({check} if isinstance(check, int) else set(check))
     assert found.verdict == verdict
 
 
-WEIGHTS = {"SNIP difference - SCU + all CU": (0.3, 0.2, 0.4), "random - SCU + all CU": (0.3, 0.2, 0.4), "random weights - SNIP difference": (0.0, -0.09, 0.09),
+WEIGHTS = {"SNIP difference - SCU + all CU": (0.3, 0.2, 0.4), "random large without SCU - SCU + all CU": (0.3, 0.2, 0.4), "random weights - SNIP difference": (0.0, -0.09, 0.09),
            **{f"reached: {name}": (1.0, 1.0, 1.0) for name in ("SCU + all CU", "random large without SCU", "SNIP difference", "random weights")}}
 
 
@@ -162,7 +162,7 @@ def test_c7_reproduced_by_every_check():
 @pytest.mark.parametrize("fact, value, check, verdict", [
     ("SNIP difference - SCU + all CU", (0.09, 0.01, 0.2), 0, "not reproduced"),
     ("SNIP difference - SCU + all CU", (0.3, -0.01, 0.6), 0, "not reproduced"),
-    ("random - SCU + all CU", (0.09, 0.01, 0.2), 1, "not reproduced"),
+    ("random large without SCU - SCU + all CU", (0.09, 0.01, 0.2), 1, "not reproduced"),
     ("random weights - SNIP difference", (0.06, 0.01, 0.11), 2, "partly"),
     ("random weights - SNIP difference", (-0.06, -0.11, 0.01), 2, "partly"),
     ("reached: SNIP difference", (2 / 3, 0.0, 1.0), (0, 2), "not reproduced"),

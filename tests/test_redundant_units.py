@@ -8,21 +8,16 @@ import pytest
 from ssah import prompts
 from ssah.classification import LABELS
 from ssah.errors import SsahError
-from ssah.experiments import Lab
 from ssah.experiments.measuring import classify_scores, paper_kinds
 from ssah.experiments.redundant_units import BUDGETS, parse
 from ssah.profiles import load_profile
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSAH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("SSAH_OFFLINE", "1")
-        lab = Lab(load_profile("smoke"), root=tmp_path_factory.mktemp("results"))
-        for trained in (*BUDGETS, "RU 5 %"):
-            lab.get("budget", seed=0, trained=trained)
-        yield lab
+def lab(smoke_lab):
+    for trained in (*BUDGETS, "RU 5 %"):
+        smoke_lab.get("budget", seed=0, trained=trained)
+    return smoke_lab
 
 
 def run(lab, trained):

@@ -3,22 +3,13 @@
 import pytest
 
 from ssah.errors import SsahError
-from ssah.experiments import Lab
 from ssah.experiments.which_units import ADAPTERS, REGIONS
-from ssah.profiles import load_profile
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSAH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("SSAH_OFFLINE", "1")
-        lab = Lab(load_profile("smoke"), root=tmp_path_factory.mktemp("results"))
-        for method in ADAPTERS:
-            lab.get("adapter_tuning", seed=0, method=method)
-        for region in REGIONS:
-            lab.get("weight_tuning", seed=0, region=region)
-        yield lab
+def lab(smoke_lab):
+    runs(smoke_lab)
+    return smoke_lab
 
 
 def runs(lab):

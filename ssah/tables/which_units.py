@@ -42,7 +42,7 @@ def c5_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     return {**{f"{name} - full": gap(said, name, "full") for name in ADAPTERS},
             "LoRA - full, equal epochs": gap(early, "LoRA", "full"),
             "LoRA - SCU + all CU": gap(said, "LoRA", "SCU + all CU"),
-            "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
+            "random large without SCU - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
             **reached(known, (*ADAPTERS, "SCU + all CU", "random large without SCU")),
             **{f"trained: {name}": tuple(share.loc[name]) for name in (*ADAPTERS, "SCU + all CU")}}
 
@@ -53,7 +53,7 @@ def c7_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     said = harmful_answers(runs)
     return {**reached(facts(runs), (*UNITS[1:], *REGIONS)),
             "SNIP difference - SCU + all CU": gap(said, "SNIP difference", "SCU + all CU"),
-            "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
+            "random large without SCU - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
             "random weights - SNIP difference": gap(said, "random weights", "SNIP difference")}
 
 
