@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import SsahError
-from .models import blocks
+from .models import as_before, blocks
 from .units import UnitIndex
 
 METHODS = ("variance", "wanda", "magnitude", "gradient", "random")
@@ -138,22 +138,20 @@ def _gradient(model, batches: Iterable[dict]) -> np.ndarray:
         return (x,)
 
     handles = [linear.register_forward_pre_hook(keep) for linear in outputs]
-    trainable = [p.requires_grad for p in model.parameters()]
-    model.requires_grad_(False)      # only activations need gradients
     examples = 0
     try:
-        for batch in batches:
-            inputs.clear()
-            losses, counted = _losses(model, batch)
-            # summed over examples: each example keeps its own gradient
-            for total, x, g in zip(totals, inputs, torch.autograd.grad(losses.sum(), inputs)):
-                total += (x.detach() * g).sum(1).abs().double().sum(0).cpu()     # (batch, time, channel) -> (channel,)
-            examples += counted
+        with as_before(model):
+            model.requires_grad_(False)      # only activations need gradients
+            for batch in batches:
+                inputs.clear()
+                losses, counted = _losses(model, batch)
+                # summed over examples: each example keeps its own gradient
+                for total, x, g in zip(totals, inputs, torch.autograd.grad(losses.sum(), inputs)):
+                    total += (x.detach() * g).sum(1).abs().double().sum(0).cpu()   # (batch, time, channel), (channel,)
+                examples += counted
     finally:
         for handle in handles:
             handle.remove()
-        for parameter, flag in zip(model.parameters(), trainable):
-            parameter.requires_grad_(flag)
     return (torch.cat(totals) / _any(examples)).numpy()
 
 
@@ -166,11 +164,11 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
     over. One backward pass an example, since the modulus comes before the mean. Raises `SsahError` where no position
     is scored.
     """
-    named, trainable = linear_weights(model), [p.requires_grad for p in model.parameters()]
+    named = linear_weights(model)
     totals = {name: torch.zeros(weight.shape, device=weight.device) for name, weight in named.items()}
     examples = 0
-    model.requires_grad_(True)
-    try:
+    with as_before(model):
+        model.requires_grad_(True)
         for batch in batches:
             for row in range(len(batch["input_ids"])):
                 real = batch["attention_mask"][row].bool()
@@ -180,9 +178,6 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
                 for name, gradient in zip(named, torch.autograd.grad(losses.sum(), list(named.values()))):
                     totals[name] += (named[name].detach() * gradient).abs()
                 examples += counted
-    finally:
-        for parameter, flag in zip(model.parameters(), trainable):
-            parameter.requires_grad_(flag)
     return {name: total / _any(examples) for name, total in totals.items()}
 
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 
 from .errors import SsahError
-from .slices import Moving, as_before
+from .models import as_before
+from .slices import Moving
 
 
 def set_difference(safety: Mapping[str, torch.Tensor], utility: Mapping[str, torch.Tensor], shares: Mapping[str, float],

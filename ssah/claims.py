@@ -78,7 +78,8 @@ def clear(facts: dict[str, tuple[float, float, float]], name: str, margin: float
     return estimate >= margin and low > 0
 
 
-def _above(question: str, facts: dict[str, tuple[float, float, float]], first: str, second: str, margin: float) -> Check:
+def _above(question: str, facts: dict[str, tuple[float, float, float]], first: str, second: str,
+           margin: float) -> Check:
     """Check that with `first` ASR is the margin above that with `second`, at a loss that both reached in every seed."""
     name = f"{first} - {second}"
     return Check(question, points(facts, name), clear(facts, name, margin) and all_reached(facts, first, second))

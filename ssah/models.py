@@ -8,6 +8,8 @@ projections (Phi-3) and mixtures of experts are refused with the name of what is
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +51,19 @@ def blocks(model) -> list[Block]:
         except AttributeError as error:
             raise SsahError(f"block {i} of {type(model).__name__} is not understood: {error}") from error
     return found
+
+
+@contextmanager
+def as_before(model) -> Iterator[None]:
+    """On leaving, the parameters have the dtype and ``requires_grad`` that they came with, and no gradient."""
+    before = [(parameter, parameter.requires_grad, parameter.dtype) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, requires_grad, dtype in before:
+            parameter.grad = None
+            parameter.data = parameter.data.to(dtype)
+            parameter.requires_grad_(requires_grad)
 
 
 @dataclass

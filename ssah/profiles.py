@@ -183,9 +183,10 @@ class BudgetSection:
     """Alignment of the base model by some of its units alone (claim C6)."""
 
     share: float = 0.2              # of all units (paper)
-    lr: float = 1e-4                # of all rows but LoRA
+    epochs: int = 1                 # of full alignment
+    lr: float = 2e-4                # of all rows but LoRA
     lora_lr: float = 1e-3           # so that the loss of full alignment is reached
-    longer: int = 3                 # at most so many times the epochs of full alignment
+    longer: int = 4                 # at most so many times the epochs of full alignment
     probe: int = 64                 # training examples on which the loss is compared
     probe_every: float = 0.25       # epochs
     watched: int = 25               # prompts whose log-odds are taken at every checkpoint
@@ -233,7 +234,8 @@ SMOKE = Profile(
     freezing=FreezingSection("tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3, slower_lr=2e-3,
                              batch_size=4, watched=4),
     comparison=ComparisonSection("tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
-    budget=BudgetSection(lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3), prefilled=4),
+    budget=BudgetSection(epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
+                         prefilled=4),
     seeds=(0, 1, 2))
 
 

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from .errors import SsahError
-from .models import blocks
+from .models import as_before, blocks
 from .units import UnitIndex
 
 RESTS = ("train", "freeze")
@@ -91,19 +91,6 @@ def moving(model, index: UnitIndex, moved, rest: str = "freeze") -> Iterator[Sli
         finally:
             for linear, _, _ in linears:
                 vars(linear).pop("forward", None)
-
-
-@contextmanager
-def as_before(model) -> Iterator[None]:
-    """On leaving, the parameters have the dtype and ``requires_grad`` that they came with, and no gradient."""
-    before = [(parameter, parameter.requires_grad, parameter.dtype) for parameter in model.parameters()]
-    try:
-        yield
-    finally:
-        for parameter, requires_grad, dtype in before:
-            parameter.grad = None
-            parameter.data = parameter.data.to(dtype)
-            parameter.requires_grad_(requires_grad)
 
 
 def unit_linears(model, index: UnitIndex, moved: np.ndarray) -> Iterator[tuple[torch.nn.Linear, int, np.ndarray]]:

@@ -10,7 +10,7 @@ import pytest
 from test_runner import write_notebook
 
 from ssah import SsahError, cli, runner, sources
-from ssah.experiments import Lab, core, slug, verify
+from ssah.experiments import Lab, slug, verify
 from ssah.profiles import SMOKE
 
 

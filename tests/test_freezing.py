@@ -7,8 +7,8 @@ import pytest
 
 from ssah.classification import classify
 from ssah.errors import SsahError
-from ssah.experiments import TUNED, Lab
-from ssah.experiments.freezing import COMPARED, KEPT, LEAST, OTHER_EXAMPLES, frozen_units, instructions
+from ssah.experiments import Lab
+from ssah.experiments.freezing import COMPARED, KEPT, LEAST, OTHER_EXAMPLES, TUNED, frozen_units, instructions
 from ssah.profiles import load_profile
 from ssah.units import UnitIndex
 

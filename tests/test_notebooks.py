@@ -1,6 +1,5 @@
 """Every notebook: well-kept as a file, runs from cache without torch, and recomputes on the smoke model."""
 
-import json
 import os
 import subprocess
 import sys

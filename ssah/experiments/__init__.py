@@ -12,10 +12,9 @@ from . import (attribute_transfer, foundation, four_kinds, freezing, reasoning_d
 from .engine import STEPS, Lab, Need, code_fingerprint, default_root, find_step, label, slug, with_upstream
 from .foundation import ROLES
 from .four_kinds import CONDITIONS, TRANSPLANTS, VARIATIONS
-from .freezing import TUNED
 from .reasoning_direction import PAIR
 
-__all__ = ["CONDITIONS", "Lab", "Need", "PAIR", "ROLES", "STEPS", "TRANSPLANTS", "TUNED", "VARIATIONS",
+__all__ = ["CONDITIONS", "Lab", "Need", "PAIR", "ROLES", "STEPS", "TRANSPLANTS", "VARIATIONS",
            "code_fingerprint", "core", "default_root", "extended", "find_step", "label", "open_lab", "slug",
            "with_upstream"]
 
@@ -25,7 +24,7 @@ def core(seed: int) -> list[Need]:
     return [Need("judge_on_people"), Need("judge_threshold"),
             *[Need("probe", {"seed": seed, "requests": r}) for r in ("harmful", "unseen")],
             *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS],
-            *[Need("tuning", {"seed": seed, "condition": c}) for c in TUNED],
+            *freezing.core(seed),
             *attribute_transfer.core(seed)]
 
 

@@ -11,8 +11,8 @@ from ..errors import SsahError
 from ..store import Result
 from .engine import Context, Need, step
 from .foundation import calibration_pairs, checkpoint_need, load_base, load_role, split_prompts
-from .measuring import (classified, classify_scores, evaluation_requests, keep_answers, measure_answers,
-                        measure_utility, reference_nll)
+from .measuring import (answer_perplexity, benign_prompts, classified, classify_scores, evaluation_requests,
+                        keep_answers, measure_answers, measure_utility, reference_nll)
 
 MEASURE = ("models", "evaluation", "judging", "prompts", "ablation", "units", "classification",
            "experiments/measuring")
@@ -60,7 +60,7 @@ def scan(context: Context, seed: int) -> Result:
             loss = reference_nll(chat, benign, context.profile.evaluation.benign_tokens)
         rows.append({"label": kind, "share": share, "parameter_share": units.index.parameter_share(mask),
                      "refusing": np.mean([judging.is_refusal(text) for text in answers.texts]),
-                     "perplexity": np.exp(np.average(loss["nll"], weights=loss["tokens"]))})
+                     "perplexity": answer_perplexity(loss)})
     return Result(tables={"scan": pd.DataFrame(rows)})
 
 
@@ -210,7 +210,7 @@ def behaviour(context: Context, seed: int, role: str) -> Result:
     harmful = split_prompts(context, "harmful", "evaluate").query(
         "source == @context.profile.data.harmful[-1]").iloc[:options.harmful // 2]
     borderline = prompts.load_prompts(options.borderline).assign(source="borderline")
-    benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign].assign(source="benign")
+    benign = benign_prompts(context).assign(source="benign")
     requests = pd.concat([harmful, borderline, benign], ignore_index=True)[["id", "source", "text"]]
     answers, texts = measure_answers(context, chat, load_base(context), requests, options.systems[:1])
     keep_answers(context, texts)

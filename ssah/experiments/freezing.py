@@ -6,14 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from .. import prompts
 from ..classification import Units
 from ..errors import SsahError
 from ..store import Result
 from .engine import Context, Need, device, step
 from .foundation import checkpoint_need, load_base, load_pool, load_role, split_prompts
-from .measuring import (Observer, evaluation_requests, keep_answers, measure_answers, measure_choice, measure_text,
-                        paper_kinds)
+from .measuring import (Observer, answer_perplexity, borderline_requests, evaluation_requests, keep_answers,
+                        measure_answers, measure_choice, measure_text, paper_kinds)
 
 #: What is frozen. ``large`` draws have the block x kind counts of SCU + all CU, ``small`` ones those of SCU + top CU.
 TUNED = ("full", "full slower", "SCU", "SCU + top CU", "SCU + all CU", "random small", "random large without SCU",
@@ -29,6 +28,19 @@ COMPARED = ("full", "SCU + all CU", "random large without SCU")
 KEPT = ("full", "SCU + all CU", "random large without SCU")
 MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "slices", "resuming",
            "finetuning", "experiments/measuring")
+
+
+def core(seed: int) -> list[Need]:
+    """What the claim needs for one seed."""
+    return [Need("tuning", {"seed": seed, "condition": condition}) for condition in TUNED]
+
+
+def extended(seed: int) -> list[Need]:
+    """What is committed for the first seed only: other units, other examples, other measures."""
+    return [Need("tuning", {"seed": seed, "condition": LEAST}),
+            *[Need("tuning_on", {"seed": seed, "examples": examples, "condition": condition})
+              for examples in OTHER_EXAMPLES for condition in COMPARED],
+            *[Need("tuned_evaluation", {"seed": seed, "condition": condition}) for condition in ("start", *KEPT)]]
 
 
 def frozen_units(units: Units, condition: str, top_cu: float, seed: int) -> np.ndarray:
@@ -236,11 +248,9 @@ class Measures(Observer):
         row["unseen_loss"] = mean_loss(self.copy, encoded, context.profile.freezing.batch_size)
         facts = {"unseen_loss": row["unseen_loss"]}
         if whole:
-            borderline = prompts.load_prompts(context.profile.evaluation.borderline).assign(source="borderline")
-            answers.append(self.answered(borderline.iloc[::2], systems))     # every other one: all categories stay
+            answers.append(self.answered(borderline_requests(context), systems))
             wiki, losses = measure_text(context, self.copy)
-            facts |= {"wiki_perplexity": wiki,
-                      "benign_perplexity": float(np.exp(np.average(losses["nll"], weights=losses["tokens"])))}
+            facts |= {"wiki_perplexity": wiki, "benign_perplexity": answer_perplexity(losses)}
         if final and self.keep:
             from ..models import save_weights
 

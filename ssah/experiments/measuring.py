@@ -41,13 +41,33 @@ def score_units(chat, pairs: dict[str, list[tuple[str, list[int]]]], system: str
                   arrays=arrays)
 
 
+def reference_tails(chat, benign: pd.DataFrame, n_tokens: int) -> list[list[int]]:
+    """The first `n_tokens` tokens of each prompt's reference answer."""
+    return [chat.tokenizer(r, add_special_tokens=False)["input_ids"][:n_tokens] for r in benign["response"]]
+
+
 def reference_nll(chat, benign: pd.DataFrame, n_tokens: int) -> pd.DataFrame:
     """Mean NLL (nats a token) of the first `n_tokens` of each prompt's reference answer: columns id, nll, tokens."""
     from ..evaluation import response_nll
 
-    tails = [chat.tokenizer(r, add_special_tokens=False)["input_ids"][:n_tokens] for r in benign["response"]]
+    tails = reference_tails(chat, benign, n_tokens)
     return pd.DataFrame({"id": benign["id"], "nll": response_nll(chat, benign["text"].tolist(), tails),
                          "tokens": [len(t) for t in tails]})
+
+
+def answer_perplexity(losses: pd.DataFrame) -> float:
+    """Perplexity of all answers' tokens together, from a table of `reference_nll`."""
+    return float(np.exp(np.average(losses["nll"], weights=losses["tokens"])))
+
+
+def benign_prompts(context: Context) -> pd.DataFrame:
+    """The benign prompts of `evaluate` that are measured, with their reference answers."""
+    return split_prompts(context, "benign", "evaluate").iloc[:context.profile.evaluation.benign]
+
+
+def borderline_requests(context: Context) -> pd.DataFrame:
+    """Safe requests that look dangerous: every other one, so that all categories stay."""
+    return prompts.load_prompts(context.profile.evaluation.borderline).assign(source="borderline").iloc[::2]
 
 
 def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame, systems) -> tuple[pd.DataFrame, dict]:
@@ -86,8 +106,7 @@ def measure_text(context: Context, chat) -> tuple[float, pd.DataFrame]:
     from ..evaluation import perplexity
 
     options = context.profile.evaluation
-    benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign]
-    answers = reference_nll(chat, benign, options.benign_tokens)
+    answers = reference_nll(chat, benign_prompts(context), options.benign_tokens)
     wiki = perplexity(chat, prompts.load_prompts(options.wiki)["text"].tolist(), n_tokens=options.wiki_tokens)
     return wiki, answers
 
@@ -118,15 +137,17 @@ class Observer:
     What is measured is a `copy` in the number format in which models are kept and evaluated, with an `adapter` (of
     ``peft``) merged into it, or put into it too where it cannot be merged. Runs are compared at the first
     checkpoint whose probe loss is at most the `target`; without a target the run sets it, at its end. A subclass has
-    `context`, `judge_model` and ``measure(row, whole, final)``, which returns facts and tables by name; `whole`: all measures are wanted, at the start and where runs are compared; `final`: just there.
+    `context`, `judge_model` and ``measure(row, whole, final)``, which returns facts and tables by name; `whole`: all
+    measures are wanted, at the start and where runs are compared; `final`: just there.
     """
 
     def __init__(self, copy, watched: list[str], *, epochs: int, target: float | None, points: dict[str, float],
                  stops: bool, adapter=None):
-        from ..beyond_units import inject, is_merged
+        if adapter is not None:
+            from ..beyond_units import inject, is_merged
 
-        if adapter is not None and not is_merged(adapter):
-            inject(copy.model, adapter)
+            if not is_merged(adapter):
+                inject(copy.model, adapter)
         self.copy, self.watched, self.epochs, self.target = copy, watched, epochs, target
         self.points = points        # name -> epoch at which it is measured anyway
         self.stops = stops          # end the run at equal loss, once the points are behind it

@@ -11,8 +11,9 @@ from ..errors import SsahError
 from ..store import Result
 from .engine import Context, Need, step
 from .foundation import alignment_examples, draw, load_base, split_prompts
-from .measuring import (Observer, classify_scores, evaluation_requests, keep_answers, measure_choice, measure_text,
-                        paper_kinds, score_units)
+from .measuring import (Observer, answer_perplexity, benign_prompts, borderline_requests, classify_scores,
+                        evaluation_requests, keep_answers, measure_choice, measure_text, paper_kinds, reference_tails,
+                        score_units)
 from .which_units import lora
 
 #: What trains. ``random``: as many units of every block x kind as the RU, none of them RU; ``LoRA``: as many
@@ -36,7 +37,8 @@ def extended(seed: int) -> list[Need]:
 # ---- the base model's units ------------------------------------------------------------------
 
 @step(version=1, reads=("model", "data", "alignment", "calibration"), minutes=2,
-      needs=lambda profile, seed: [Need("splits")], uses=("models", "evaluation", "prompts", "attribution", "units", "experiments/measuring"))
+      needs=lambda profile, seed: [Need("splits")], 
+      uses=("models", "evaluation", "prompts", "attribution", "units", "experiments/measuring"))
 def base_attribution(context: Context, seed: int) -> Result:
     """I_S and I_U of the base model, before any alignment, on prompts of `identify`.
 
@@ -94,8 +96,8 @@ def budget(context: Context, seed: int, trained: str) -> Result:
     """One row of Table 4: the base model, aligned by training only a part of it (`BUDGETS`, or ``RU 5 %``).
 
     All at one rate but LoRA; ``full`` sets the loss to be reached. Tables (with ``at``: start, of ``full`` only, equal
-    loss, end): answers, prefilled (answers after so many tokens of a fulfilment), choice. Array ``labels``: codes of `LABELS` of the
-    aligned model's units, on the texts of `base_attribution`.
+    loss, end): answers, prefilled (answers after so many tokens of a fulfilment), choice. Array ``labels``: codes of
+    `LABELS` of the aligned model's units, on the texts of `base_attribution`.
     """
     from ..attribution import linear_weights
     from ..finetuning import finetune
@@ -115,7 +117,7 @@ def budget(context: Context, seed: int, trained: str) -> Result:
         part["trainable"] = mask
     target = None if kind == "full" else context.get("budget", seed=seed, trained="full").values["probe_loss"]
     examples = alignment_examples(context, "aligned", seed)
-    epochs = options.epochs * (1 if kind == "full" else how.longer)
+    epochs = how.epochs if kind == "full" else how.epochs * how.longer
     pairs = json.loads((context.artifact("base_attribution", seed=seed) / "texts.json").read_text())
     observer = AlignmentMeasures(context, load_base(context), pairs, adapter=part.get("adapter"), epochs=epochs,
                                  target=target)
@@ -145,9 +147,9 @@ class AlignmentMeasures(Observer):
         own = evaluation_requests(context, evaluation.harmful)
         other = split_prompts(context, "harmful", "evaluate").query(
             "source in @context.profile.data.evaluate_only").iloc[:evaluation.harmful]
-        borderline = prompts.load_prompts(evaluation.borderline).assign(source="borderline").iloc[::2]
         self.own = own
-        self.requests = pd.concat([own, other, borderline], ignore_index=True)[["id", "source", "text"]]
+        self.requests = pd.concat([own, other, borderline_requests(context)],
+                                  ignore_index=True)[["id", "source", "text"]]
         super().__init__(copy, own["text"].tolist()[:context.profile.budget.watched], points={}, stops=True, **options)
 
     def measure(self, row: dict, whole: bool, final: bool) -> tuple[dict, dict[str, pd.DataFrame]]:
@@ -158,14 +160,13 @@ class AlignmentMeasures(Observer):
         tables = {"answers": self.answered(self.requests, options.systems[:1]), "prefilled": self.prefilled(),
                   "choice": measure_choice(context, self.copy)}
         wiki, losses = measure_text(context, self.copy)
-        benign = split_prompts(context, "benign", "evaluate").iloc[:options.benign]
-        tails = [self.copy.tokenizer(text, add_special_tokens=False)["input_ids"][:options.benign_tokens]
-                 for text in benign["response"]]
+        benign = benign_prompts(context)
+        tails = reference_tails(self.copy, benign, options.benign_tokens)
         if final:
             scored = score_units(self.copy, self.pairs, context.profile.calibration.system)
             self.labels = pd.Categorical(paper_kinds(context.profile, scored).labels, LABELS).codes
         return {"wiki_perplexity": wiki,
-                "benign_perplexity": float(np.exp(np.average(losses["nll"], weights=losses["tokens"]))),
+                "benign_perplexity": answer_perplexity(losses),
                 "divergence": float(divergence(self.copy, self.base, benign["text"].tolist(), tails).mean())}, tables
 
     def prefilled(self) -> pd.DataFrame:

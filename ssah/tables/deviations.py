@@ -1,7 +1,5 @@
 """Where this companion chooses or differs, and what would change otherwise (numbers from the store)."""
 
-import pandas as pd
-
 from ..experiments import Lab
 from . import attribute_transfer, four_kinds, freezing, reasoning_direction
 

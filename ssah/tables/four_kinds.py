@@ -6,6 +6,7 @@ import pandas as pd
 from .. import claims
 from ..experiments import CONDITIONS, ROLES, TRANSPLANTS, VARIATIONS, Lab
 from ..experiments.four_kinds import meets_rule
+from ..experiments.measuring import answer_perplexity
 from ..judging import ANSWER_LABELS
 from ..prompts import data_file
 from ..statistics import difference, wilson
@@ -228,7 +229,7 @@ def variations(lab: Lab) -> pd.DataFrame:
         result = lab.get("variation", seed=seed, variation=name)
         answers, losses, own = outcomes(result.tables["answers"]), result.tables["benign"], set(result.arrays["scu"])
         rows.append({"variation": name, **answers[["keyword_asr", "strict_asr", "log_odds", *ANSWER_LABELS]].mean(),
-                     "perplexity": float(np.exp(np.average(losses["nll"], weights=losses["tokens"]))),
+                     "perplexity": answer_perplexity(losses),
                      "iou": len(own & reference) / len(own | reference), "mlp_share": result.values["mlp_share"]})
     share = lab.get("shares").values["scu"]
     return pd.DataFrame(rows).set_index("variation").assign(chance=share / (2 - share))

@@ -12,7 +12,7 @@ from ..judging import ANSWER_LABELS
 from ..store import Result
 from .attribute_transfer import flow
 from .freezing import Runs, answers, facts, gap, reached, taken
-from .shared import found, interval, number_of_seeds, outcomes, with_interval
+from .shared import found, interval, number_of_seeds, with_interval
 
 #: Table 4 of the paper: Llama-7B aligned on Alpaca (project page). MMLU and GSM8K in per cent, MT-Bench turns 1 and 2.
 PAPER_TABLE_4 = pd.DataFrame(
