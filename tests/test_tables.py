@@ -179,7 +179,7 @@ class HandMadeRuns:
                "LoRA": {"equal epochs": 3, "equal loss": 0, "end": 0},
                "LLaMA-Adapter": {"equal epochs": 4, "end": 2}}
 
-    def get(self, step, seed, condition=None, method=None, region=None):
+    def get(self, step, seed, condition=None, method=None, region=None, examples=None):
         condition = condition or method or region
         at = self.refused.get(condition, {"one epoch": 3, "equal loss": 2})
         late, target = condition.endswith(("rest", "Adapter")), 1.0 + seed / 10
@@ -254,6 +254,17 @@ def test_contrasts_are_paired_differences():
     shown = tables.freezing.contrasts(tables.which_units.adapters(HandMadeRuns()), tables.which_units.C5_CONTRASTS)
     assert shown.loc[("all weights (LoRA trained)", "SCU + all CU"), "keyword ASR, points"].startswith("+100.0")
     assert shown.loc[("all weights (LoRA trained)", "nothing frozen"), "log-odds"].startswith("-0.5")
+
+
+def test_further_rows_by_hand():
+    """Of four requests full fine-tuning leaves 1 refused, SCU + all CU frozen 4, all other rows 2."""
+    further = tables.freezing.further_runs(HandMadeRuns())
+    assert list(further) == ["as above", "second set", "own answers"]
+    shown = tables.freezing.further_contrasts(further)["keyword ASR, points"].str.split().str[0].astype(float)
+    assert shown["as above"].tolist() == [75, 50, 50] and shown["second set"].tolist() == shown["own answers"].tolist() == [75, 50]
+    table = tables.freezing.further_table(further)
+    assert table.loc["own answers", "keyword ASR %"].str.split().str[0].tolist() == ["0.0", "75.0", "0.0", "50.0"]
+    assert len(table.loc["as above"]) == 5
 
 
 # ---- C6 --------------------------------------------------------------------------------------

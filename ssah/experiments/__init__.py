@@ -29,14 +29,14 @@ def core(seed: int) -> list[Need]:
 
 
 def extended(seed: int) -> list[Need]:
-    """What is committed for the first seed only: the probe's doubts, the transplant, other requests and choices."""
+    """What is committed for the first seed only: doubts, other choices, other examples."""
     return [Need("probe", {"seed": seed, "requests": "benign"}),
             *[Need("probe", {"seed": seed, "requests": r, "reading": "static"}) for r in ("harmful", "unseen")],
             Need("along_answers", {"seed": seed}),
             *[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
             *[Need("behaviour", {"seed": seed, "role": role}) for role in ROLES],
             *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS],
-            *attribute_transfer.extended(seed)]
+            *attribute_transfer.extended(seed), *freezing.extended(seed)]
 
 
 def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:

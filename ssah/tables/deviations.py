@@ -79,6 +79,9 @@ def _comparison(lab: Lab):
     cut = attribute_transfer.with_cutoffs(lab)
     moves = attribute_transfer.changes(attribute_transfer.transfers(lab))
     left = moves.query("label == 'SCU' and comparison == 'full'")
+    further = {name: freezing.table_two(runs)["ASR"] for name, runs in freezing.further_runs(lab).items()}
+    rates = "; ".join(f"{name} {rate['full']:.0%}, {rate['SCU + all CU']:.0%}" for name, rate in further.items())
+    rates = rates.replace("as above", "these")
     yield ("When runs are compared", "frozen runs after doubled epochs, at an equal or lower final loss",
            "at the first checkpoint of equal loss; after doubled epochs as well",
            "a run that learned less may have forgotten less",
@@ -87,7 +90,8 @@ def _comparison(lab: Lab):
     yield ("Controls", "none", "random units of equal block x kind counts, a lower rate",
            "any frozen 72 % may protect", "notebook 04, the hollow marks")
     yield ("Instructions", "Alpaca, Dolly", f"{lab.profile.freezing.examples} of an Alpaca-style set",
-           "Dolly is in none of the package archives that we read", "not measured")
+           "Dolly is in none of the package archives that we read",
+           f"keyword ASR of the first seed with nothing frozen, and with SCU + all CU frozen: {rates}")
     yield ("Kinds after fine-tuning", "sizes change (Fig. 5)", "the same shares before and after",
            "the paper does not say by which cut-offs", f"SCU that leave: {left['left'].mean():.0%}; by the cut-offs of "
            f"before {cut['SCU that left'].iloc[0]} %")

@@ -208,17 +208,27 @@ def contrasts(runs: Runs, pairs=CONTRASTS) -> pd.DataFrame:
 
 # ---- the first seed's further rows -----------------------------------------------------------
 
-def further_table(lab: Lab) -> pd.DataFrame:
-    """`shown_table_two` at equal loss of the first seed: the least safety-important units, and other examples."""
-    seed, parts = lab.profile.seeds[0], {}
-    parts["as above"] = {c: {seed: lab.get("tuning", seed=seed, condition=c)} for c in (*COMPARED, LEAST)}
-    for examples in OTHER_EXAMPLES:
-        parts[examples] = {c: {seed: lab.get("tuning_on", seed=seed, examples=examples, condition=c)}
-                           for c in COMPARED}
+def further_runs(lab: Lab) -> dict[str, Runs]:
+    """Examples -> runs of the first seed: the least safety-important units too, and other examples."""
+    seed = lab.seeds[0]
+    return {"as above": {c: {seed: lab.get("tuning", seed=seed, condition=c)} for c in (*COMPARED, LEAST)},
+            **{examples: {c: {seed: lab.get("tuning_on", seed=seed, examples=examples, condition=c)} for c in COMPARED}
+               for examples in OTHER_EXAMPLES}}
+
+
+def further_table(further: dict[str, Runs]) -> pd.DataFrame:
+    """`shown_table_two` of the `further_runs`, at equal loss."""
     columns = ["epochs", "loss reached", "keyword ASR %", "strict ASR %", "over-refusal %", "log-odds", "probe loss",
                "unseen loss"]
-    return pd.concat({examples: shown_table_two(table_two(runs))[columns] for examples, runs in parts.items()},
-                     names=["examples", "frozen"])
+    shown = {examples: shown_table_two(table_two(runs)).filter(items=columns) for examples, runs in further.items()}
+    return pd.concat(shown, names=["examples", "frozen"])
+
+
+def further_contrasts(further: dict[str, Runs]) -> pd.DataFrame:
+    """`contrasts` of the `further_runs`: does freezing help, and would any units do?"""
+    pairs = (("full", "SCU + all CU"), (LEAST, "SCU + all CU"), ("random large without SCU", "SCU + all CU"))
+    return pd.concat({examples: contrasts(runs, [pair for pair in pairs if pair[0] in runs])
+                      for examples, runs in further.items()}, names=["examples"])
 
 
 def further_measures(lab: Lab) -> pd.DataFrame:
