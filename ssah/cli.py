@@ -9,6 +9,7 @@ import argparse
 import errno
 import logging
 import os
+import shutil
 import sys
 import time
 from collections import Counter
@@ -66,8 +67,8 @@ def recompute(args) -> int:
     """Run a step afresh, for all its planned parameters or those given with -p."""
     from .experiments import Lab, label
 
-    chosen = planned_sets(load_profile(args.profile), args.step, pairs(args.parameter))
     profile = load_profile(args.profile)
+    chosen = planned_sets(profile, args.step, pairs(args.parameter))
     # committed results are kept unless asked: on another machine bits differ, and what stands on them would be stale
     lab = Lab(profile, recompute=(args.step,), root=None if args.in_place else args.into / "results" / profile.name)
     print(f"{len(chosen)} results, {estimate(chosen)} on two cores, without what may be missing upstream", flush=True)
@@ -113,7 +114,7 @@ def status(args) -> int:
 
 
 def verify(args) -> int:
-    """Check results: hashes and keys, tables from stored arrays, spot checks (--full: train seed 0 again)."""
+    """Check results: hashes, keys, Table 1's units from stored scores, spot checks (--full: train seed 0 again)."""
     from .experiments.verify import verify
 
     failed = verify(load_profile(args.profile), full=args.full, into=args.into)
@@ -143,15 +144,16 @@ def fetch(args) -> int:
 
 
 def clean(args) -> int:
-    """Delete the cache folder: archives, models, checkpoints, answers (committed results stay)."""
-    folder = sources.cache_dir()
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    print(f"{folder}: {size / 2**30:.2f} GiB")
+    """Empty the cache folder of archives, models, checkpoints and answers (committed results stay)."""
+    folders = sources.cache_folders()
+    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    print(f"{sources.cache_dir()}: {size / 2**30:.2f} GiB")
     # without a terminal nobody can be asked
     if not args.yes and not (sys.stdin.isatty() and input("delete it? [y/N] ").strip().lower() == "y"):
         print("kept (--yes deletes without asking)")
         return 0
-    sources.remove_cache()
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
     return 0
 
 

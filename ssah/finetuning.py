@@ -6,7 +6,6 @@ them. Not here: other objectives (DPO), several devices, sequence packing.
 
 import hashlib
 import math
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -315,9 +314,13 @@ def bytes_in_use(model, parameters: list[torch.Tensor], optimizer: torch.optim.O
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory so far, GiB: allocated on a CUDA device, else held by the process."""
+    """Most memory so far, GiB: allocated on a CUDA device, else held by the process (on Windows unknown: nan)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    if sys.platform == "win32":
+        return float("nan")     # not known there
+    import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30)
 
 

@@ -45,9 +45,9 @@ most also there here how
     when these has have not but was were all one first""".split())
 
 
-def matches_keyword(text: str, keywords: Sequence[str] | None = None) -> bool:
-    """True where the published list (or `keywords`) calls it a refusal (case-sensitive substring, as published)."""
-    return any(keyword in text for keyword in (refusal_keywords() if keywords is None else keywords))
+def matches_keyword(text: str) -> bool:
+    """True where the published list calls it a refusal (case-sensitive substring, as published)."""
+    return any(keyword in text for keyword in refusal_keywords())
 
 
 def is_repetitive(text: str) -> bool:

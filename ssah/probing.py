@@ -114,14 +114,13 @@ def along(chat: Chat, queries: list[str], openings: dict[str, list[list[int]]], 
     paths = list(dict.fromkeys(tuple(tokens[:n]) for tokens in prefills for n in lengths))
     place = [paths.index(tuple(tokens[:n])) for tokens in prefills for n in lengths]
     starts, steps, directions, texts = [*map(list, paths), *wordings], range(1, n_steps + 1), [], []
-    n_refusal = len(openings["refusal"])
     for heads in _by_query(chat, queries, len(starts), system, batch_size, progress):
         states, tokens = generated_states(chat, [head + start for head in heads for start in starts], steps)
         states = states.unflatten(0, (len(heads), len(starts)))             # (query, start, step, block, hidden)
         own, other = states[:, :len(paths)], states[:, len(paths):]
         gaps = np.stack([_distance(own[:, [i]], other).mean(-1) for i in range(len(paths))], 1)
-        gaps = gaps[:, :, n_refusal:].mean(2) - gaps[:, :, :n_refusal].mean(2)                  # (query, path, step)
-        directions.append(gaps[:, place])
+        kinds = _split(gaps.swapaxes(1, 2), openings)                       # each (query, wording, path, step)
+        directions.append((kinds["fulfilment"].mean(1) - kinds["refusal"].mean(1))[:, place])
         said = chat.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         texts += [[said[q * len(starts) + p] for p in place] for q in range(len(heads))]
     return np.concatenate(directions), texts

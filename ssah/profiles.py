@@ -13,8 +13,16 @@ from dataclasses import dataclass, field, replace
 from .errors import SsahError
 
 
+class Section:
+    """Settings of one part of a run."""
+
+    def sources(self) -> list[str]:
+        """Names of the sources (`ssah.sources`, ``data:FILE``) that a step reads with these settings."""
+        return []
+
+
 @dataclass(frozen=True)
-class ModelSection:
+class ModelSection(Section):
     """Which model, and in which number format it is scored and evaluated."""
 
     name: str = "smollm2-135m"
@@ -22,12 +30,11 @@ class ModelSection:
     dtype: str = "bfloat16"
 
     def sources(self) -> list[str]:
-        """Source names this section reads."""
         return [self.name]
 
 
 @dataclass(frozen=True)
-class DataSection:
+class DataSection(Section):
     """Prompt sets and the sizes of their four disjoint splits."""
 
     harmful: tuple[str, ...] = ("advbench", "harmbench")
@@ -38,12 +45,11 @@ class DataSection:
     longest_prompt: int = 240                                # characters, benign prompts
 
     def sources(self) -> list[str]:
-        """Source names this section reads."""
         return [*self.harmful, *self.benign, "data:excluded.csv"]
 
 
 @dataclass(frozen=True)
-class AlignmentSection:
+class AlignmentSection(Section):
     """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
 
     refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
@@ -55,25 +61,20 @@ class AlignmentSection:
     system: str = "default"
 
     def sources(self) -> list[str]:
-        """Source names this section reads."""
         return ["data:refusals.csv"]
 
 
 @dataclass(frozen=True)
-class CalibrationSection:
+class CalibrationSection(Section):
     """The texts that importance is measured on: prompts of `identify`, redrawn with every seed."""
 
     prompts: int = 100              # harmful, and as many benign
     answer_tokens: int = 32
     system: str = "default"
 
-    def sources(self) -> list[str]:
-        """Source names this section reads."""
-        return []
-
 
 @dataclass(frozen=True)
-class ClassificationSection:
+class ClassificationSection(Section):
     """How scores become labels, and the grids of the ratio scan (shares of all units)."""
 
     scale: str = "log-z"
@@ -81,13 +82,9 @@ class ClassificationSection:
     ucu_grid: tuple[float, ...] = (0.002, 0.005, 0.01, 0.02)
     ru_grid: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)
 
-    def sources(self) -> list[str]:
-        """Source names this section reads."""
-        return []
-
 
 @dataclass(frozen=True)
-class EvaluationSection:
+class EvaluationSection(Section):
     """How answers and utility are measured on the `evaluate` split."""
 
     harmful: int = 100              # prompts of each harmful set
@@ -102,7 +99,6 @@ class EvaluationSection:
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
 
     def sources(self) -> list[str]:
-        """Source names this section reads."""
         texts = [name for name in (*self.tasks, self.wiki, self.borderline) if name != "borderline"]
         hand_made = ["openings.csv", "refusal_keywords.txt", "refusals.csv"]
         hand_made += ["borderline.csv"] if self.borderline == "borderline" else []
@@ -110,19 +106,18 @@ class EvaluationSection:
 
 
 @dataclass(frozen=True)
-class JudgeSection:
+class JudgeSection(Section):
     """Answers that people labelled, beside which the judge is put."""
 
     labelled: str = "refusal-labels"
 
     def sources(self) -> list[str]:
-        """Source names this section reads."""
         labelled = ["refusal-labels", "refusal-labels-extra"] if self.labelled == "refusal-labels" else [self.labelled]
         return [*labelled, "data:refusal_keywords.txt"]
 
 
 @dataclass(frozen=True)
-class ProbingSection:
+class ProbingSection(Section):
     """How the reasoning direction is probed (claim C1)."""
 
     queries: int = 100
@@ -135,12 +130,11 @@ class ProbingSection:
     pair: tuple[str, ...] = ()      # an aligned and an unaligned model of one's own instead of the trained pair
 
     def sources(self) -> list[str]:
-        """Source names this section reads."""
         return [*self.pair, "data:openings.csv", "data:prefills.csv"]
 
 
 @dataclass(frozen=True)
-class FreezingSection:
+class FreezingSection(Section):
     """Benign fine-tuning of the aligned model with some units frozen (claim C4)."""
 
     instructions: str = "alpaca"    # whose prompts and reference answers
@@ -157,13 +151,9 @@ class FreezingSection:
     watched: int = 50               # prompts whose log-odds are taken at every checkpoint
     system: str = "default"
 
-    def sources(self) -> list[str]:
-        """Source names this section reads."""
-        return []
-
 
 @dataclass(frozen=True)
-class ComparisonSection:
+class ComparisonSection(Section):
     """What else than units may move (claims C5 and C7), and other examples to fine-tune on."""
 
     second: str = "chat-instructions"   # a second instruction set
@@ -173,13 +163,9 @@ class ComparisonSection:
     prompt_lr: float = 5e-2
     longer: int = 6                     # at most so many times the epochs of full fine-tuning, for adapters
 
-    def sources(self) -> list[str]:
-        """Source names this section reads."""
-        return []
-
 
 @dataclass(frozen=True)
-class BudgetSection:
+class BudgetSection(Section):
     """Alignment of the base model by some of its units alone (claim C6)."""
 
     share: float = 0.2              # of all units (paper)
@@ -194,7 +180,6 @@ class BudgetSection:
     prefilled: int = 50             # prompts that are asked so
 
     def sources(self) -> list[str]:
-        """Source names this section reads."""
         return ["data:prefills.csv"]
 
 
@@ -235,8 +220,7 @@ SMOKE = Profile(
                              batch_size=4, watched=4),
     comparison=ComparisonSection("tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
     budget=BudgetSection(epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
-                         prefilled=4),
-    seeds=(0, 1, 2))
+                         prefilled=4))
 
 
 def load_profile(name: str) -> Profile:

@@ -34,6 +34,7 @@ def load_prompts(source: str) -> pd.DataFrame:
     `datasets`; the prompt column is the first of prompt, Behavior, goal, instruction, question, text.
     Raises `SsahError` for an unknown source, a file without such a column, or no rows.
     """
+    source = source.removeprefix("pip:")
     if source in _NAMED:
         table = _NAMED[source]()
     else:
@@ -52,7 +53,7 @@ def data_file(name: str) -> pd.DataFrame:
 
 def refusal_keywords() -> list[str]:
     """The published keyword list behind keyword ASR (origin in the file's first lines)."""
-    lines = (sources.DATA / "refusal_keywords.txt").read_text().splitlines()
+    lines = (sources.DATA / "refusal_keywords.txt").read_text("utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -3,7 +3,10 @@
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from . import tables
+from .claims import CLAIMS
 from .errors import SsahError
 from .experiments import Lab
 from .experiments.verify import plan
@@ -15,14 +18,18 @@ README = REPOSITORY / "README.md"
 def sections(lab: Lab) -> dict[str, str]:
     """Name -> Markdown of every generated part."""
     table, runs = tables.four_kinds.table_one(lab), tables.freezing.tuned(lab)
-    verdicts = {claim: tables.verdict(lab, claim) for claim in ("C1", "C2", "C3", "C4")}
+    verdicts = {claim.id: tables.verdict(lab, claim.id) for claim in CLAIMS if claim.notebook}
+    table_two = tables.freezing.table_two
+    adapters, weights = tables.which_units.adapters(lab), tables.which_units.weights(lab)
     return {"ledger": tables.ledger(lab, notebooks="notebooks/", figures="figures/"),
             "summary-c1": tables.reasoning_direction.c1_summary(lab, tables.reasoning_direction.curve(lab, "harmful"),
                                                                 verdicts["C1"]),
             "summary-c2": tables.four_kinds.c2_summary(lab, table, verdicts["C2"]),
             "summary-c3": tables.attribute_transfer.c3_summary(lab, tables.attribute_transfer.transfers(lab),
                                                                verdicts["C3"]),
-            "summary-c4": tables.freezing.c4_summary(lab, tables.freezing.table_two(runs), verdicts["C4"]),
+            "summary-c4": tables.freezing.c4_summary(lab, table_two(runs), verdicts["C4"]),
+            "summary-c5": tables.which_units.c5_summary(lab, adapters, table_two(adapters), verdicts["C5"]),
+            "summary-c7": tables.which_units.c7_summary(lab, table_two(weights), verdicts["C7"]),
             "table-1": table_one(table), "provenance": provenance(lab)}
 
 
@@ -39,21 +46,24 @@ def table_one(table) -> str:
 
 def provenance(lab: Lab) -> str:
     """On what, when and from which commits the committed results were computed."""
-    facts = [lab.get(need.step, **need.params).provenance for need in plan(lab.profile)]
-    commits, devices = (sorted({f[name] for f in facts if f[name]}) for name in ("commit", "device"))
-    where = " or ".join(devices).replace("1 threads", "1 thread")
-    return (f"Computed {min(f['date'] for f in facts)} to {max(f['date'] for f in facts)} on {where} "
-            f"({facts[0]['platform']}), torch {facts[0]['packages']['torch']}, transformers "
-            f"{facts[0]['packages']['transformers']}, in {sum(f['seconds'] for f in facts) / 3600:.1f} hours; commits "
-            f"{', '.join(commit[:7] for commit in commits)}.")
+    facts = pd.DataFrame([lab.get(need.step, **need.params).provenance for need in plan(lab.profile)])
+    torch, transformers = (facts["packages"].str[name] for name in ("torch", "transformers"))
+
+    def all_of(values: pd.Series, between: str = " or ") -> str:
+        return between.join(sorted(values.dropna().unique()))
+
+    where = all_of(facts["device"]).replace("1 threads", "1 thread")
+    return (f"Computed {facts['date'].min()} to {facts['date'].max()} on {where} ({all_of(facts['platform'])}), torch "
+            f"{all_of(torch)}, transformers {all_of(transformers)}, in {facts['seconds'].sum() / 3600:.1f} hours; "
+            f"commits {all_of(facts['commit'].str[:7], ', ')}.")
 
 
 def rewrite(lab: Lab, path: Path = README) -> bool:
     """Bring the generated parts up to date; True if the file changed."""
-    old = path.read_text()
+    old = path.read_text("utf-8")
     new = render(old, sections(lab))
     if new != old:
-        path.write_text(new)
+        path.write_text(new, "utf-8")
     return new != old
 
 

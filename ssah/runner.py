@@ -86,8 +86,8 @@ def _read(name: str, text: str, kind: str):
 
 
 def variables(parameters: dict, into: Path) -> dict[str, str]:
-    """Where kernels write: with recomputed results or another profile, never where the committed files are."""
-    if not parameters.get("recompute") and parameters.get("profile", "default") == "default":
+    """Where kernels write: with any parameter not as committed, never where the committed files are."""
+    if parameters.items() <= {"profile": "default", "recompute": False}.items():
         return {}
     # a model of a few thousand weights is slower on several threads
     threads = {"OMP_NUM_THREADS": "1"} if parameters.get("profile") == "smoke" else {}

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -209,11 +208,6 @@ def fingerprint(source: str) -> str:
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 
 
-def remove_cache() -> int:
-    """Delete what this package put into its cache folder (archives, models, checkpoints, results); bytes freed."""
-    freed = 0
-    for name in ("archives", "models", "artifacts", "results"):
-        folder = cache_dir() / name
-        freed += sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-        shutil.rmtree(folder, ignore_errors=True)
-    return freed
+def cache_folders() -> list[Path]:
+    """What this package puts into its cache folder: archives, models, checkpoints with answers, results."""
+    return [cache_dir() / name for name in ("archives", "models", "artifacts", "results")]

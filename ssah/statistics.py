@@ -34,7 +34,7 @@ def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", draws: int =
 
 def difference(first: pd.DataFrame, second: pd.DataFrame, value: str, *, unit: str = "id",
                **options) -> tuple[float, float, float]:
-    """`bootstrap` of first - second, paired by seed and unit; a pair with one half missing is left out."""
+    """`bootstrap` of first - second, paired by seed and unit; a unit that one side lacks in every seed is left out."""
     paired = first.merge(second, on=["seed", unit], suffixes=("", " of the other"), validate="one_to_one")
     paired["difference"] = paired[value].astype(float) - paired[f"{value} of the other"].astype(float)
     return bootstrap(paired, "difference", unit=unit, **options)

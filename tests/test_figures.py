@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import ssah
 from ssah import figures
 
 matplotlib.use("Agg")
@@ -26,6 +27,14 @@ def drawn(tmp_path, monkeypatch):
         matplotlib.pyplot.close("all")
         folders.append(tmp_path / name)
     return folders
+
+
+@pytest.mark.parametrize("chosen, elsewhere", [({}, False), ({"n_seeds": 1}, True), ({"recompute": True}, True), ({"profile": "smoke"}, True)])
+def test_the_committed_figures_are_those_of_the_committed_results(monkeypatch, chosen, elsewhere):
+    """In a notebook with other parameters figures go to build/, also without the runner."""
+    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name != "SSAH_FIGURES"})
+    ssah.open_lab(**chosen)
+    assert ("SSAH_FIGURES" in os.environ) == elsewhere and "build" in os.environ.get("SSAH_FIGURES", "build")
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

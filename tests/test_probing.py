@@ -131,6 +131,12 @@ def test_along_is_the_branch_reading_of_its_paths(family_chat):
                 assert found[q, p, t - 1] == pytest.approx(mean["fulfilment"] - mean["refusal"], abs=2e-5)
 
 
+def test_the_order_of_the_openings_does_not_matter(chat):
+    found, _ = probing.along(chat, QUERIES, OPENINGS, [[30, 31]], (0, 1), 2)
+    turned, _ = probing.along(chat, QUERIES, dict(reversed(OPENINGS.items())), [[30, 31]], (0, 1), 2)
+    np.testing.assert_allclose(found, turned, atol=1e-6)
+
+
 def test_an_answer_that_would_end_is_kept_going(chat):
     """The end token is not allowed before the last step: every branch has an n-th token."""
     def end_wins(module, inputs, output):

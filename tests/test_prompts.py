@@ -224,6 +224,7 @@ def test_a_hub_set_that_cannot_be_reached_is_refused_by_its_name(monkeypatch):
 # ---- the sets of the package -----------------------------------------------------------------
 
 def test_the_synthetic_prompts_are_in_words_of_the_tiny_tokenizer(chat):
+    assert load_prompts("pip:tiny-harmful").equals(load_prompts("tiny-harmful"))
     for name in ("tiny-harmful", "tiny-benign"):
         table = load_prompts(name)
         assert table["id"].is_unique and table["text"].is_unique

@@ -91,7 +91,7 @@ def test_copies_pages_and_index_are_written(finished):
 def test_figures_elsewhere_are_linked_where_they_are(tmp_path, monkeypatch):
     monkeypatch.setenv("SSAH_FIGURES", str(tmp_path / "drawn"))
     write_notebook(tmp_path, "09_board", "1")
-    runner.run_notebooks(runner.choose(tmp_path, []), {"n_seeds": 1}, tmp_path / "build")
+    runner.run_notebooks(runner.choose(tmp_path, []), {}, tmp_path / "build")
     assert 'href="../../drawn/03_curve.png"' in (tmp_path / "build" / "html" / "09.html").read_text()
     assert '<a href="html/09.html">the claim ledger</a>' in (tmp_path / "build" / "index.html").read_text()
 
@@ -102,8 +102,8 @@ def test_nothing_of_the_private_kernel_is_left(finished):
 
 
 def test_only_recomputing_and_other_profiles_write_beside_the_committed_files(tmp_path):
-    assert runner.variables({"profile": "default"}, tmp_path) == {} == runner.variables({"n_seeds": 1}, tmp_path)
-    for parameters in ({"profile": "smoke"}, {"recompute": True}):
+    assert runner.variables({"profile": "default"}, tmp_path) == {} == runner.variables({"recompute": False}, tmp_path)
+    for parameters in ({"profile": "smoke"}, {"recompute": True}, {"n_seeds": 1}):
         assert runner.variables(parameters, tmp_path)["SSAH_FIGURES"] == str(tmp_path / "figures")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -399,7 +400,7 @@ def test_a_damaged_result_is_computed_afresh(toys, lab, tmp_path, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", (lambda path: path.unlink(), lambda path: path.write_text("7 7 7"), lambda path: sources.remove_cache()),
+@pytest.mark.parametrize("damage", (lambda path: path.unlink(), lambda path: path.write_text("7 7 7"), lambda path: shutil.rmtree(sources.cache_dir())),
                          ids=("removed", "edited", "cache removed"))
 def test_a_missing_artifact_makes_its_step_run_again(toys, lab, damage):
     """A result is in the store, its files are not in the cache folder: as after a fresh clone."""
@@ -411,7 +412,7 @@ def test_a_missing_artifact_makes_its_step_run_again(toys, lab, damage):
 
 def test_a_missing_artifact_does_not_matter_while_nobody_needs_it(toys, lab):
     lab().get("total")
-    sources.remove_cache()
+    shutil.rmtree(sources.cache_dir())
     toys.ran.clear()
     lab().get("total")
     assert toys.ran == []

@@ -27,9 +27,8 @@ class HandMade:
         return Result({"share": 0.01, "parameter_share": 0.02, "wiki_perplexity": 40.0 if condition == "UCU" else 10.0},
                       {"answers": answers, "choice": choice})
 
-    def across(self, step, table, each):
-        return pd.concat([self.get(step, s, c).tables[table].assign(seed=s, condition=c) for c in each["condition"] for s in self.seeds],
-                         ignore_index=True)
+    def across(self, step, table, key, choices):
+        return pd.concat([self.get(step, s, c).tables[table].assign(seed=s, condition=c) for c in choices for s in self.seeds], ignore_index=True)
 
 
 def test_table_one_by_hand():
@@ -358,8 +357,9 @@ def test_the_ledger_has_a_row_a_claim_with_links_and_origin(monkeypatch):
     assert "**partly** | ours 0.5, 3 seeds | 1 % | Fig. 1 | recomputed | [01](notebooks/01_notebook.ipynb), [figure](figures/01_figure.png)" in first
     assert "**not tested** | – | 2 % | Fig. 2 | paper-reported |" in second
     assert tables.checks(lab).splitlines()[2] == "| C1 | yes | is it? | half |"
-    lab.seeds = (0,)
-    assert "**not tested** | ours 0.5, 1 seed" in tables.ledger(lab)
+    one_seed = HandMadeRuns()
+    one_seed.seeds = (0,)
+    assert "**not tested** | ours 0.5, 1 seed" in tables.ledger(one_seed)
 
 
 def test_costs_are_in_proportion():

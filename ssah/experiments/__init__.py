@@ -25,7 +25,7 @@ def core(seed: int) -> list[Need]:
             *[Need("probe", {"seed": seed, "requests": r}) for r in ("harmful", "unseen")],
             *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS],
             *freezing.core(seed),
-            *attribute_transfer.core(seed)]
+            *attribute_transfer.core(seed), *which_units.core(seed)]
 
 
 def extended(seed: int) -> list[Need]:
@@ -49,6 +49,9 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
     chosen = load_profile(profile)
     if not 1 <= n_seeds <= len(chosen.seeds):
         raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile {profile!r}; got {n_seeds}")
-    root = Path(os.environ.get("SSAH_RECOMPUTED") or sources.REPOSITORY / "build" / "results") / chosen.name
+    build = sources.REPOSITORY / "build"
+    if recompute or chosen.name != "default" or n_seeds < len(chosen.seeds):    # figures/ shows committed results
+        os.environ.setdefault("SSAH_FIGURES", str(build / "figures"))
+    root = Path(os.environ.get("SSAH_RECOMPUTED") or build / "results") / chosen.name
     # the committed results took hours: a missing one is reported, not computed by surprise
     return Lab(chosen, root=root if recompute else None, n_seeds=n_seeds, compute=recompute or chosen.name != "default")

@@ -9,10 +9,8 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import itertools
 import os
 import platform
-import resource
 import shlex
 import shutil
 import subprocess
@@ -112,13 +110,10 @@ class Lab:
         self.fresh[tag] = result
         return result
 
-    def across(self, name: str, table: str, *, each: dict[str, list] | None = None, seeds=None,
-               **params) -> pd.DataFrame:
-        """One table of a step for all seeds below each other, with columns ``seed`` and the parameters in `each`."""
-        keys, choices = list(each or {}), itertools.product(*(each or {}).values())
-        parts = [self.get(name, seed=seed, **params, **dict(zip(keys, chosen))).tables[table]
-                 .assign(seed=seed, **dict(zip(keys, chosen)))
-                 for chosen in choices for seed in (self.seeds if seeds is None else seeds)]
+    def across(self, name: str, table: str, key: str, choices, seeds=None) -> pd.DataFrame:
+        """One table of a step for all seeds and `choices` of parameter `key` below each other, with both as columns."""
+        parts = [self.get(name, seed=seed, **{key: choice}).tables[table].assign(seed=seed, **{key: choice})
+                 for choice in choices for seed in (self.seeds if seeds is None else seeds)]
         return pd.concat(parts, ignore_index=True)
 
     def look(self, name: str, params: dict) -> tuple[str, Result | None, str]:
@@ -252,7 +247,8 @@ def code_fingerprint(found_step: Step) -> dict[str, str]:
 
 _PACKAGE = Path(sources.__file__).parent
 #: The package as it was when this process began, which is what runs; files may be edited meanwhile.
-_TEXTS = {path.relative_to(_PACKAGE).with_suffix("").as_posix(): path.read_text() for path in _PACKAGE.rglob("*.py")}
+_TEXTS = {path.relative_to(_PACKAGE).with_suffix("").as_posix(): path.read_text("utf-8")
+          for path in _PACKAGE.rglob("*.py")}
 
 
 def _module_tree(module: str) -> ast.Module:
@@ -267,11 +263,15 @@ def _hash_of(tree: ast.AST) -> str:
             body[0] = ast.Pass()
         if isinstance(node, ast.FunctionDef):
             node.decorator_list = []        # version and cost stand there; they are no code of the step
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    everything = {"show_empty": True} if sys.version_info >= (3, 13) else {}    # all Pythons print what 3.11 does
+    text = ast.dump(tree, **everything).replace(", type_params=[]", "")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float) -> dict:
     import torch
+
+    from ..finetuning import peak_memory
 
     return {"step": found_step.name, "version": found_step.version, "params": params, "profile": profile.name,
             "sections": {name: asdict(getattr(profile, name)) for name in found_step.reads},
@@ -283,8 +283,7 @@ def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float
             "device": torch.cuda.get_device_name() if torch.cuda.is_available()
             else f"CPU, {torch.get_num_threads()} threads",
             "seconds": round(seconds, 1), "date": date.today().isoformat(), **_commit(),
-            "peak_memory_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                                     / (2**20 if sys.platform == "linux" else 2**30), 2),
+            "peak_memory_gib": round(peak_memory(torch.device("cpu")), 2),
             "code": code_fingerprint(found_step)}
 
 

@@ -26,8 +26,8 @@ OTHER_EXAMPLES = ("second set", "own answers")
 COMPARED = ("full", "SCU + all CU", "random large without SCU")
 #: Whose weights stay in the cache folder (at equal loss), for what other claims ask of them.
 KEPT = ("full", "SCU + all CU", "random large without SCU")
-MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "slices", "resuming",
-           "finetuning", "experiments/measuring")
+MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "slices", "beyond_units",
+           "resuming", "finetuning", "experiments/measuring")
 
 
 def core(seed: int) -> list[Need]:

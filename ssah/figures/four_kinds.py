@@ -5,24 +5,17 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from .style import COLOURS, LABEL_STYLES, MARKERS, intervals, plain_log
+from .style import COLOURS, LABEL_STYLES, MARKERS, interval_panels, plain_log
 
 
 def table_one(table: pd.DataFrame, points: pd.DataFrame):
     """Table 1 in four panels, a row a condition: keyword and strict ASR, accuracy, Wikipedia perplexity."""
-    figure, axes = plt.subplots(1, 4, figsize=(13, 4.4), sharey=True)
-    panels = (("ASR", "keyword_asr", "keyword ASR (%)", True),
-              ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
-              ("accuracy", "accuracy", "multiple choice, accuracy (%)", True),
-              ("wiki ppl", "wiki ppl", "Wikipedia perplexity (log)", False))
-    for axis, (column, point, title, percent) in zip(axes, panels):
-        intervals(axis, table, column, points.rename(columns={point: "value"})[["condition", "seed", "value"]],
-                  percent=percent)
-        axis.set_xlabel(title)
-        if percent and "ASR" in column:
-            axis.set_xlim(-4, 104)
+    columns = (("ASR", "keyword_asr", "keyword ASR (%)", True),
+               ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
+               ("accuracy", "accuracy", "multiple choice, accuracy (%)", True),
+               ("wiki ppl", "wiki ppl", "Wikipedia perplexity (log)", False))
+    figure, axes = interval_panels(table, points, columns, "removed", (13, 4.4))
     plain_log(axes[3].xaxis)
-    axes[0].set_ylabel("removed")
     return figure
 
 
@@ -53,11 +46,11 @@ def ratio_scan(table: pd.DataFrame, chosen: dict[str, float], met: dict[str, boo
     return figure
 
 
-def unit_map(labels: np.ndarray, index, kinds=("SCU", "UCU", "RU")):
+def unit_map(labels: np.ndarray, index):
     """Share (%) of every module's units with each label: a panel a label, rows attention and MLP, columns blocks."""
     table = index.table.assign(label=labels)
-    figure, axes = plt.subplots(len(kinds), 1, figsize=(11, 1.35 * len(kinds) + 0.9), sharex=True)
-    for axis, kind in zip(axes, kinds):
+    figure, axes = plt.subplots(3, 1, figsize=(11, 1.35 * 3 + 0.9), sharex=True)
+    for axis, kind in zip(axes, ("SCU", "UCU", "RU")):
         share = table.assign(hit=table["label"] == kind).pivot_table(
             index="kind", columns="block", values="hit", aggfunc="mean") * 100
         sns.heatmap(share, ax=axis, cmap="cividis", vmin=0, cbar_kws={"label": "% of module", "pad": 0.01},
@@ -70,11 +63,9 @@ def unit_map(labels: np.ndarray, index, kinds=("SCU", "UCU", "RU")):
 
 def transplant(table: pd.DataFrame, points: pd.DataFrame):
     """Refusals and refusal log-odds of the unaligned model with some units' weights taken from the aligned one."""
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 2.9), sharey=True)
-    intervals(axes[0], table, "refused", points.rename(columns={"refused": "value"}))
-    intervals(axes[1], table, "log-odds", points.rename(columns={"log_odds": "value"}), percent=False)
-    axes[0].set(xlabel="refuses (%)", xlim=(-4, 104), ylabel="taken from aligned")
-    axes[1].set(xlabel="refusal log-odds (nats)")
+    columns = (("refused", "refused", "refuses (%)", True), ("log-odds", "log_odds", "refusal log-odds (nats)", False))
+    figure, axes = interval_panels(table, points, columns, "taken from aligned", (9.5, 2.9))
+    axes[0].set_xlim(-4, 104)
     axes[1].axvline(0, color="#444444", linewidth=1)
     return figure
 

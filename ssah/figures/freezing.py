@@ -4,14 +4,14 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..tables.freezing import NAMES
-from .style import intervals
+from .style import interval_panels, marked
 
 #: Colour, marker and line of a condition; random twins are hollow and dotted.
 STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "full slower": ("#7f7f7f", "X", "--"),
           "SCU": ("#d55e00", "s", "-"), "SCU + top CU": ("#c9a400", "D", "-"), "random small": ("#c9a400", "D", ":"),
           "SCU + all CU": ("#0072b2", "^", "-"), "random large": ("#0072b2", "^", ":"),
           "random large without SCU": ("#56b4e9", "v", ":"), "SCU + all CU + rest": ("#7b3294", "P", "-"),
-          "least safety": ("#b2182b", "<", "-."), "LoRA": ("#cc79a7", "*", "-"), "LLaMA-Adapter": ("#a6761d", "h", "-"),
+          "least safety": ("#b2182b", "<", "-."), "LoRA": ("#cc79a7", "*", "-"), "LLaMA-Adapter": ("#a6761d", "h", ""),
           "SNIP difference": ("#009e73", "p", "-"), "random weights": ("#009e73", "p", ":")}
 
 
@@ -23,19 +23,12 @@ def style_of(condition: str) -> dict:
 
 def table_two(table: pd.DataFrame, points: pd.DataFrame):
     """Table 2: keyword ASR, strict ASR and log-odds, a row a condition; ticks are the seeds."""
-    figure, axes = plt.subplots(1, 3, figsize=(13, 0.42 * len(table) + 0.9), sharey=True)
-    missed = [condition for condition, row in table.iterrows() if row["reached"] < 1]
-    names = {condition: NAMES[condition] + (" *" if condition in missed else "") for condition in table.index}
-    panels = (("ASR", "keyword_asr", "keyword ASR (%)"), ("strict ASR", "strict_asr", "strict ASR: comply (%)"),
-              ("log-odds", "log_odds", "refusal log-odds (nats)"))
-    for axis, (column, point, title) in zip(axes, panels):
-        intervals(axis, table, column, points.rename(columns={point: "value"}), percent=column != "log-odds",
-                  style_of=style_of, names=names)
-        axis.set_xlabel(title)
-        if column != "log-odds":
-            axis.set_xlim(-4, 104)
-    axes[0].set_ylabel("frozen" + (" (* loss not reached in every seed)" if missed else ""))
-    return figure
+    columns = (("ASR", "keyword_asr", "keyword ASR (%)", True),
+               ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
+               ("log-odds", "log_odds", "refusal log-odds (nats)", False))
+    names, star = marked(table, NAMES)
+    return interval_panels(table, points, columns, "frozen" + star, (13, 0.42 * len(table) + 0.9), style_of=style_of,
+                           names=names)[0]
 
 
 def along_training(table: pd.DataFrame):

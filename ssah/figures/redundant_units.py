@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..tables.redundant_units import NAMES
-from .style import intervals
+from .style import interval_panels, marked
 
 #: Colour, marker and line of a condition; the random twin is hollow and dotted.
 STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "RU": ("#009e73", "^", "-"),
@@ -19,17 +19,12 @@ def style_of(condition: str) -> dict:
 
 def table_four(table: pd.DataFrame, points: pd.DataFrame):
     """Table 4: what it buys (keyword and strict ASR) and what it costs (accuracy, divergence); ticks are the seeds."""
-    figure, axes = plt.subplots(1, 4, figsize=(14, 0.42 * len(table) + 0.9), sharey=True)
-    missed = [condition for condition, row in table.iterrows() if row["reached"] < 1]
-    names = {condition: NAMES[condition] + (" *" if condition in missed else "") for condition in table.index}
-    for axis, column, title in zip(axes, ("ASR", "strict ASR", "accuracy", "divergence"),
-                                   ("keyword ASR (%)", "strict ASR: comply (%)", "accuracy (%)",
-                                    "KL from base (nats)")):
-        intervals(axis, table, column, points.rename(columns={column: "value"}), percent=column != "divergence",
-                  style_of=style_of, names=names)
-        axis.set_xlabel(title)
-    axes[0].set_ylabel("trained" + (" (* loss not reached in every seed)" if missed else ""))
-    return figure
+    columns = (("ASR", "ASR", "keyword ASR (%)", True), ("strict ASR", "strict ASR", "strict ASR: comply (%)", True),
+               ("accuracy", "accuracy", "accuracy (%)", True),
+               ("divergence", "divergence", "KL from base (nats)", False))
+    names, star = marked(table, NAMES)
+    return interval_panels(table, points, columns, "trained" + star, (14, 0.42 * len(table) + 0.9), style_of=style_of,
+                           names=names)[0]
 
 
 def after_prefill(table: pd.DataFrame):

@@ -85,7 +85,24 @@ def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | Non
     axis.grid(axis="y", visible=False)
 
 
-def four_labels(table: pd.DataFrame, title: str = ""):
+def interval_panels(table: pd.DataFrame, points: pd.DataFrame, columns, ylabel: str, size: tuple, **look):
+    """`intervals` side by side: (figure, axes). `columns`: (column of the table, of the points, title, per cent?)."""
+    figure, axes = plt.subplots(1, len(columns), figsize=size, sharey=True)
+    for axis, (column, point, title, percent) in zip(axes, columns):
+        intervals(axis, table, column, points.assign(value=points[point]), percent=percent, **look)
+        axis.set(xlabel=title, **({"xlim": (-4, 104)} if "ASR" in column else {}))
+    axes[0].set_ylabel(ylabel)
+    return figure, axes
+
+
+def marked(table: pd.DataFrame, names: dict[str, str]) -> tuple[dict[str, str], str]:
+    """The names of the rows, with a star where the loss was not reached in every seed; and what the star says."""
+    missed = [condition for condition, row in table.iterrows() if row["reached"] < 1]
+    return ({condition: names[condition] + (" *" if condition in missed else "") for condition in table.index},
+            " (* loss not reached in every seed)" if missed else "")
+
+
+def four_labels(table: pd.DataFrame):
     """Stacked bars: how the answers of every condition (a row) divide into the four labels."""
     figure, axis = plt.subplots(figsize=(9, 0.42 * len(table) + 1.5))
     left = np.zeros(len(table))
@@ -102,7 +119,7 @@ def four_labels(table: pd.DataFrame, title: str = ""):
         left += values
     axis.set_yticks(range(len(table)), [NAMES.get(c, c) for c in table.index])
     axis.invert_yaxis()
-    axis.set(xlim=(0, 100), xlabel="answers (%)", title=title)
+    axis.set(xlim=(0, 100), xlabel="answers (%)")
     axis.grid(visible=False)
     axis.legend(ncols=len(ANSWER_LABELS), loc="upper center", bbox_to_anchor=(0.5, -0.18 - 0.5 / len(table)),
                 frameon=False)

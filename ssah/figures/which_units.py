@@ -6,25 +6,24 @@ import pandas as pd
 
 from ..tables.freezing import NAMES
 from .freezing import style_of
-from .style import plain_log
+from .style import marked, plain_log
 
 
 def how_few(table: pd.DataFrame):
     """Keyword and strict ASR at equal loss against the part of the parameters that trains (logarithmic)."""
     figure, axes = plt.subplots(1, 2, figsize=(13, 4.6), sharex=True, sharey=True)
+    names, star = marked(table, NAMES)
     for axis, column, title in zip(axes, ("ASR", "strict ASR"), ("keyword ASR (%)", "strict ASR: comply (%)")):
         for condition, row in table.drop(index="start").iterrows():
             x, y = row["trained"] * 100, row[column] * 100
             around = np.abs([[row[f"{column} low"] * 100 - y], [row[f"{column} high"] * 100 - y]])
             style = style_of(condition)
-            missed = "" if row["reached"] == 1 else " *"
             axis.errorbar(x, y, yerr=around, linestyle="", markersize=10, markeredgecolor=style["color"],
-                          label=NAMES[condition] + missed, capsize=3, **style)
+                          label=names[condition], capsize=3, **style)
         axis.axhline(table.loc["start", column] * 100, color="#444444", linestyle=":", linewidth=1.4,
                      label=NAMES["start"])
         axis.set(xlabel="parameters that train (%)", ylabel=title, ylim=(-4, 104))
     plain_log(axes[0].xaxis)
-    missed = "* loss not reached in every seed" if (table["reached"] < 1).any() else None
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False,
-                  fontsize=9, title=missed)
+                  fontsize=9, title=star.strip(" ()") or None)
     return figure

@@ -1,8 +1,8 @@
 """Reader-facing tables and facts, computed from stored results alone: a file a claim. No torch, no plotting."""
 
 from . import attribute_transfer, four_kinds, freezing, reasoning_direction, redundant_units, which_units
-from .deviations import deviations, open_questions
+from .deviations import deviations
 from .ledger import checks, costs, ledger, traces, verdict
 
 __all__ = ["attribute_transfer", "checks", "costs", "deviations", "four_kinds", "freezing", "ledger",
-           "open_questions", "reasoning_direction", "redundant_units", "traces", "verdict", "which_units"]
+           "reasoning_direction", "redundant_units", "traces", "verdict", "which_units"]

@@ -1,19 +1,7 @@
 """Where this companion chooses or differs, and what would change otherwise (numbers from the store)."""
 
 from ..experiments import Lab
-from . import attribute_transfer, four_kinds, freezing, reasoning_direction
-
-#: What in the paper's numbers we could not reconcile; the project page's tables, figures and text.
-OPEN_QUESTIONS = (
-    "Table 1, Llama-2: the average ASR is not the mean of the two columns beside it (SCU: 19 and 84 have the mean "
-    "51.5, printed is 66.0; nothing removed: 3 and 18 have 10.5, printed is 10.0). A third column that is not "
-    "shown would explain it.",
-    "Figure 5: UCU grow from 13.27 % to 13.51 % of the units, but the flow from CU to UCU alone is 1.32 %. A flow of "
-    "about 1.1 % from UCU to CU, not printed, would explain both kinds.",
-    "Freezing \"7.5 %\" of the units: SCU are 1.3 %, and 6 % more gives 7.3 % if they are counted among all units, "
-    "5.5 % if among the CU.",
-    "Figure 6 shows 14.9 % redundant units, where Table 4 trains 20 % (different models, so perhaps both are meant).",
-    "Table 2: 2.96 %, 1.65 % and 5.3 %, for example, are no whole number of AdvBench's 520 prompts.")
+from . import attribute_transfer, four_kinds, freezing, reasoning_direction, which_units
 
 
 def deviations(lab: Lab) -> str:
@@ -22,11 +10,6 @@ def deviations(lab: Lab) -> str:
     for name, paper, here, why, otherwise in (*_setting(lab), *_method(lab), *_comparison(lab)):
         rows.append(f"| **{name}** | {paper} | {here} | {why} | {otherwise} |")
     return "\n".join(rows)
-
-
-def open_questions() -> str:
-    """`OPEN_QUESTIONS` as a Markdown list."""
-    return "\n".join(f"- {text}" for text in OPEN_QUESTIONS)
 
 
 def _setting(lab: Lab):
@@ -92,6 +75,14 @@ def _comparison(lab: Lab):
     yield ("Instructions", "Alpaca, Dolly", f"{lab.profile.freezing.examples} of an Alpaca-style set",
            "Dolly is in none of the package archives that we read",
            f"keyword ASR of the first seed with nothing frozen, and with SCU + all CU frozen: {rates}")
+    adapted = which_units.adapters(lab)
+    pair = {name: adapted[name] for name in ("full", "LoRA")}
+    at_loss, at_epochs = (freezing.table_two(pair, point)["ASR"]["LoRA"] for point in ("equal loss", "equal epochs"))
+    yield ("Adapters", "LoRA, LLaMA-Adapter, prefix tuning", "LoRA and LLaMA-Adapter",
+           "prefix tuning feeds a model from outside and cannot be merged, saved or measured like the others",
+           f"keyword ASR with LoRA: {at_loss:.0%} at equal loss, {at_epochs:.0%} after the epochs of full fine-tuning")
+    yield ("Single weights", "not compared", "as many as SCU + all CU have, matrix by matrix",
+           "a claim about units needs other atoms beside them", "Wei et al. (2024) froze far fewer; not measured")
     yield ("Kinds after fine-tuning", "sizes change (Fig. 5)", "the same shares before and after",
            "the paper does not say by which cut-offs", f"SCU that leave: {left['left'].mean():.0%}; by the cut-offs of "
            f"before {cut['SCU that left'].iloc[0]} %")

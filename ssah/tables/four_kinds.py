@@ -10,7 +10,7 @@ from ..experiments.measuring import answer_perplexity
 from ..judging import ANSWER_LABELS
 from ..prompts import data_file
 from ..statistics import difference, wilson
-from .shared import NAMES, by_prompt, found, interval, number_of_seeds, outcomes, with_interval
+from .shared import NAMES, by_prompt, found, interval, number_of_seeds, outcomes, ratio, shown, with_interval
 
 #: Table 1 of the paper as printed (project page's numbering): share %, WikiText-2 perplexity, mean accuracy %, ASR %.
 PAPER_TABLE_1 = pd.DataFrame(
@@ -34,7 +34,7 @@ ROWS = ("none", "SCU", "random SCU", "UCU", "random UCU", "RU", "random RU", "di
 
 def ablations(lab: Lab, table: str) -> pd.DataFrame:
     """One table of all of Table 1's rows and seeds, with columns condition and seed."""
-    return lab.across("ablation", table, each={"condition": list(ROWS)})
+    return lab.across("ablation", table, "condition", ROWS)
 
 
 def table_one(lab: Lab) -> pd.DataFrame:
@@ -67,15 +67,15 @@ def per_seed(lab: Lab) -> pd.DataFrame:
     return answers.reset_index()
 
 
-def each_seed(lab: Lab, measure: str = "keyword_asr", system: str = "default") -> pd.DataFrame:
-    """One rate under one system mode, a row a condition, a column a seed: per cent with its Wilson interval and n."""
-    answers = outcomes(ablations(lab, "answers")).query("system == @system")
+def each_seed(lab: Lab) -> pd.DataFrame:
+    """Keyword ASR under the system prompt, a row a condition, a column a seed: per cent, Wilson interval, n."""
+    answers = outcomes(ablations(lab, "answers")).query("system == 'default'")
 
     def cell(values: pd.Series) -> str:
         low, high = wilson(values.sum(), len(values))
         return f"{values.mean() * 100:.0f} [{low * 100:.0f}, {high * 100:.0f}] (n = {len(values)})"
 
-    cells = answers.groupby(["condition", "seed"])[measure].apply(cell).unstack("seed")
+    cells = answers.groupby(["condition", "seed"])["keyword_asr"].apply(cell).unstack("seed")
     return cells.loc[list(ROWS)].rename(index=NAMES)
 
 
@@ -91,28 +91,20 @@ def c2_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
              for name in ("keyword", "strict") for a, b in (("SCU", "random SCU"), ("RU", "none"))}
     facts["accuracy: none - SCU"] = difference(only(choice, "none"), only(choice, "SCU"), "correct")
     for condition in CONDITIONS[1:]:
-        ratio = perplexity[condition] / perplexity["none"]
-        facts[f"perplexity: {condition} / none"] = (
-            float(np.exp(np.log(ratio).mean())), float(ratio.min()), float(ratio.max()))
+        facts[f"perplexity: {condition} / none"] = ratio(perplexity[condition], perplexity["none"])
     share = lab.get("ablation", seed=lab.seeds[0], condition="SCU").values["share"]
     return facts | {"share: SCU": (share, share, share)}
 
 
 def shown_table_one(table: pd.DataFrame) -> pd.DataFrame:
     """`table_one` for display: per cents with their intervals as text; log-odds in nats."""
-    result = pd.DataFrame(index=table.index.map(lambda name: NAMES.get(name, name)))
-    result["units %"] = (table["share"] * 100).map("{:.2f}".format).to_numpy()
-    result["parameters %"] = (table["parameter share"] * 100).map("{:.2f}".format).to_numpy()
-    result["wiki ppl"] = table["wiki ppl"].map("{:.1f}".format).to_numpy()
-    for column, name in (("accuracy", "accuracy %"), ("ASR default", "ASR w/ system %"),
-                         ("ASR none", "ASR w/o system %"), ("ASR", "keyword ASR %"), ("strict ASR", "strict ASR %")):
-        if column in table:
-            result[name] = [with_interval(row, column) for _, row in table.iterrows()]
-    result["gold answer, nats a token"] = [with_interval(row, "gold", 1) for _, row in table.iterrows()]
-    result["log-odds"] = [with_interval(row, "log-odds", 1) for _, row in table.iterrows()]
-    for label in ANSWER_LABELS:
-        result[f"{label} %"] = (table[label] * 100).map("{:.0f}".format).to_numpy()
-    return result
+    columns = (("share", "units %", 100, 2), ("parameter share", "parameters %", 100, 2),
+               ("wiki ppl", "wiki ppl", 1, 1), ("accuracy", "accuracy %", 100, 1),
+               ("ASR default", "ASR w/ system %", 100, 1), ("ASR none", "ASR w/o system %", 100, 1),
+               ("ASR", "keyword ASR %", 100, 1),
+               ("strict ASR", "strict ASR %", 100, 1), ("gold", "gold answer, nats a token", 1, 1),
+               ("log-odds", "log-odds", 1, 1))
+    return shown(table, columns, table.index.map(lambda name: NAMES.get(name, name)))
 
 
 # ---- sentences -------------------------------------------------------------------------------
@@ -191,7 +183,7 @@ def judge_beside_people(lab: Lab) -> pd.DataFrame:
 def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
     """Rows: the hand labels of Table 1's answers (first seed), matched by hash; columns: the judge's label."""
     hand = data_file("hand_labels").set_index("hash")["label"]
-    answers = lab.across("ablation", "answers", each={"condition": list(CONDITIONS)}, seeds=lab.profile.seeds[:1])
+    answers = lab.across("ablation", "answers", "condition", CONDITIONS, lab.profile.seeds[:1])
     answers = answers.drop_duplicates("hash").set_index("hash")
     both = hand.to_frame("hand").join(answers["label"].rename("judge"), how="inner")
     if both.empty:      # recomputed answers differ in a word here and there, and then have other hashes
@@ -203,7 +195,7 @@ def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
 
 def behaviours(lab: Lab) -> pd.DataFrame:
     """What base, aligned and unaligned models do (first seed): a row a role and source of requests, as fractions."""
-    table = outcomes(lab.across("behaviour", "answers", each={"role": list(ROLES)}, seeds=lab.profile.seeds[:1]))
+    table = outcomes(lab.across("behaviour", "answers", "role", ROLES, lab.profile.seeds[:1]))
     columns = {"refused": "refuse", "evasive": "evasive", "incoherent": "incoherent", "strict_asr": "comply",
                "keyword_asr": "no refusal keyword"}
     means = table.groupby(["role", "source"], sort=False)[list(columns)].mean().rename(columns=columns)
@@ -212,8 +204,8 @@ def behaviours(lab: Lab) -> pd.DataFrame:
 
 def transplants(lab: Lab) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Refusals of the unaligned model with borrowed units (first seed): means with intervals, and the seed's points."""
-    answers = outcomes(lab.across("transplant", "answers", each={"units": list(TRANSPLANTS)},
-                                  seeds=lab.profile.seeds[:1])).rename(columns={"units": "condition"})
+    answers = outcomes(lab.across("transplant", "answers", "units", TRANSPLANTS, lab.profile.seeds[:1]))
+    answers = answers.rename(columns={"units": "condition"})
     rows = [{"condition": name, **interval("refused", part, "refused"), **interval("log-odds", part, "log_odds"),
              **{label: part[label].mean() for label in ANSWER_LABELS}}
             for name, part in answers.groupby("condition", sort=False)]

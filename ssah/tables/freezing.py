@@ -9,7 +9,7 @@ from ..experiments.freezing import COMPARED, KEPT, LEAST, OTHER_EXAMPLES
 from ..judging import ANSWER_LABELS
 from ..statistics import difference
 from ..store import Result
-from .shared import found, interval, number_of_seeds, outcomes, with_interval
+from .shared import found, interval, learned, number_of_seeds, outcomes, shown, with_interval
 
 #: Table 2 of the paper, AdvBench, keyword ASR % (project page): start, full, SCU + 6 % CU, SCU + all CU.
 PAPER_TABLE_2 = pd.DataFrame(
@@ -117,25 +117,13 @@ def table_two(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
 
 def shown_table_two(table: pd.DataFrame) -> pd.DataFrame:
     """`table_two` for display: per cents with their intervals, perplexities, losses in nats."""
-    shown = pd.DataFrame(index=table.index.map(NAMES))
-    shown.index.name = "frozen"
-    for column, name in ((table["share"], "units %"), (1 - table["trained"], "parameters %")):
-        shown[name] = [f"{x:.1%}".rstrip("%") if np.isfinite(x) else "–" for x in column]
-    shown["epochs"] = table["epoch"].map("{:.2f}".format).to_numpy()
-    shown["loss reached"] = [f"{x:.0%}" if np.isfinite(x) else "–" for x in table["reached"]]
-    for column, name in (("ASR", "keyword ASR %"), ("strict ASR", "strict ASR %"), ("over-refusal", "over-refusal %")):
-        if column in table:
-            shown[name] = [with_interval(row, column) if np.isfinite(row[column]) else "–"
-                           for _, row in table.iterrows()]
-    shown["log-odds"] = [with_interval(row, "log-odds", 1) for _, row in table.iterrows()]
-    for column, name in (("probe_loss", "probe loss"), ("unseen_loss", "unseen loss"),
-                         ("benign_perplexity", "benign ppl"), ("wiki_perplexity", "wiki ppl")):
-        if column in table:
-            shown[name] = table[column].map("{:.2f}".format).replace("nan", "–").to_numpy()
-    for label in ANSWER_LABELS:
-        shown[f"{label} %"] = (table[label] * 100).map("{:.0f}".format).to_numpy()
-    shown["refusals without keyword %"] = (table["unnoticed"] * 100).map("{:.0f}".format).replace("nan", "–").to_numpy()
-    return shown
+    columns = (("share", "units %", 100, 1), ("kept", "parameters %", 100, 1), ("epoch", "epochs", 1, 2),
+               ("reached", "loss reached %", 100, 0), ("ASR", "keyword ASR %", 100, 1),
+               ("strict ASR", "strict ASR %", 100, 1), ("over-refusal", "over-refusal %", 100, 1),
+               ("log-odds", "log-odds", 1, 1), ("probe_loss", "probe loss", 1, 2), ("unseen_loss", "unseen loss", 1, 2),
+               ("benign_perplexity", "benign ppl", 1, 2), ("wiki_perplexity", "wiki ppl", 1, 2),
+               ("unnoticed", "refusals without keyword %", 100, 0))
+    return shown(table.assign(kept=1 - table["trained"]), columns, pd.Index(table.index.map(NAMES), name="frozen"))
 
 
 def harmful_answers(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
@@ -218,10 +206,10 @@ def further_runs(lab: Lab) -> dict[str, Runs]:
 
 def further_table(further: dict[str, Runs]) -> pd.DataFrame:
     """`shown_table_two` of the `further_runs`, at equal loss."""
-    columns = ["epochs", "loss reached", "keyword ASR %", "strict ASR %", "over-refusal %", "log-odds", "probe loss",
+    columns = ["epochs", "loss reached %", "keyword ASR %", "strict ASR %", "over-refusal %", "log-odds", "probe loss",
                "unseen loss"]
-    shown = {examples: shown_table_two(table_two(runs)).filter(items=columns) for examples, runs in further.items()}
-    return pd.concat(shown, names=["examples", "frozen"])
+    parts = {examples: shown_table_two(table_two(runs)).filter(items=columns) for examples, runs in further.items()}
+    return pd.concat(parts, names=["examples", "frozen"])
 
 
 def further_contrasts(further: dict[str, Runs]) -> pd.DataFrame:
@@ -251,7 +239,6 @@ def further_measures(lab: Lab) -> pd.DataFrame:
 def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 04: what was found, in numbers."""
     rate, strict = ({name: f"{row[column]:.0%}" for name, row in table.iterrows()} for column in ("ASR", "strict ASR"))
-    missed = [NAMES[name] for name, row in table.iterrows() if row["reached"] < 1]
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} Keyword ASR at "
             f"equal training loss (strict ASR in brackets):\n\n"
             f"- *The attack.* Before fine-tuning {rate['start']} ({strict['start']}); after full fine-tuning on "
@@ -266,5 +253,4 @@ def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"{table.loc['start', 'unnoticed']:.0%} have no refusal keyword before fine-tuning and "
             f"{table.loc['full', 'unnoticed']:.0%} after it; the verdict stands on keyword ASR, as the paper's table "
             f"does.\n"
-            f"- *Did it learn?* " + (f"The loss was not reached in every seed with: {', '.join(missed)}."
-                                     if missed else "Every condition reached the loss of full fine-tuning."))
+            f"- *Did it learn?* {learned(table, NAMES)}")

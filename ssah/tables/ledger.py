@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import pandas as pd
 
@@ -67,10 +68,12 @@ ENTRIES = {
 
 def verdict(lab: Lab, claim: str) -> claims.Verdict:
     """The verdict on one claim that has a notebook, from that claim's results alone; *not tested* by too few seeds."""
-    return _judged(lab, ENTRIES[claim])[1]
+    return _judged(lab, claim)[1]
 
 
-def _judged(lab: Lab, entry: Entry) -> tuple[Facts, claims.Verdict]:
+@cache      # thousands of draws each, asked for several times a notebook
+def _judged(lab: Lab, claim: str) -> tuple[Facts, claims.Verdict]:
+    entry = ENTRIES[claim]
     facts = entry.facts(lab)
     judged = entry.judge(facts)
     return facts, judged if len(lab.seeds) >= entry.n_seeds else replace(judged, verdict="not tested")
@@ -84,7 +87,7 @@ def ledger(lab: Lab, notebooks: str = "", figures: str = "../figures/") -> str:
         ours, origin, found, links, command = "–", "paper-reported", "not tested", "", ""
         if claim.notebook:
             entry = ENTRIES[claim.id]
-            facts, judged = _judged(lab, entry)
+            facts, judged = _judged(lab, claim.id)
             ours, origin, found = f"{entry.ours(lab, facts)}, {number_of_seeds(lab)}", "recomputed", judged.verdict
             links = (f"[{claim.notebook[:2]}]({notebooks}{claim.notebook}.ipynb), "
                      f"[figure]({figures}{entry.figure}.png)")
@@ -142,8 +145,8 @@ def traces() -> str:
 def costs(lab: Lab, sizes=(0.5e9, 1.1e9, 7e9)) -> pd.DataFrame:
     """Notebook 02 for one seed: measured here, and in proportion for models of other sizes (parameters).
 
-    Minutes on two CPU cores. GiB: for ours the most that the process held while the model was aligned; for others 18
-    bytes a parameter (float32 weights, gradients, AdamW's two moments; a bf16 copy), without activations.
+    Minutes on two CPU cores. GiB: for ours the most that the process had held by the end of the alignment; for others
+    18 bytes a parameter (float32 weights, gradients, AdamW's two moments; a bf16 copy), without activations.
     """
     seed = lab.profile.seeds[0]
     wanted = [Need(step, {"seed": seed, name: choice}) for step, name, choices in (

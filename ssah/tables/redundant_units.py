@@ -12,7 +12,7 @@ from ..judging import ANSWER_LABELS
 from ..store import Result
 from .attribute_transfer import flow
 from .freezing import Runs, answers, facts, gap, reached, taken
-from .shared import found, interval, number_of_seeds, with_interval
+from .shared import found, interval, learned, number_of_seeds, outcomes, ratio, shown
 
 #: Table 4 of the paper: Llama-7B aligned on Alpaca (project page). MMLU and GSM8K in per cent, MT-Bench turns 1 and 2.
 PAPER_TABLE_4 = pd.DataFrame(
@@ -43,7 +43,6 @@ def table_four(lab: Lab, runs: Runs) -> pd.DataFrame:
     divergence from the base model (nats a token); ``other ASR``: keyword ASR on the set that no other split has.
     """
     said, known, choice, rows = answers(runs), facts(runs), taken(runs, "choice"), []
-    choice = choice.astype({"correct": float})
     for condition in ("start", *runs):
         mine, chosen = said[said["condition"] == condition], choice[choice["condition"] == condition]
         own, borderline = of_own_set(lab, mine), mine["source"] == "borderline"
@@ -61,22 +60,13 @@ def table_four(lab: Lab, runs: Runs) -> pd.DataFrame:
 
 def shown_table_four(table: pd.DataFrame) -> pd.DataFrame:
     """`table_four` for display: per cents with their intervals, perplexities, nats."""
-    shown = pd.DataFrame(index=pd.Index([NAMES.get(c, c) for c in table.index], name="trained"))
-    shown["trained %"] = [f"{x:.1%}".rstrip("%") if np.isfinite(x) else "–" for x in table["trained"]]
-    shown["epochs"] = table["epoch"].map("{:.2f}".format).to_numpy()
-    shown["loss reached"] = [f"{x:.0%}" if np.isfinite(x) else "–" for x in table["reached"]]
-    for column, name, factor, digits in (("ASR", "keyword ASR %", 100, 1), ("strict ASR", "strict ASR %", 100, 1),
-                                         ("other ASR", "HarmBench ASR %", 100, 1),
-                                         ("over-refusal", "over-refusal %", 100, 1), ("accuracy", "accuracy %", 100, 1),
-                                         ("gold", "log P(right)", 1, 2)):
-        if column in table:
-            shown[name] = [with_interval(row, column, factor, digits) for _, row in table.iterrows()]
-    for column, name, digits in (("wiki_perplexity", "wiki ppl", 1), ("benign_perplexity", "benign ppl", 2),
-                                 ("divergence", "KL from base", 3)):
-        shown[name] = table[column].map(f"{{:.{digits}f}}".format).to_numpy()
-    for label in ANSWER_LABELS:
-        shown[f"{label} %"] = (table[label] * 100).map("{:.0f}".format).to_numpy()
-    return shown
+    columns = (("trained", "trained %", 100, 1), ("epoch", "epochs", 1, 2), ("reached", "loss reached %", 100, 0),
+               ("ASR", "keyword ASR %", 100, 1), ("strict ASR", "strict ASR %", 100, 1),
+               ("other ASR", "HarmBench ASR %", 100, 1), ("over-refusal", "over-refusal %", 100, 1),
+               ("accuracy", "accuracy %", 100, 1), ("gold", "log P(right)", 1, 2),
+               ("wiki_perplexity", "wiki ppl", 1, 1), ("benign_perplexity", "benign ppl", 1, 2),
+               ("divergence", "KL from base", 1, 3))
+    return shown(table, columns, pd.Index([NAMES.get(c, c) for c in table.index], name="trained"))
 
 
 def points(lab: Lab, runs: Runs) -> pd.DataFrame:
@@ -94,9 +84,7 @@ def after_prefill(runs: Runs) -> pd.DataFrame:
     lengths, said = taken(runs, "prefilled"), taken(runs, "answers")
     asked = lengths["id"].unique()      # the answers without a prefill are those of the same prompts
     own = said[said["id"].isin(asked) & (said["source"] != "borderline")].assign(length=0)
-    both = pd.concat([own, lengths], ignore_index=True)
-    both = both.assign(keyword_asr=1.0 - both["keyword"].astype(float),
-                       strict_asr=(both["label"] == "comply").astype(float))
+    both = outcomes(pd.concat([own, lengths], ignore_index=True))
     return pd.DataFrame([{"condition": condition, "length": length, **interval("ASR", part, "keyword_asr"),
                           **interval("strict ASR", part, "strict_asr")}
                          for condition in ("start", *runs)
@@ -142,27 +130,21 @@ def c6_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     runs = budgets(lab)
     said, known = answers(runs), facts(runs)
     own = of_own_set(lab, said)
-    choice = taken(runs, "choice").astype({"correct": float})
-    values = {name: known.pivot(index="seed", columns="condition", values=name)
-              for name in ("wiki_perplexity", "divergence")}
-
-    def ratio(name: str, first: str, second: str) -> tuple[float, float, float]:
-        quotient = values[name][first] / values[name][second]
-        return float(np.exp(np.log(quotient).mean())), float(quotient.min()), float(quotient.max())
-
+    choice = taken(runs, "choice")
+    perplexity, divergence = (known.pivot(index="seed", columns="condition", values=name)
+                              for name in ("wiki_perplexity", "divergence"))
     return {"base - RU": gap(own, "start", "RU"), "RU - full": gap(own, "RU", "full"),
             **reached(known, ("RU", "random")),
             "accuracy: base - RU": gap(choice, "start", "RU", "correct"),
-            "perplexity: RU / base": ratio("wiki_perplexity", "RU", "start"),
-            "divergence: RU / full": ratio("divergence", "RU", "full"),
-            "divergence: RU / random": ratio("divergence", "RU", "random")}
+            "perplexity: RU / base": ratio(perplexity["RU"], perplexity["start"]),
+            "divergence: RU / full": ratio(divergence["RU"], divergence["full"]),
+            "divergence: RU / random": ratio(divergence["RU"], divergence["random"])}
 
 
 def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd.DataFrame) -> str:
     """The first paragraph of notebook 06: what was found, in numbers."""
     rate = {name: f"{row['ASR']:.0%} (strict {row['strict ASR']:.0%})" for name, row in table.iterrows()}
     cost = {name: f"{row['divergence']:.3f}" for name, row in table.iterrows()}
-    missed = [NAMES[name] for name, row in table.iterrows() if row["reached"] < 1]
     of_ru = where[where["condition"] == "RU"].mean(numeric_only=True)
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)}\n\n"
             f"- *What it buys.* Keyword ASR of the base model {rate['start']}; at equal training loss, everything "
@@ -175,5 +157,4 @@ def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd
             f"{of_ru['of the SCU after']:.0%} are among those trained; were everything trained, "
             f"{of_ru['were everything trained']:.0%} would be (they are {of_ru['of all units']:.0%} of all "
             f"units).\n- *Did it learn?* "
-            + (f"The loss was not reached in every seed with: {', '.join(missed)}."
-               if missed else "Every condition reached the loss of full alignment."))
+            + learned(table, NAMES))

@@ -1,5 +1,6 @@
 """What the tables of all claims have in common: outcomes of answers, means with intervals, names."""
 
+import numpy as np
 import pandas as pd
 
 from ..claims import Verdict
@@ -37,9 +38,38 @@ def with_interval(row: pd.Series, column: str, factor: float = 100, digits: int 
     return f"{mean} [{low}, {high}]"
 
 
+def shown(table: pd.DataFrame, columns, index: pd.Index) -> pd.DataFrame:
+    """A table for display: its numbers as text, with their intervals where it has any, and the four labels in per cent.
+
+    `columns`: (column, title, factor, digits), of which those are taken that it has; `index`: the names of its rows.
+    """
+    def cell(row: pd.Series, column: str, factor: float, digits: int) -> str:
+        if not np.isfinite(row[column]):
+            return "–"
+        return with_interval(row, column, factor, digits) if f"{column} low" in row else \
+            f"{row[column] * factor:.{digits}f}"
+
+    labels = [(label, f"{label} %", 100, 0) for label in ANSWER_LABELS]
+    return pd.DataFrame({title: [cell(row, column, factor, digits) for _, row in table.iterrows()]
+                         for column, title, factor, digits in [*columns, *labels] if column in table}, index=index)
+
+
+def ratio(first: pd.Series, second: pd.Series) -> tuple[float, float, float]:
+    """Of two columns with a row a seed: geometric mean of their ratio, with the smallest and the largest."""
+    quotient = first / second
+    return float(np.exp(np.log(quotient).mean())), float(quotient.min()), float(quotient.max())
+
+
 def number_of_seeds(lab) -> str:
     """How many seeds a lab reads, in words."""
     return f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
+
+
+def learned(table: pd.DataFrame, names: dict[str, str]) -> str:
+    """Which conditions (rows, with their `names`) came to the loss at which they are compared, in a sentence."""
+    missed = [names[condition] for condition, row in table.iterrows() if row["reached"] < 1]
+    return (f"The loss was not reached in every seed with: {', '.join(missed)}." if missed else
+            "The loss was reached in every row and seed.")
 
 
 def found(verdict: Verdict) -> str:

@@ -5,8 +5,8 @@ import pandas as pd
 from .. import claims
 from ..experiments import Lab
 from ..experiments.which_units import ADAPTERS, REGIONS
-from .freezing import CONTRASTS, Runs, facts, gap, harmful_answers, reached, tuned
-from .shared import found, number_of_seeds
+from .freezing import CONTRASTS, NAMES, Runs, facts, gap, harmful_answers, reached, tuned
+from .shared import found, learned, number_of_seeds
 
 #: Table 3 of the paper, Llama2-7B-Chat on HEx-PHI: harmfulness rate % (project page; PEFT on Alpaca from Qi et al.).
 PAPER_TABLE_3 = pd.DataFrame(
@@ -57,17 +57,19 @@ def c7_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
             "random weights - SNIP difference": gap(said, "random weights", "SNIP difference")}
 
 
-def c5_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
+def c5_summary(lab: Lab, runs: Runs, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 05: what was found about adapters, in numbers."""
+    answers = harmful_answers(runs)
+    strict = {f"LoRA - {name}": gap(answers, "LoRA", name, "strict_asr") for name in ("full", "SCU + all CU")}
     said = {name: f"{row['ASR']:.0%} (strict {row['strict ASR']:.0%}, {row['trained']:.1%} of the parameters move)"
             for name, row in table.iterrows()}
-    missed = [name for name, row in table.iterrows() if row["reached"] < 1]
     return (f"**Adapters** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} Keyword ASR at equal "
             f"training loss: nothing frozen {said['full']}; "
             + "; ".join(f"{name} {said[name]}" for name in ADAPTERS)
             + f"; SCU + all CU frozen {said['SCU + all CU']}; as many random units {said['random large without SCU']}. "
-            + (f"The loss was not reached in every seed with: {', '.join(missed)}."
-               if missed else "All reached the loss."))
+            + f"By strict ASR, on which the verdict does not stand, LoRA minus nothing frozen is "
+            f"{claims.points(strict, 'LoRA - full')}, and LoRA minus SCU + all CU frozen "
+            f"{claims.points(strict, 'LoRA - SCU + all CU')}. " + learned(table, NAMES))
 
 
 def c7_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
