@@ -44,7 +44,8 @@ def along_training(table: pd.DataFrame):
             axis.axvline(0, color="#444444", linestyle=":", linewidth=1.4)
     for axis, seed in zip(axes[0], seeds):
         axis.set_title(f"seed {seed}")
-    axes[0, 0].invert_xaxis()
+    # from left to right; a run that jumped far above the loss of the start is cut off
+    axes[0, 0].set_xlim(1.35 * table.loc[table["epoch"] == 0, "to_go"].max(), table["to_go"].min() - 0.08)
     axes[0, 0].set_ylabel("refusal log-odds (nats)")
     axes[1, 0].set_ylabel("keyword ASR (%)")
     figure.supxlabel("training loss above that of full fine-tuning (nats); training goes to the right", fontsize=11)
