@@ -156,6 +156,9 @@ def test_clean_tells_the_size_and_deletes_only_when_told(capsys):
     file = sources.cache_dir() / "artifacts" / "weights"
     file.parent.mkdir()
     file.write_bytes(np.zeros(2**20, np.uint8).tobytes())
+    with (sources.cache_dir() / "thesis").open("wb") as other:
+        other.truncate(2**30)                               # not ours: neither counted nor deleted
     assert cli.main(["clean"]) == 0 and file.exists()       # no terminal, so nobody could say yes
-    assert "--yes" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "--yes" in told and "0.00 GiB" in told
     assert cli.main(["clean", "--yes"]) == 0 and not file.exists()

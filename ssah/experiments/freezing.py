@@ -25,7 +25,7 @@ LEAST = "least safety"
 OTHER_EXAMPLES = ("second set", "own answers")
 COMPARED = ("full", "SCU + all CU", "random large without SCU")
 #: Whose weights stay in the cache folder (at equal loss), for what other claims ask of them.
-KEPT = ("full", "SCU + all CU", "random large without SCU")
+KEPT = COMPARED
 MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "slices", "beyond_units",
            "resuming", "finetuning", "experiments/measuring")
 

@@ -37,7 +37,7 @@ def extended(seed: int) -> list[Need]:
 # ---- the base model's units ------------------------------------------------------------------
 
 @step(version=1, reads=("model", "data", "alignment", "calibration"), minutes=2,
-      needs=lambda profile, seed: [Need("splits")], 
+      needs=lambda profile, seed: [Need("splits")],
       uses=("models", "evaluation", "prompts", "attribution", "units", "experiments/measuring"))
 def base_attribution(context: Context, seed: int) -> Result:
     """I_S and I_U of the base model, before any alignment, on prompts of `identify`.

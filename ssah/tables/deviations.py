@@ -57,14 +57,16 @@ def _method(lab: Lab):
 
 
 def _comparison(lab: Lab):
+    def asr(runs: freezing.Runs, point: str = "equal loss"):
+        return freezing.points(runs, point).groupby("condition")["keyword_asr"].mean()
+
     runs = freezing.tuned(lab, ("full", "SCU + all CU"))
-    equal, doubled = (freezing.table_two(runs, point)["ASR"] for point in ("equal loss", "end"))
+    equal, doubled = (asr(runs, point) for point in ("equal loss", "end"))
     cut = attribute_transfer.with_cutoffs(lab)
     moves = attribute_transfer.changes(attribute_transfer.transfers(lab))
     left = moves.query("label == 'SCU' and comparison == 'full'")
-    further = {name: freezing.table_two(runs)["ASR"] for name, runs in freezing.further_runs(lab).items()}
+    further = {name.replace("as above", "these"): asr(runs) for name, runs in freezing.further_runs(lab).items()}
     rates = "; ".join(f"{name} {rate['full']:.0%}, {rate['SCU + all CU']:.0%}" for name, rate in further.items())
-    rates = rates.replace("as above", "these")
     yield ("When runs are compared", "frozen runs after doubled epochs, at an equal or lower final loss",
            "at the first checkpoint of equal loss; after doubled epochs as well",
            "a run that learned less may have forgotten less",
@@ -77,7 +79,7 @@ def _comparison(lab: Lab):
            f"keyword ASR of the first seed with nothing frozen, and with SCU + all CU frozen: {rates}")
     adapted = which_units.adapters(lab)
     pair = {name: adapted[name] for name in ("full", "LoRA")}
-    at_loss, at_epochs = (freezing.table_two(pair, point)["ASR"]["LoRA"] for point in ("equal loss", "equal epochs"))
+    at_loss, at_epochs = (asr(pair, point)["LoRA"] for point in ("equal loss", "equal epochs"))
     yield ("Adapters", "LoRA, LLaMA-Adapter, prefix tuning", "LoRA and LLaMA-Adapter",
            "prefix tuning feeds a model from outside and cannot be merged, saved or measured like the others",
            f"keyword ASR with LoRA: {at_loss:.0%} at equal loss, {at_epochs:.0%} after the epochs of full fine-tuning")
