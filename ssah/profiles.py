@@ -170,7 +170,7 @@ class BudgetSection(Section):
 
     share: float = 0.2              # of all units (paper)
     epochs: int = 1                 # of full alignment
-    lr: float = 2e-4                # of all rows but LoRA
+    lr: float = 2e-4                # of full alignment and of `share` units; other shares inversely proportional
     lora_lr: float = 1e-3           # so that the loss of full alignment is reached
     longer: int = 4                 # at most so many times the epochs of full alignment
     probe: int = 64                 # training examples on which the loss is compared

@@ -42,6 +42,14 @@ def test_who_trains(lab):
     assert len(run(lab, "full").arrays["trained"]) == len(run(lab, "LoRA").arrays["trained"]) == 0
 
 
+def test_fewer_units_take_larger_steps(lab):
+    lr, scu = lab.profile.budget.lr, len(run(lab, "only SCU").arrays["trained"]) / len(base_units(lab, 0.2).index)
+    assert run(lab, "full").values["lr"] == lr and run(lab, "LoRA").values["lr"] == lab.profile.budget.lora_lr
+    assert run(lab, "RU").values["lr"] == run(lab, "random").values["lr"] == pytest.approx(lr, rel=0.01)
+    assert run(lab, "RU 5 %").values["lr"] == pytest.approx(4 * lr, rel=0.01)
+    assert run(lab, "only SCU").values["lr"] == pytest.approx(lr * 0.2 / scu)
+
+
 def test_bytes_are_those_of_what_trains(lab):
     base = base_units(lab, 0.2)
     n = 4 * base.index.weights_in(base.mask("RU"))

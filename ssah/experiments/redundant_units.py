@@ -95,9 +95,11 @@ def _needs(profile, seed: int, trained: str) -> list[Need]:
 def budget(context: Context, seed: int, trained: str) -> Result:
     """One row of Table 4: the base model, aligned by training only a part of it (`BUDGETS`, or ``RU 5 %``).
 
-    All at one rate but LoRA; ``full`` sets the loss to be reached. Tables (with ``at``: start, of ``full`` only, equal
-    loss, end): answers, prefilled (answers after so many tokens of a fulfilment), choice. Array ``labels``: codes of
-    `LABELS` of the aligned model's units, on the texts of `base_attribution`.
+    ``full`` sets the loss to be reached. The rate is the profile's for ``full`` and for its share of units; fewer
+    units take proportionally larger steps, as Adam's lower the loss by about rate x |gradient|_1. Tables (with
+    ``at``: start, of ``full`` only, equal loss, end): answers, prefilled (answers after so many tokens of a
+    fulfilment), choice. Array ``labels``: codes of `LABELS` of the aligned model's units, on the texts of
+    `base_attribution`.
     """
     from ..attribution import linear_weights
     from ..finetuning import finetune
@@ -109,27 +111,27 @@ def budget(context: Context, seed: int, trained: str) -> Result:
     base = classify_scores(scored, context.profile.classification.scale, scu=scu, ucu=ucu, ru=share)
     mask = trained_units(base, kind, paper_kinds(context.profile, context.get("attribution", seed=seed)).mask("SCU"),
                          seed)
-    chat, part = load_base(context, "float32"), {}
+    chat, part, rate = load_base(context, "float32"), {}, how.lr
     if kind == "LoRA":
         a_rank = sum(sum(weight.shape) for weight in linear_weights(chat.model).values())
-        part["adapter"] = lora(round(base.index.weights_in(mask) / a_rank))
+        part["adapter"], rate = lora(round(base.index.weights_in(mask) / a_rank)), how.lora_lr
     elif kind != "full":
-        part["trainable"] = mask
+        part["trainable"], rate = mask, how.lr * how.share / float(mask.mean())
     target = None if kind == "full" else context.get("budget", seed=seed, trained="full").values["probe_loss"]
     examples = alignment_examples(context, "aligned", seed)
     epochs = how.epochs if kind == "full" else how.epochs * how.longer
     pairs = json.loads((context.artifact("base_attribution", seed=seed) / "texts.json").read_text())
     observer = AlignmentMeasures(context, load_base(context), pairs, adapter=part.get("adapter"), epochs=epochs,
                                  target=target)
-    done = finetune(chat, examples, **part, epochs=epochs, lr=how.lora_lr if kind == "LoRA" else how.lr,
-                    batch_size=options.batch_size, seed=seed, system=options.system,
+    done = finetune(chat, examples, **part, epochs=epochs, lr=rate, batch_size=options.batch_size,
+                    seed=seed, system=options.system,
                     probe=examples[::len(examples) // how.probe][:how.probe], probe_every=how.probe_every,
                     callbacks=[observer], autocast=context.profile.model.dtype == "bfloat16",
                     progress=f"aligning {trained}, seed {seed}")
     keep_answers(context, observer.texts)
     nothing = np.zeros(0, np.int32)
     return Result({"share": float(mask.mean()) if "trainable" in part else float("nan"), "index": base.index.to_dict(),
-                   "moved_bytes": done.bytes["parameters"], **observer.values,
+                   "lr": rate, "moved_bytes": done.bytes["parameters"], **observer.values,
                    "probe_loss": float(done.checkpoints["probe_loss"].iloc[-1])},
                   {"checkpoints": done.checkpoints, **observer.tables(),
                    "history": done.history[["step", "epoch", "loss", "tokens"]]},
