@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from . import sources
@@ -134,11 +135,16 @@ def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", devic
     Raises `SsahError` for an unknown name, a missing chat template, or a layout without units.
     """
     if name.split(":")[0] == "tiny":
-        chat = tiny_chat(int(name.partition(":")[2] or 0))
+        seed = name.partition(":")[2] or "0"
+        if not seed.isdigit():
+            raise SsahError(f"unknown model {name!r}; the seed of a tiny one is a number: tiny:0")
+        chat = tiny_chat(int(seed))
         chat.model.to(device, getattr(torch, dtype))
         return chat
     kind, rest = sources.split_name(name)
     if kind == "pip":
+        if rest in sources.MEMBERS and not sources.MEMBERS[rest].path.endswith(".gguf"):
+            raise SsahError(f"{rest!r} is a set of prompts, not a model")
         location, options = dequantized(rest), {}
     elif kind == "path":
         location, options = str(Path(rest).expanduser()), {}
@@ -149,8 +155,9 @@ def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", devic
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **options)
         model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype),
                                                      trust_remote_code=False, use_safetensors=True, **options)
-    except (OSError, ValueError) as error:
-        raise SsahError(f"could not load the model {name!r}: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise SsahError(f"could not load the model {name!r}: {str(error).splitlines()[0]} (if its files in {location} "
+                        "are damaged, delete them)") from error
     if tokenizer.chat_template is None:
         raise SsahError(f"{name!r} has no chat template; take the chat or instruct version of the model")
     if tokenizer.pad_token_id is None:
@@ -162,7 +169,7 @@ def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", devic
 
 def dequantized(name: str) -> str:
     """Folder in the cache with the pinned GGUF model as safetensors, float32 (made on first use, ~20 s)."""
-    folder = sources.cache_dir() / "models" / name
+    folder = sources.cache_dir() / "models" / f"{name}-{sources.fingerprint('pip:' + name)[:12]}"
     if folder.exists():
         return str(folder)
     content = sources.read_member(name)
@@ -178,7 +185,8 @@ def dequantized(name: str) -> str:
         finished = Path(scratch) / "finished"
         model.save_pretrained(finished)
         tokenizer.save_pretrained(finished)
-        os.replace(finished, folder)
+        if not folder.exists():     # another process may have been faster
+            os.replace(finished, folder)
     return str(folder)
 
 

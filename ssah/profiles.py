@@ -201,6 +201,13 @@ class Profile:
     budget: BudgetSection = field(default_factory=BudgetSection)
     seeds: tuple[int, ...] = (0, 1, 2)
 
+    @property
+    def option(self) -> str:
+        """What chooses this profile on the command line, with a space before; empty for the default one."""
+        kind = self.name.partition("-")[0]
+        model = {"paper": self.model.name, "pair": ",".join(self.probing.pair or ())}.get(kind)
+        return "" if self.name == "default" else f" --profile {f'{kind}:{model}' if model else self.name}"
+
 
 DEFAULT = Profile("default")
 

@@ -4,10 +4,13 @@ Only harmful *requests* are ever read, and only at run time; what is committed a
 """
 
 import csv
+import functools
 import hashlib
 import io
+import itertools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -51,10 +54,11 @@ def data_file(name: str) -> pd.DataFrame:
     return pd.read_csv(sources.DATA / f"{name}.csv", dtype=str, keep_default_na=False)
 
 
-def refusal_keywords() -> list[str]:
+@functools.cache
+def refusal_keywords() -> tuple[str, ...]:
     """The published keyword list behind keyword ASR (origin in the file's first lines)."""
     lines = (sources.DATA / "refusal_keywords.txt").read_text("utf-8").splitlines()
-    return [line for line in lines if line and not line.startswith("#")]
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def _from_datasets(source: str) -> pd.DataFrame:
@@ -73,7 +77,7 @@ def _from_datasets(source: str) -> pd.DataFrame:
             name, _, revision = rest.partition("@")
             loaded = datasets.load_dataset(name, revision=revision or None, split="train")
         else:
-            loaded = datasets.load_dataset(_READERS[suffix], data_files=rest, split="train")
+            loaded = datasets.load_dataset(_READERS[suffix], data_files=str(Path(rest).expanduser()), split="train")
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         raise SsahError(f"the prompt set {source!r} is empty, damaged or out of reach: "
                         f"{str(error).splitlines()[0]}") from error
@@ -82,7 +86,10 @@ def _from_datasets(source: str) -> pd.DataFrame:
         raise SsahError(f"{source!r} has none of the prompt columns {', '.join(_TEXT_COLUMNS)}; "
                         f"it has {loaded.column_names}")
     response = next((c for c in _RESPONSE_COLUMNS if c in loaded.column_names), None)
-    return pd.DataFrame({"text": loaded[text], **({"response": loaded[response]} if response else {})})
+    table = pd.DataFrame({"text": loaded[text], **({"response": loaded[response]} if response else {})})
+    if table["text"].isna().any():
+        raise SsahError(f"{source!r} has {table['text'].isna().sum()} rows without {text}; remove them")
+    return table
 
 
 def _advbench() -> pd.DataFrame:
@@ -111,8 +118,8 @@ def _refusal_labels() -> pd.DataFrame:
     """Answers that people labelled as refusal (human = True) or not: columns text, response, human."""
     rows = []
     for name in ("refusal-labels", "refusal-labels-extra"):
-        lines = [line for line in sources.read_member(name).decode().splitlines(keepends=True)
-                 if not line.startswith("#")]
+        lines = itertools.dropwhile(lambda line: line.startswith("#"),     # later ones are within answers
+                                    sources.read_member(name).decode().splitlines(keepends=True))
         rows += csv.DictReader(io.StringIO("".join(lines)))
     return pd.DataFrame({"text": [r["objective"] for r in rows], "response": [r["assistant_response"] for r in rows],
                          "human": [r["human_score"].strip().lower() in ("1", "1.0", "true") for r in rows]})

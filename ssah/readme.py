@@ -29,7 +29,7 @@ def sections(lab: Lab) -> dict[str, str]:
                                                                verdicts["C3"]),
             "summary-c4": tables.freezing.c4_summary(lab, table_two(runs), verdicts["C4"]),
             "summary-c5": tables.which_units.c5_summary(lab, adapters, table_two(adapters), verdicts["C5"]),
-            "summary-c7": tables.which_units.c7_summary(lab, table_two(weights), verdicts["C7"]),
+            "summary-c7": tables.which_units.c7_summary(table_two(weights), verdicts["C7"]),
             "table-1": table_one(table), "provenance": provenance(lab)}
 
 

@@ -149,7 +149,7 @@ def _run(path: Path, parameters: dict, into: Path, figures: Path, exporter: HTML
     notebook = nbformat.read(executed, as_version=4)
     page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem, "path": str(path.parent)}})
     page = re.sub(r'href="(\d\d)_\w+\.ipynb', r'href="\1.html', page)       # links between notebooks, and to figures
-    page = page.replace('href="../figures/', f'href="{Path(os.path.relpath(figures, into / "html")).as_posix()}/')
+    page = page.replace('href="../figures/', f'href="{link(figures, into / "html")}/')
     (into / "html" / f"{number}.html").write_text(page, encoding="utf-8")
     return Outcome(path, _title(notebook, path.stem), _verdicts(notebook), time.perf_counter() - started, error)
 
@@ -204,6 +204,14 @@ def index_page(outcomes: list[Outcome], into: Path, figures: Path) -> str:
     return _PAGE.format(when=f"{datetime.now():%Y-%m-%d %H:%M}, {seconds:.0f} s", ledger=ledger, sections=sections)
 
 
+def link(path: Path, start: Path) -> str:
+    """A link from a page in the folder `start` to `path`."""
+    try:
+        return Path(os.path.relpath(path, start)).as_posix()
+    except ValueError:      # another drive
+        return path.resolve().as_uri()
+
+
 def _section(outcome: Outcome, into: Path, figures: Path) -> str:
     escape = html.escape
     lines = [f'<h2><a href="html/{outcome.number}.html">{escape(outcome.title)}</a></h2>']
@@ -212,6 +220,6 @@ def _section(outcome: Outcome, into: Path, figures: Path) -> str:
     state = f'<span class="failed">failed: {escape(outcome.error)}</span>' if outcome.error else "ok"
     lines += [f'<p class="quiet">{state}, {outcome.seconds:.1f} s</p>']
     pictures = [] if outcome.error else sorted(figures.glob(f"{outcome.number}_*.png"))
-    links = [(escape(Path(os.path.relpath(picture, into)).as_posix()), escape(picture.stem)) for picture in pictures]
+    links = [(escape(link(picture, into)), escape(picture.stem)) for picture in pictures]
     images = "".join(f'<a href="{link}"><img src="{link}" alt="{name}" loading="lazy"></a>' for link, name in links)
     return "<section>" + "\n".join(lines) + (f'<div class="figures">{images}</div>' if images else "") + "</section>"

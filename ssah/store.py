@@ -5,6 +5,7 @@ beside it. The JSON is written last, so a result without it is no result. A resu
 its key is the expected one and all its files have the recorded hashes.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -73,9 +74,9 @@ class Store:
             result = Result(facts["values"], tables, arrays, facts["key"], facts["provenance"])
             if result.content != facts["content"]:
                 raise ValueError("its content does not have its recorded hash")
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise SsahError(f"the result {facts_file} is damaged: {error}; "
-                            f"restore it (git checkout) or run `ssah recompute {step} --in-place`") from error
+                            "restore it (git checkout), or delete this file and compute it again") from error
         return result
 
     def save(self, step: str, slug: str, result: Result) -> Result:
@@ -100,6 +101,8 @@ class Store:
             facts["content"] = written.content
             (Path(scratch) / facts_file.name).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
             facts_file.unlink(missing_ok=True)      # from here to the last line: no result rather than a mixed one
+            for old in folder.glob(f"{glob.escape(slug)}.*.parquet"):
+                old.unlink()
             for name in [*files, facts_file.name]:
                 os.replace(Path(scratch) / name, folder / name)
         return written

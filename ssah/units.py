@@ -110,6 +110,7 @@ class UnitIndex:
             free = np.flatnonzero(~exclude[where])
             wanted = int(mask[where].sum())
             if wanted > len(free):
-                raise SsahError(f"block {block} {kind}: {wanted} random units wanted, {len(free)} are free")
+                raise SsahError(f"block {block} {kind}: {wanted} random units wanted, {len(free)} are free; "
+                                "take a smaller share")
             chosen[where.start + draw.choice(free, wanted, replace=False)] = True
         return chosen

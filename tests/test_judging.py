@@ -114,7 +114,7 @@ def test_keywords_match_as_published():
     """As in the published code: any of the strings of the file, with its capitals, anywhere in the answer."""
     lines = (sources.DATA / "refusal_keywords.txt").read_text().splitlines()
     published = [line for line in lines if not line.startswith("#")]
-    assert refusal_keywords() == published and len(published) == 31
+    assert list(refusal_keywords()) == published and len(published) == 31
     for keyword in published:
         assert matches_keyword(f"Well. {keyword} and so on")
         assert matches_keyword(keyword)

@@ -261,6 +261,20 @@ def test_an_empty_folder_is_refused_by_its_name(tmp_path):
         load_chat_model(str(tmp_path))
 
 
+@pytest.mark.parametrize("name, reason", [("advbench", "a set of prompts, not a model"), ("tiny:x", "is a number: tiny:0")])
+def test_what_is_no_model_is_refused(name, reason):
+    with pytest.raises(SsahError, match=reason):
+        load_chat_model(name)
+
+
+def test_damaged_weights_are_refused_naming_the_remedy(chat, tmp_path):
+    save_weights(chat, tmp_path / "model")
+    path = tmp_path / "model" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(SsahError, match="could not load .*damaged, delete them"):
+        load_chat_model(str(tmp_path / "model"))
+
+
 def test_pickled_weights_are_not_read(chat, tmp_path):
     save_weights(chat, tmp_path / "model")
     (tmp_path / "model" / "model.safetensors").unlink()

@@ -10,6 +10,7 @@ from ssah import probing
 from ssah.errors import SsahError
 from ssah.evaluation import generate
 from ssah.experiments import Lab
+from ssah.experiments.verify import plan
 from ssah.models import save_weights, tiny_chat
 from ssah.profiles import load_profile
 from ssah.prompts import load_prompts
@@ -248,6 +249,8 @@ def test_a_pair_is_named_by_its_profile():
     profile = load_profile("pair:owner/chat@v1,/models/raw")
     assert profile.probing.pair == ("owner/chat@v1", "/models/raw") and profile.seeds == (0,)
     assert "/" not in profile.name                  # it is a folder's name
+    assert profile.option == " --profile pair:owner/chat@v1,/models/raw"
+    assert {need.step for need in plan(profile)} == {"splits", "probe", "along_answers"}
     for wrong in ("pair:one", "pair:a,", "pair:a,b,c"):
         with pytest.raises(SsahError, match="pair:ALIGNED,UNALIGNED"):
             load_profile(wrong)

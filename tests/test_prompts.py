@@ -178,6 +178,27 @@ def test_an_edited_file_is_read_afresh(tmp_path):
     assert load_prompts(write(path, TABLE.assign(prompt=["write a poem", "draw"])))["text"].tolist() == ["write a poem", "draw"]
 
 
+def test_rows_without_a_prompt_are_refused(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "write a poem"}\n{"prompt": null}\n')
+    with pytest.raises(SsahError, match="has 1 rows without prompt; remove them"):
+        load_prompts(str(path))
+
+
+def test_a_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    write(tmp_path / "mine.csv", TABLE)
+    assert load_prompts("~/mine.csv")["text"].tolist() == TABLE["prompt"].tolist()
+
+
+def test_comments_end_where_the_table_begins(monkeypatch):
+    """An answer may have lines that begin with ``#``: they are no comments."""
+    text = '# origin\nobjective,assistant_response,human_score\nask,"one\n# two\nthree",1\n'
+    monkeypatch.setattr(sources, "read_member", lambda name: text.encode())
+    assert load_prompts("refusal-labels")["response"].tolist() == ["one\n# two\nthree"] * 2
+
+
 def test_a_file_without_a_prompt_column_is_refused_naming_its_columns(tmp_path):
     with pytest.raises(SsahError, match="none of the prompt columns prompt, Behavior, .*it has .*'words'"):
         load_prompts(write(tmp_path / "mine.csv", TABLE.rename(columns={"prompt": "words"})))
@@ -340,6 +361,6 @@ def test_keywords_are_the_published_ones():
     """31 entries with their capitals; comments are not among them, and every hand-made table is where it should be."""
     keywords = refusal_keywords()
     assert len(keywords) == len(set(keywords)) == 31
-    assert keywords[:2] == ["I'm sorry", "Sorry"] and keywords[-1] == "However"
+    assert keywords[:2] == ("I'm sorry", "Sorry") and keywords[-1] == "However"
     assert not any(keyword.startswith("#") for keyword in keywords)
     assert {path.name for path in sources.DATA.glob("*.csv")} >= {"refusals.csv", "openings.csv", "borderline.csv", "excluded.csv"}

@@ -96,6 +96,15 @@ def test_figures_elsewhere_are_linked_where_they_are(tmp_path, monkeypatch):
     assert '<a href="html/09.html">the claim ledger</a>' in (tmp_path / "build" / "index.html").read_text()
 
 
+def test_figures_on_another_drive_are_linked_whole(tmp_path, monkeypatch):
+    def apart(path, start):
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    assert runner.link(tmp_path / "figures", tmp_path / "build" / "html") == "../../figures"
+    monkeypatch.setattr(os.path, "relpath", apart)
+    assert runner.link(tmp_path, tmp_path / "build") == tmp_path.resolve().as_uri()
+
+
 def test_nothing_of_the_private_kernel_is_left(finished):
     _, into = finished
     assert not (into / "kernel").exists() and "kernel" not in os.environ.get("JUPYTER_PATH", "")

@@ -146,7 +146,7 @@ def test_matched_random_can_exclude_other_units(uneven):
 def test_matched_random_refuses_when_too_few_units_are_free():
     mask = np.zeros(len(WIDE), bool)
     mask[:9] = True                         # 9 of the 16 attention units of block 0: 7 are left
-    with pytest.raises(SsahError, match="block 0 attn: 9 random units wanted, 7 are free"):
+    with pytest.raises(SsahError, match="block 0 attn: 9 random units wanted, 7 are free; take a smaller share"):
         WIDE.matched_random(mask, 0)
 
 

@@ -48,7 +48,8 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
     """
     chosen = load_profile(profile)
     if not 1 <= n_seeds <= len(chosen.seeds):
-        raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile {profile!r}; got {n_seeds}")
+        raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile {profile!r}; got {n_seeds} "
+                        "(`-p n_seeds=1` on the command line)")
     build = sources.REPOSITORY / "build"
     if recompute or chosen.name != "default" or n_seeds < len(chosen.seeds):    # figures/ shows committed results
         os.environ.setdefault("SSAH_FIGURES", str(build / "figures"))

@@ -57,7 +57,8 @@ def _reattribution_needs(profile, seed: int, model: str) -> list[Need]:
     return [Need("calibration", {"seed": seed}, artifact=True), *tuned]
 
 
-@step(version=1, reads=("model", "calibration"), uses=("models", "attribution", "units"), minutes=0.5,
+@step(version=1, reads=("model", "calibration"), minutes=0.5,
+      uses=("models", "attribution", "units", "experiments/measuring", "experiments/freezing"),
       needs=_reattribution_needs)
 def reattribution(context: Context, seed: int, model: str) -> Result:
     """I_S and I_U of another model (`RESCORED`) on the texts on which the aligned one was scored (Fig. 5 and 6).

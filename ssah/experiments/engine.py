@@ -29,7 +29,7 @@ from ..errors import SsahError
 from ..profiles import Profile
 from ..store import RESULTS, Result, Store, canonical
 
-PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "tokenizers")
+PACKAGES = ("torch", "transformers", "numpy", "pandas", "scipy", "tokenizers", "peft", "gguf")
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,10 @@ class Lab:
         """Folder of a result's artifacts; the step is run again if the folder is gone or damaged."""
         result = self.get(name, **params)
         if not _intact(self._folder(result.key), result.values.get("artifacts", {})):
-            self.fresh[label(name, params)] = result = self._run(
-                name, params, "its artifacts are not in the cache folder")
+            again = self._run(name, params, "its artifacts are not in the cache folder")
+            if again.content != result.content:
+                self.fresh.clear()      # what was validated against the old content may be stale
+            self.fresh[label(name, params)] = result = again
         return self._folder(result.key)
 
     def _folder(self, key: str) -> Path:
@@ -160,10 +162,14 @@ class Lab:
     def _run(self, name: str, params: dict, reason: str) -> Result:
         found_step, tag = find_step(name), label(name, params)
         if not self.compute:
-            raise SsahError(f"{tag}: {reason}; set recompute = True (or `ssah rerun`) to compute it apart, "
-                            f"`ssah recompute {name} --in-place` to replace the committed result")
+            option = self.profile.option
+            raise SsahError(f"{tag}: {reason}; set recompute = True (or `ssah rerun{option}`) to compute it apart, "
+                            f"`ssah recompute {name} --in-place{option}` to replace the stored result")
         needs = found_step.needs(self.profile, **params)
-        artifacts = {label(n.step, n.params): self.artifact(n.step, n.params) for n in needs if n.artifact}
+        artifacts = None        # to make one anew may make another stale: until none moves
+        while (found := {label(n.step, n.params): self.artifact(n.step, n.params)
+                         for n in needs if n.artifact}) != artifacts:
+            artifacts = found
         inputs = {label(n.step, n.params): self.get(n.step, **n.params) for n in needs}
         key = self.key(found_step, params, inputs)
         print(f"[{time.strftime('%H:%M:%S')}] computing {tag}: {reason} (about {found_step.minutes:g} min)",
@@ -277,7 +283,7 @@ def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float
             "sections": {name: asdict(getattr(profile, name)) for name in found_step.reads},
             "command": f"ssah recompute {found_step.name}"
                        + "".join(f" -p {shlex.quote(f'{k}={v}')}" for k, v in params.items())
-                       + ("" if profile.name == "default" else f" --profile {profile.name}"),
+                       + profile.option,
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}",
             "device": torch.cuda.get_device_name() if torch.cuda.is_available()

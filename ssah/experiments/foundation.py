@@ -69,14 +69,14 @@ def load_base(context: Context, dtype: str | None = None):
     return load_chat_model(context.profile.model.name, dtype=dtype or context.profile.model.dtype, device=device())
 
 
-def load_role(context: Context, role: str, seed: int):
+def load_role(context: Context, role: str, seed: int, dtype: str | None = None):
     """The base model (the profile's, as it comes) or one of the trained pair, in the profile's number format."""
     from ..models import load_chat_model
 
     if role == "base":
-        return load_base(context)
+        return load_base(context, dtype)
     folder = context.artifact("checkpoint", role=role, seed=seed)
-    return load_chat_model(str(folder / "model"), dtype=context.profile.model.dtype, device=device())
+    return load_chat_model(str(folder / "model"), dtype=dtype or context.profile.model.dtype, device=device())
 
 
 def checkpoint_need(role: str, seed: int) -> list[Need]:
@@ -101,7 +101,7 @@ def base_answers(context: Context) -> Result:
 
 
 @step(version=1, reads=("model", "data", "alignment"), minutes=5,
-      uses=("models", "finetuning", "slices", "resuming", "prompts"),
+      uses=("models", "finetuning", "slices", "units", "beyond_units", "resuming", "prompts"),
       needs=lambda profile, role, seed: [Need("splits"), Need("base_answers", artifact=True)])
 def checkpoint(context: Context, role: str, seed: int) -> Result:
     """Base -> aligned (safety SFT) or unaligned (as many examples, no refusals), full parameters; loss in nats."""

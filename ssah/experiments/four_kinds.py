@@ -37,7 +37,7 @@ def scan_points(profile) -> list[tuple[str, float]]:
     return [(name.upper(), share) for name in ("scu", "ucu", "ru") for share in getattr(grids, f"{name}_grid")]
 
 
-@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=4,
+@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=(*MEASURE, "attribution"), minutes=4,
       needs=lambda profile, seed: [Need("splits"), Need("attribution", {"seed": seed}),
                                    *checkpoint_need("aligned", seed)])
 def scan(context: Context, seed: int) -> Result:
@@ -102,8 +102,8 @@ def _ablation_needs(profile, seed: int, condition: str) -> list[Need]:
     return [Need("splits"), Need("judge_threshold"), *checkpoint_need("aligned", seed), *extra]
 
 
-@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, needs=_ablation_needs,
-      minutes=2.5)
+@step(version=1, reads=("model", "data", "classification", "evaluation"), minutes=2.5, needs=_ablation_needs,
+      uses=(*MEASURE, "attribution"))
 def ablation(context: Context, seed: int, condition: str) -> Result:
     """One row of Table 1: the aligned model without one kind of unit, matched random ones, or a direction."""
     chat = load_role(context, "aligned", seed)
@@ -138,7 +138,7 @@ def condition_mask(units: Units, condition: str, seed: int) -> np.ndarray:
 
 
 @step(version=1, reads=("model", "data", "calibration", "evaluation"),
-      uses=("models", "evaluation", "ablation", "prompts"), minutes=1.5,
+      uses=("models", "evaluation", "ablation", "attribution", "prompts"), minutes=1.5,
       needs=lambda profile, seed: [Need("splits"), Need("calibration", {"seed": seed}, artifact=True),
                                    *checkpoint_need("aligned", seed)])
 def direction(context: Context, seed: int) -> Result:
@@ -219,7 +219,7 @@ def behaviour(context: Context, seed: int, role: str) -> Result:
 
 # ---- what other choices would have given -----------------------------------------------------
 
-def attribution_params(profile, seed: int, variation: str) -> dict:
+def attribution_params(seed: int, variation: str) -> dict:
     """Which `attribution` result a variation classifies."""
     if variation not in VARIATIONS:
         raise SsahError(f"unknown variation {variation!r}; known: {', '.join(VARIATIONS)}")
@@ -227,16 +227,17 @@ def attribution_params(profile, seed: int, variation: str) -> dict:
                              if k in ("method", "positions", "safety_set")}
 
 
-@step(version=1, reads=("model", "data", "classification", "evaluation"), uses=MEASURE, minutes=0.8,
+@step(version=1, reads=("model", "data", "classification", "evaluation"), minutes=0.8,
+      uses=(*MEASURE, "attribution"),
       needs=lambda profile, seed, variation: [Need("splits"), Need("judge_threshold"), Need("shares"),
                                               *checkpoint_need("aligned", seed),
-                                              Need("attribution", attribution_params(profile, seed, variation))])
+                                              Need("attribution", attribution_params(seed, variation))])
 def variation(context: Context, seed: int, variation: str) -> Result:
     """Table 1's SCU row with one choice changed (see `VARIATIONS`): half the requests, one system mode, benign loss."""
     from ..ablation import ablated
 
     changed = VARIATIONS[variation]
-    scored = context.get("attribution", **attribution_params(context.profile, seed, variation))
+    scored = context.get("attribution", **attribution_params(seed, variation))
     units = classify_scores(scored, changed.get("scale", context.profile.classification.scale),
                             **context.get("shares").values)
     chat = load_role(context, "aligned", seed)
@@ -244,8 +245,7 @@ def variation(context: Context, seed: int, variation: str) -> Result:
         requests = evaluation_requests(context, context.profile.evaluation.harmful // 2)
         answers, texts = measure_answers(context, chat, load_base(context), requests,
                                          context.profile.evaluation.systems[:1])
-        benign = split_prompts(context, "benign", "evaluate").iloc[:context.profile.evaluation.benign]
-        losses = reference_nll(chat, benign, context.profile.evaluation.benign_tokens)
+        losses = reference_nll(chat, benign_prompts(context), context.profile.evaluation.benign_tokens)
     keep_answers(context, texts)
     return Result({"mlp_share": float((units.index.table["kind"][units.mask("SCU")] == "mlp").mean()),
                    "overlaps": units.overlaps},

@@ -114,14 +114,6 @@ def own_answers(context: Context, seed: int) -> tuple[list[dict], list[dict]]:
 
 # ---- the runs --------------------------------------------------------------------------------
 
-def load_aligned(context: Context, seed: int):
-    """The aligned model in float32, ready to be trained."""
-    from ..models import load_chat_model
-
-    folder = context.artifact("checkpoint", role="aligned", seed=seed)
-    return load_chat_model(str(folder / "model"), dtype="float32", device=device())
-
-
 def load_tuned(context: Context, seed: int, condition: str):
     """What fine-tuning made of the aligned model at equal loss (`KEPT`), in the profile's number format."""
     from ..models import load_chat_model
@@ -180,7 +172,7 @@ def tuning(context: Context, seed: int, condition: str) -> Result:
     at or below it, within twice the epochs, and some (`DOUBLED`) at the end of those too. Answers have a column
     ``at``: start (``full`` only), one epoch, equal loss, end.
     """
-    chat = load_aligned(context, seed)
+    chat = load_role(context, "aligned", seed, "float32")
     target = None if condition == "full" else \
         context.get("tuning", seed=seed, condition="full").values["probe_loss"]
     return _freeze_units(context, chat, instructions(context, chat, seed), seed, condition, target=target,
@@ -200,7 +192,7 @@ def _tuning_on_needs(profile, seed: int, examples: str, condition: str) -> list[
       uses=MEASURE, minutes=7, needs=_tuning_on_needs)
 def tuning_on(context: Context, seed: int, examples: str, condition: str) -> Result:
     """As `tuning`, on other examples: a second instruction set, or the base model's own answers (gentler)."""
-    chat = load_aligned(context, seed)
+    chat = load_role(context, "aligned", seed, "float32")
     chosen = own_answers(context, seed) if examples == "own answers" else \
         instructions(context, chat, seed, context.profile.comparison.second)
     target = None if condition == "full" else \

@@ -135,10 +135,11 @@ class Observer:
     """Callback of `finetune`: log-odds at every checkpoint, and `measure` when that is due, above all at equal loss.
 
     What is measured is a `copy` in the number format in which models are kept and evaluated, with an `adapter` (of
-    ``peft``) merged into it, or put into it too where it cannot be merged. Runs are compared at the first
-    checkpoint whose probe loss is at most the `target`; without a target the run sets it, at its end. A subclass has
-    `context`, `judge_model` and ``measure(row, whole, final)``, which returns facts and tables by name; `whole`: all
-    measures are wanted, at the start and where runs are compared; `final`: just there.
+    ``peft``) merged into it (under the autocast of training, in which it learned), or put into it too where it cannot
+    be merged. Runs are compared at the first checkpoint whose probe loss is at most the `target`; without a target the
+    run sets it, at its end. A subclass has `context`, `judge_model` and ``measure(row, whole, final)``, which returns
+    facts and tables by name; `whole`: all measures are wanted, at the start and where runs are compared; `final`: just
+    there.
     """
 
     def __init__(self, copy, watched: list[str], *, epochs: int, target: float | None, points: dict[str, float],

@@ -91,7 +91,7 @@ def _needs(profile, seed: int, trained: str) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "alignment", "calibration", "classification", "evaluation", "freezing",
-                        "budget"), uses=MEASURE, minutes=9, needs=_needs)
+                        "budget"), uses=(*MEASURE, "experiments/which_units"), minutes=15, needs=_needs)
 def budget(context: Context, seed: int, trained: str) -> Result:
     """One row of Table 4: the base model, aligned by training only a part of it (`BUDGETS`, or ``RU 5 %``).
 

@@ -26,7 +26,10 @@ LOOKED_AT = 8                       # answers whose NLL is computed again
 def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     """All that is committed: the core of the (first) seeds and the first one's extended rows, each after its needs."""
     seeds = profile.seeds[:n_seeds]
-    return with_upstream(profile, [need for seed in seeds for need in core(seed)] + extended(seeds[0]))
+    needs = [need for seed in seeds for need in core(seed)] + extended(seeds[0])
+    if profile.probing.pair:        # two models of one's own: notebook 01 alone
+        needs = [need for need in needs if need.step in ("probe", "along_answers")]
+    return with_upstream(profile, needs)
 
 
 def state(lab: Lab, need: Need) -> tuple[str, Result | None, str]:
@@ -82,7 +85,7 @@ def recomputed(lab: Lab) -> Iterator[Check]:
 
 
 def _varied_scu(lab: Lab, seed: int, name: str) -> np.ndarray:
-    scored = lab.get("attribution", **four_kinds.attribution_params(lab.profile, seed, name))
+    scored = lab.get("attribution", **four_kinds.attribution_params(seed, name))
     scale = four_kinds.VARIATIONS[name].get("scale", lab.profile.classification.scale)
     return np.flatnonzero(four_kinds.classify_scores(scored, scale, **lab.get("shares").values).mask("SCU"))
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 from ..errors import SsahError
 from ..store import Result
 from .engine import Context, Need, step
-from .foundation import calibration_pairs, checkpoint_need, scoring_batches
-from .freezing import MEASURE, frozen_units, instructions, load_aligned, tune
+from .foundation import calibration_pairs, checkpoint_need, load_role, scoring_batches
+from .freezing import MEASURE, frozen_units, instructions, tune
 from .measuring import paper_kinds
 
 #: Adapters in place of the model's own weights (C5): two of the paper's three.
@@ -55,7 +55,7 @@ def adapter_tuning(context: Context, seed: int, method: str) -> Result:
     Answers are taken after the epochs of full fine-tuning (``equal epochs``) and at equal loss, and at the end where
     that is not reached.
     """
-    chat, options = load_aligned(context, seed), context.profile.comparison
+    chat, options = load_role(context, "aligned", seed, "float32"), context.profile.comparison
     config, rate = ((lora(options.lora_rank), options.lora_lr) if method == "LoRA" else
                     (llama_adapter(chat, options.prompt_tokens), options.prompt_lr))
     return tune(context, chat, instructions(context, chat, seed), method, seed=seed, target=_target(context, seed),
@@ -81,7 +81,7 @@ def weight_tuning(context: Context, seed: int, region: str) -> Result:
     from ..beyond_units import random_weights, set_difference
     from ..slices import unit_linears
 
-    chat = load_aligned(context, seed)
+    chat = load_role(context, "aligned", seed, "float32")
     units = paper_kinds(context.profile, context.get("attribution", seed=seed))
     held = frozen_units(units, "SCU + all CU", context.profile.freezing.top_cu, seed)
     weights = linear_weights(chat.model)

@@ -129,8 +129,9 @@ def harm(table: pd.DataFrame, noise: float):
     for condition, own in table.groupby("condition", sort=False):
         colour, marker, _ = STYLES[condition]
         axis.plot(own["left"] * 100, own["keyword_asr"] * 100, marker, color=colour, markersize=9, markeredgewidth=1.6,
-                  markerfacecolor="white" if condition.startswith("random") else colour, label=NAMES[condition])
+                  markerfacecolor="none" if condition.startswith("random") else colour, label=NAMES[condition])
     axis.axvline(noise * 100, color="black", linestyle=":", linewidth=1.4, label=NAMES["halves"])
-    axis.set(xlabel="SCU that left their label (%)", ylabel="keyword ASR (%)", xlim=(-4, 104), ylim=(-4, 104))
+    axis.set(xlabel="SCU that left their label (%)", ylabel="keyword ASR (%)", ylim=(-4, 104))
+    axis.set_xlim(left=0)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure

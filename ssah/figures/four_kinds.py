@@ -48,7 +48,7 @@ def ratio_scan(table: pd.DataFrame, chosen: dict[str, float], met: dict[str, boo
 
 def unit_map(labels: np.ndarray, index):
     """Share (%) of every module's units with each label: a panel a label, rows attention and MLP, columns blocks."""
-    table = index.table.assign(label=labels)
+    table = index.table.assign(label=labels, block=index.table["block"] + 1)
     figure, axes = plt.subplots(3, 1, figsize=(11, 1.35 * 3 + 0.9), sharex=True)
     for axis, kind in zip(axes, ("SCU", "UCU", "RU")):
         share = table.assign(hit=table["label"] == kind).pivot_table(

@@ -50,5 +50,5 @@ def along_training(table: pd.DataFrame):
     axes[1, 0].set_ylabel("keyword ASR (%)")
     figure.supxlabel("training loss above that of full fine-tuning (nats); training goes to the right", fontsize=11)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False,
-                  fontsize=9)
+                  fontsize=9, title="frozen")
     return figure

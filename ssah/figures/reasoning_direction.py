@@ -73,14 +73,14 @@ def difference_by_block(tables: dict[str, pd.DataFrame], width: int = 5):
     """Fig. 4: size of the direction in every block; marks (hollow: not the claimed sign) and a smoothed line."""
     figure, axes = plt.subplots(1, len(tables), figsize=(6 * len(tables), 4), sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items()):
-        for role, (colour, marker, style) in ROLES.items():
+        for shift, (role, (colour, marker, style)) in zip((-0.15, 0.15), ROLES.items()):
             part = table[table["role"] == role]
             flip = np.sign(part["mean"].to_numpy())[:, None]        # the interval of the size, not of the direction
             ends = np.sort(part[["low", "high"]].to_numpy() * flip, axis=1)
-            axis.vlines(part["block"], *ends.T, color=colour, linewidth=1, alpha=0.5)
+            axis.vlines(part["block"] + shift, *ends.T, color=colour, linewidth=1, alpha=0.5)
             for right, face in ((True, colour), (False, "white")):
                 chosen = part[part["right"] == right]
-                axis.plot(chosen["block"], chosen["mean"].abs(), marker, color=colour, markersize=5,
+                axis.plot(chosen["block"] + shift, chosen["mean"].abs(), marker, color=colour, markersize=5,
                           markerfacecolor=face, label=f"{role}, not the claimed sign" if not right else role)
             smooth = part.set_index("block")["mean"].abs().rolling(width, center=True, min_periods=1).mean()
             axis.plot(smooth.index, smooth, style, color=colour, linewidth=2, label=f"mean of up to {width} blocks")
@@ -111,7 +111,8 @@ def by_wording(tables: dict[str, pd.DataFrame]):
     limit = max(table.abs().to_numpy().max() for table in tables.values())
     for axis, (role, table) in zip(axes, tables.items()):
         sns.heatmap(table, ax=axis, cmap="RdBu", center=0, vmin=-limit, vmax=limit, annot=True, fmt="+.3f",
-                    annot_kws={"size": 8.5}, linewidths=0.5, square=True, cbar=axis is axes[-1])
+                    annot_kws={"size": 8.5}, linewidths=0.5, square=True, cbar=axis is axes[-1],
+                    cbar_kws={"label": "direction"})
         axis.set(title=f"{role} model", xlabel="fulfilment wording", ylabel="refusal wording")
         axis.tick_params(axis="y", rotation=0)
     return figure

@@ -96,10 +96,10 @@ def interval_panels(table: pd.DataFrame, points: pd.DataFrame, columns, ylabel: 
 
 
 def marked(table: pd.DataFrame, names: dict[str, str]) -> tuple[dict[str, str], str]:
-    """The names of the rows, with a star where the loss was not reached in every seed; and what the star says."""
+    """The names of the rows, with a star where a seed missed the loss; and what the star says."""
     missed = [condition for condition, row in table.iterrows() if row["reached"] < 1]
     return ({condition: names[condition] + (" *" if condition in missed else "") for condition in table.index},
-            " (* loss not reached in every seed)" if missed else "")
+            " (* loss missed in one seed or more)" if missed else "")
 
 
 def four_labels(table: pd.DataFrame):

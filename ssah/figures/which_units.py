@@ -25,5 +25,5 @@ def how_few(table: pd.DataFrame):
         axis.set(xlabel="parameters that train (%)", ylabel=title, ylim=(-4, 104))
     plain_log(axes[0].xaxis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False,
-                  fontsize=9, title=star.strip(" ()") or None)
+                  fontsize=9, title="frozen" + star)
     return figure

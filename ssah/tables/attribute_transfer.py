@@ -247,17 +247,39 @@ def stability(lab: Lab) -> pd.DataFrame:
 
 
 def by_scale(lab: Lab) -> pd.DataFrame:
-    """The same on every scale (`SCALES`): part of the SCU that leaves, by other texts and by fine-tuning, and IoU."""
+    """`changes` of the SCU on every scale (`SCALES`), by other texts (halves) and by full fine-tuning."""
     first, last = (results(lab, "subsample", part=part) for part in HALVES)
-    full = (results(lab, "attribution"), results(lab, "reattribution", model="full"))
-    rows = []
-    for scale in SCALES:
-        scu = changes(flows({"halves": (first, last), "full": full}, lab.profile, scale)).query("label == 'SCU'")
-        own = {name: part for name, part in scu.groupby("comparison")}
-        rows.append({"scale": scale, "left after full fine-tuning": said(own["full"]["left"]),
-                     "left between halves": said(own["halves"]["left"]),
-                     "IoU of the halves": said(own["halves"]["iou"], 1, 2, "")})
-    return pd.DataFrame(rows).set_index("scale")
+    pairs = {"halves": (first, last),
+             "full": (results(lab, "attribution"), results(lab, "reattribution", model="full"))}
+    return pd.concat([changes(flows(pairs, lab.profile, scale)).query("label == 'SCU'").assign(scale=scale)
+                      for scale in SCALES], ignore_index=True)
+
+
+def shown_by_scale(table: pd.DataFrame) -> pd.DataFrame:
+    """`by_scale` for display: a row a scale."""
+    def column(comparison: str, name: str, *how) -> pd.Series:
+        own = table[table["comparison"] == comparison]
+        return own.groupby("scale", sort=False)[name].apply(said, *how)
+
+    return pd.DataFrame({"left after full fine-tuning": column("full", "left"),
+                         "left between halves": column("halves", "left"),
+                         "IoU of the halves": column("halves", "iou", 1, 2, "")})
+
+
+def scale_summary(table: pd.DataFrame) -> str:
+    """On which scales fine-tuning moves fewer SCU than other texts do, in numbers."""
+    means = table.pivot_table(index="scale", columns="comparison", values=["left", "iou"], sort=False)
+    fewer = means["left", "full"] < means["left", "halves"]
+
+    def said_of(scales: pd.Series) -> str:
+        overlap = means.loc[scales, ("iou", "halves")]
+        return f"{', '.join(means.index[scales])} (IoU of the halves {overlap.min():.2f} to {overlap.max():.2f})"
+
+    more = (means["left", "full"] - means["left", "halves"])[~fewer].max() * 100
+    held = f"fewer SCU than other texts do on {said_of(fewer)}" if fewer.any() else ""
+    failed = "" if fewer.all() else f"as many or more (by {more:.0f} points at most) on {said_of(~fewer)}"
+    return (f"**What we see.** Fine-tuning moves {', and '.join(filter(None, (held, failed)))}. The verdict takes "
+            f"{means.index[0]}.")
 
 
 def at_cutoffs(before: Units, after: Units) -> np.ndarray:
@@ -305,7 +327,8 @@ def c3_summary(lab: Lab, moves: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"({full.loc['SCU', 'CU']:.2%} of all units go from SCU to CU; in the paper 0.85 of 1.3 %).\n"
             f"- *The noise.* In one and the same model, scored on one half of the texts and then on the other, "
             f"{left['halves']} of the SCU have another label{other}. The SCU of the two halves overlap by an IoU of "
-            f"{said(overlap, 1, 2, '')} (by chance {scu['chance'].mean():.3f}).\n"
+            f"{said(overlap, 1, 2, '')} (by chance {scu['chance'].mean():.3f}). How much of the "
+            "noise there is depends on the scale of the scores (notebook 03, section 6).\n"
             f"- *Freezing.* With SCU + all CU frozen {left['SCU + all CU']} leave, with as many random units frozen, "
             f"none of them SCU, {left['random large without SCU']}.\n"
             f"- *And safety?* More attacks succeed where more SCU left in {order.sum():.0f} of {len(order)} pairs of "

@@ -1,7 +1,7 @@
 """Where this companion chooses or differs, and what would change otherwise (numbers from the store)."""
 
 from ..experiments import Lab
-from . import attribute_transfer, four_kinds, freezing, reasoning_direction, which_units
+from . import attribute_transfer, four_kinds, freezing, reasoning_direction, redundant_units, which_units
 
 
 def deviations(lab: Lab) -> str:
@@ -88,3 +88,18 @@ def _comparison(lab: Lab):
     yield ("Kinds after fine-tuning", "sizes change (Fig. 5)", "the same shares before and after",
            "the paper does not say by which cut-offs", f"SCU that leave: {left['left'].mean():.0%}; by the cut-offs of "
            f"before {cut['SCU that left'].iloc[0]} %")
+
+
+def _budget(lab: Lab):
+    table = redundant_units.table_four(lab, redundant_units.budgets(lab))
+    lost = {name: f"{table.loc['start', 'accuracy'] - table.loc[name, 'accuracy']:+.1%}" for name in ("full", "RU")}
+    moved = {name: f"{table.loc[name, 'divergence']:.2f}" for name in ("full", "RU")}
+    yield ("Start of Table 4", "a raw Llama-7B, trained on Alpaca", "an instruction-tuned model that hardly refuses, "
+           "taught to refuse", "so that there is ability to lose, and safety to gain",
+           "a raw model gains ability from any instructions, which hides a tax; not measured")
+    yield ("Measures of Table 4", "ability on ten sets, MT-Bench", "safety, three multiple-choice sets, perplexity, KL "
+           "from the base model", "alignment is about safety; MT-Bench wants GPT-4 as a judge",
+           f"accuracy lost with everything trained {lost['full']}, with RU {lost['RU']}; KL {moved['full']} and "
+           f"{moved['RU']} nats a token")
+    yield ("RU of Table 4", "model and texts not stated", "of the base model, before any alignment",
+           "a budget is chosen before it is spent", "not measured")

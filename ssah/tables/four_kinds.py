@@ -142,15 +142,15 @@ def transplant_summary(table: pd.DataFrame) -> str:
 def variation_summary(table: pd.DataFrame) -> str:
     """What the other choices changed, in numbers."""
     scales = table[table.index.str.startswith(("as in", "scale"))]
-    scores = table[table.index.str.startswith(("as in", "score"))]
+    scores = table[table.index.str.startswith("score")]
     control = table.loc["refusals on benign prompts"]
-    return (f"**What we see.** Between the four scales strict ASR ranges from {scales['strict_asr'].min():.0%} "
-            f"({scales['strict_asr'].idxmin()}) to {scales['strict_asr'].max():.0%} ({scales['strict_asr'].idxmax()}); "
-            f"between the three scores from {scores['strict_asr'].min():.0%} ({scores['strict_asr'].idxmin()}) to "
-            f"{scores['strict_asr'].max():.0%} ({scores['strict_asr'].idxmax()}). The control that puts the same "
-            f"refusals after benign prompts shares {control['iou']:.0%} of the SCU (by chance "
-            f"{control['chance']:.1%}), and removing its units gives strict ASR {control['strict_asr']:.0%} "
-            f"against {table.loc['as in Table 1', 'strict_asr']:.0%}. "
+    def rates(rows: pd.DataFrame) -> str:
+        return ", ".join(f"{name} {row['refuse']:.0%} ({row['keyword_asr']:.0%})" for name, row in rows.iterrows())
+
+    return (f"**What we see.** Answers that still refuse without the SCU (keyword ASR in brackets): {rates(scales)}; "
+            f"by other scores: {rates(scores)}. The control that puts the same refusals after benign prompts shares "
+            f"{control['iou']:.0%} of the SCU (by chance {control['chance']:.1%}), and without its units "
+            f"{control['refuse']:.0%} ({control['keyword_asr']:.0%}) refuse. "
             f"{table.loc['as in Table 1', 'mlp_share']:.0%} of the SCU are MLP units.")
 
 

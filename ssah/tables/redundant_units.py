@@ -7,7 +7,7 @@ from .. import claims
 from ..classification import LABELS
 from ..experiments import Lab
 from ..experiments.measuring import classify_scores
-from ..experiments.redundant_units import BUDGETS, extended
+from ..experiments.redundant_units import extended
 from ..judging import ANSWER_LABELS
 from ..store import Result
 from .attribute_transfer import flow
@@ -21,14 +21,16 @@ PAPER_TABLE_4 = pd.DataFrame(
      "only RU 20 %": (48.9, 77.5, 76.6, 70.6, 76.9, 80.1, 13.4, 33.7, 3.5, 1.5)},
     index=["ARC-C", "ARC-E", "HellaSwag", "WinoGrande", "BoolQ", "PIQA", "GSM8K", "MMLU", "MT-Bench 1", "MT-Bench 2"])
 
+#: Rows of Table 4 below the base model's.
+ROWS = ("full", "RU", "random", "only SCU", "LoRA")
 #: How a condition is called where people read it.
 NAMES = {"start": "nothing (base model)", "full": "everything", "RU": "RU", "random": "random, as many as RU, no RU",
          "only SCU": "SCU", "LoRA": "LoRA, as many parameters"}
 
 
-def budgets(lab: Lab, conditions=BUDGETS) -> Runs:
+def budgets(lab: Lab) -> Runs:
     """The runs of Table 4, in the order of its rows."""
-    return {c: {seed: lab.get("budget", seed=seed, trained=c) for seed in lab.seeds} for c in conditions}
+    return {c: {seed: lab.get("budget", seed=seed, trained=c) for seed in lab.seeds} for c in ROWS}
 
 
 def of_own_set(lab: Lab, said: pd.DataFrame) -> pd.DataFrame:
@@ -144,15 +146,22 @@ def c6_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
 def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd.DataFrame) -> str:
     """The first paragraph of notebook 06: what was found, in numbers."""
     rate = {name: f"{row['ASR']:.0%} (strict {row['strict ASR']:.0%})" for name, row in table.iterrows()}
-    cost = {name: f"{row['divergence']:.3f}" for name, row in table.iterrows()}
+    cost = {name: f"{row['divergence']:.2f}" for name, row in table.iterrows()}
+    others = {name: f"{row['over-refusal']:.0%}" for name, row in table.iterrows()}
+    text = {name: f"{row['wiki_perplexity']:.1f}" for name, row in table.iterrows()}
     of_ru = where[where["condition"] == "RU"].mean(numeric_only=True)
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)}\n\n"
             f"- *What it buys.* Keyword ASR of the base model {rate['start']}; at equal training loss, everything "
             f"trained {rate['full']}, RU alone {rate['RU']}, as many random units {rate['random']}, the aligned "
             f"model's SCU alone {rate['only SCU']}, LoRA {rate['LoRA']}.\n"
+            f"- *What it refuses too.* Of the requests that only look dangerous, the base model refuses "
+            f"{others['start']}; with everything trained {others['full']}, RU {others['RU']}, random units "
+            f"{others['random']}.\n"
             f"- *What it costs.* KL from the base model on benign answers (nats a token): everything {cost['full']}, "
-            f"RU {cost['RU']}, random units {cost['random']}, SCU {cost['only SCU']}, LoRA {cost['LoRA']}. Accuracy of "
-            f"the base model {table.loc['start', 'accuracy']:.1%}, with RU trained {table.loc['RU', 'accuracy']:.1%}.\n"
+            f"RU {cost['RU']}, random units {cost['random']}, SCU {cost['only SCU']}, LoRA {cost['LoRA']}. Wikipedia "
+            f"perplexity of the base model {text['start']}, everything {text['full']}, RU {text['RU']}, random units "
+            f"{text['random']}. Accuracy of the base model {table.loc['start', 'accuracy']:.1%}, with RU trained "
+            f"{table.loc['RU', 'accuracy']:.1%}.\n"
             f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
             f"{of_ru['of the SCU after']:.0%} are among those trained; were everything trained, "
             f"{of_ru['were everything trained']:.0%} would be (they are {of_ru['of all units']:.0%} of all "

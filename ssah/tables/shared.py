@@ -67,8 +67,9 @@ def number_of_seeds(lab) -> str:
 
 def learned(table: pd.DataFrame, names: dict[str, str]) -> str:
     """Which conditions (rows, with their `names`) came to the loss at which they are compared, in a sentence."""
-    missed = [names[condition] for condition, row in table.iterrows() if row["reached"] < 1]
-    return (f"The loss was not reached in every seed with: {', '.join(missed)}." if missed else
+    missed = [f"{names[condition]} (reached in {row['reached']:.0%} of seeds)" for condition, row in table.iterrows()
+              if row["reached"] < 1]
+    return (f"The loss was missed with: {', '.join(missed)}." if missed else
             "The loss was reached in every row and seed.")
 
 

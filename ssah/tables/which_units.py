@@ -72,7 +72,7 @@ def c5_summary(lab: Lab, runs: Runs, table: pd.DataFrame, verdict: claims.Verdic
             f"{claims.points(strict, 'LoRA - SCU + all CU')}. " + learned(table, NAMES))
 
 
-def c7_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
+def c7_summary(table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The second paragraph of notebook 05: single weights beside units, in numbers."""
     rate = {name: f"{row['ASR']:.0%} (strict {row['strict ASR']:.0%})" for name, row in table.iterrows()}
     return (f"**Single weights**: {found(verdict)} Keyword ASR at equal training loss with as many parameters frozen: "
