@@ -33,7 +33,7 @@ CLAIMS = (
     Claim("C5", "Parameter-efficient tuning loses more safety than full tuning: which units, not how few", "Table 3",
           "HEx-PHI rate 16 % (full) vs 25 % (LoRA)", "05_which_units_not_how_few"),
     Claim("C6", "Training only the redundant units aligns without an alignment tax", "Table 4",
-          "MMLU 32.2 -> 33.7, GSM8K 9.2 -> 13.4", ""),
+          "MMLU 32.2 -> 33.7, GSM8K 9.2 -> 13.4", "06_redundant_units_as_budget"),
     Claim("C7", "The atomic unit of safety is the neuron", "whole paper", "no number", "05_which_units_not_how_few"),
     Claim("C8", "The direction should be chosen anew at every step (future work)", "discussion", "no number", ""),
 )

@@ -21,6 +21,7 @@ def sections(lab: Lab) -> dict[str, str]:
     verdicts = {claim.id: tables.verdict(lab, claim.id) for claim in CLAIMS if claim.notebook}
     table_two = tables.freezing.table_two
     adapters, weights = tables.which_units.adapters(lab), tables.which_units.weights(lab)
+    budget, aligned = tables.redundant_units, tables.redundant_units.budgets(lab)
     return {"ledger": tables.ledger(lab, notebooks="notebooks/", figures="figures/"),
             "summary-c1": tables.reasoning_direction.c1_summary(lab, tables.reasoning_direction.curve(lab, "harmful"),
                                                                 verdicts["C1"]),
@@ -29,6 +30,8 @@ def sections(lab: Lab) -> dict[str, str]:
                                                                verdicts["C3"]),
             "summary-c4": tables.freezing.c4_summary(lab, table_two(runs), verdicts["C4"]),
             "summary-c5": tables.which_units.c5_summary(lab, adapters, table_two(adapters), verdicts["C5"]),
+            "summary-c6": budget.c6_summary(lab, budget.table_four(lab, aligned), verdicts["C6"],
+                                            budget.whereabouts(aligned)),
             "summary-c7": tables.which_units.c7_summary(table_two(weights), verdicts["C7"]),
             "table-1": table_one(table), "provenance": provenance(lab)}
 

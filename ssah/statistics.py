@@ -21,8 +21,8 @@ def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", draws: int =
 
     `table` has a row a unit and seed (columns seed, `unit`, `value`), every unit at every seed. With one seed only
     the units are resampled, and the interval says nothing about other seeds. A draw takes the same units for all
-    seeds, since all were asked the same prompts. Three seeds that differ much give too narrow an interval: it cannot
-    reach beyond the lowest and the highest seed, which three seeds' true mean does once in four times.
+    seeds, since all were asked the same prompts. Where three seeds differ much the interval is too narrow: it ends near
+    the lowest and the highest of them, and three seeds span the true mean three times in four.
     """
     wide = table.pivot(index=unit, columns="seed", values=value).to_numpy(dtype=float)      # (units, seeds)
     if np.isnan(wide).any():

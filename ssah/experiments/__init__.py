@@ -25,7 +25,7 @@ def core(seed: int) -> list[Need]:
             *[Need("probe", {"seed": seed, "requests": r}) for r in ("harmful", "unseen")],
             *[Need("ablation", {"seed": seed, "condition": c}) for c in CONDITIONS],
             *freezing.core(seed),
-            *attribute_transfer.core(seed), *which_units.core(seed)]
+            *attribute_transfer.core(seed), *which_units.core(seed), *redundant_units.core(seed)]
 
 
 def extended(seed: int) -> list[Need]:

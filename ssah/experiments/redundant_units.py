@@ -28,12 +28,6 @@ def core(seed: int) -> list[Need]:
     return [Need("budget", {"seed": seed, "trained": trained}) for trained in BUDGETS]
 
 
-def extended(seed: int) -> list[Need]:
-    """What is committed for the first seed only: other shares of units."""
-    return [Need("budget", {"seed": seed, "trained": f"{kind} {share}"})
-            for share in ("5 %", "10 %", "40 %") for kind in ("RU", "random")]
-
-
 # ---- the base model's units ------------------------------------------------------------------
 
 @step(version=1, reads=("model", "data", "alignment", "calibration"), minutes=2,

@@ -28,10 +28,11 @@ def table_four(table: pd.DataFrame, points: pd.DataFrame):
 
 
 def after_prefill(table: pd.DataFrame, budgets: pd.DataFrame):
-    """Keyword and strict ASR against how many tokens of a fulfilment stand before the answer (`budgets`: Table 4)."""
+    """What answers do against how many tokens of a fulfilment stand before them (`budgets`: Table 4)."""
     names, star = marked(budgets, NAMES)
-    figure, axes = plt.subplots(1, 2, figsize=(13, 4.6), sharey=True)
-    for axis, column, title in zip(axes, ("ASR", "strict ASR"), ("keyword ASR (%)", "strict ASR: comply (%)")):
+    figure, axes = plt.subplots(1, 3, figsize=(14, 4.6), sharey=True)
+    columns = {"ASR": "keyword ASR (%)", "strict ASR": "strict ASR: comply (%)", "refused": "refuses (%)"}
+    for axis, (column, title) in zip(axes, columns.items()):
         for condition, part in table.groupby("condition", sort=False):
             x = range(len(part))
             axis.plot(x, part[column] * 100, linestyle=STYLES[condition][2], markersize=7, label=names[condition],
@@ -39,24 +40,7 @@ def after_prefill(table: pd.DataFrame, budgets: pd.DataFrame):
             axis.fill_between(x, part[f"{column} low"] * 100, part[f"{column} high"] * 100, alpha=0.08,
                               color=STYLES[condition][0], linewidth=0)
         axis.set_xticks(range(part["length"].size), part["length"])
-        axis.set(xlabel="tokens of a fulfilment put before the answer", ylabel=title, ylim=(-4, 104))
+        axis.set(xlabel="tokens of a fulfilment put first", ylabel=title, ylim=(-4, 104))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9,
                   title="trained" + star)
-    return figure
-
-
-def by_share(table: pd.DataFrame):
-    """Keyword ASR and divergence from the base model against the share of units that trains."""
-    figure, axes = plt.subplots(1, 2, figsize=(13, 4.2))
-    for kind in ("random", "RU"):       # RU on top
-        part = table[table["kind"] == kind]
-        missed = part[part["reached"] < 1]
-        for axis, column, factor in zip(axes, ("ASR", "divergence"), (100, 1)):
-            axis.plot(part["share"] * 100, part[column] * factor, linestyle=STYLES[kind][2], markersize=8,
-                      label=NAMES[kind], **style_of(kind))
-            axis.plot(missed["share"] * 100, missed[column] * factor, "o", markersize=16, markerfacecolor="none",
-                      markeredgecolor="#7f7f7f", label="_" if kind == "random" else "grey ring: loss missed")
-    axes[0].set(xlabel="units that train (%)", ylabel="keyword ASR (%)", ylim=(-4, 104))
-    axes[1].set(xlabel="units that train (%)", ylabel="KL from base (nats a token)")
-    axes[1].legend(frameon=False)
     return figure

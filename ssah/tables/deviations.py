@@ -7,7 +7,7 @@ from . import attribute_transfer, four_kinds, freezing, reasoning_direction, red
 def deviations(lab: Lab) -> str:
     """A row a choice, as Markdown: what the paper does, what we do and why, what would change."""
     rows = ["| | in the paper | here | why | what would change |", "|---|---|---|---|---|"]
-    for name, paper, here, why, otherwise in (*_setting(lab), *_method(lab), *_comparison(lab)):
+    for name, paper, here, why, otherwise in (*_setting(lab), *_method(lab), *_comparison(lab), *_budget(lab)):
         rows.append(f"| **{name}** | {paper} | {here} | {why} | {otherwise} |")
     return "\n".join(rows)
 

@@ -7,7 +7,6 @@ from .. import claims
 from ..classification import LABELS
 from ..experiments import Lab
 from ..experiments.measuring import classify_scores
-from ..experiments.redundant_units import extended
 from ..judging import ANSWER_LABELS
 from ..store import Result
 from .attribute_transfer import flow
@@ -26,6 +25,9 @@ ROWS = ("full", "RU", "random", "only SCU", "LoRA")
 #: How a condition is called where people read it.
 NAMES = {"start": "nothing (base model)", "full": "everything", "RU": "RU", "random": "random, as many as RU, no RU",
          "only SCU": "SCU", "LoRA": "LoRA, as many parameters"}
+#: The same within a sentence.
+BRIEFLY = {"start": "nothing", "full": "everything", "RU": "RU", "random": "random units", "only SCU": "SCU",
+           "LoRA": "LoRA"}
 
 
 def budgets(lab: Lab) -> Runs:
@@ -82,15 +84,31 @@ def points(lab: Lab, runs: Runs) -> pd.DataFrame:
 
 
 def after_prefill(runs: Runs) -> pd.DataFrame:
-    """Both ASR after so many tokens of a fulfilment: condition, length, ASR, strict ASR with intervals."""
+    """Answers after so many tokens of a fulfilment: condition, length; ASR, strict ASR, refused with intervals."""
     lengths, said = taken(runs, "prefilled"), taken(runs, "answers")
     asked = lengths["id"].unique()      # the answers without a prefill are those of the same prompts
     own = said[said["id"].isin(asked) & (said["source"] != "borderline")].assign(length=0)
     both = outcomes(pd.concat([own, lengths], ignore_index=True))
     return pd.DataFrame([{"condition": condition, "length": length, **interval("ASR", part, "keyword_asr"),
-                          **interval("strict ASR", part, "strict_asr")}
+                          **interval("strict ASR", part, "strict_asr"), **interval("refused", part, "refused"),
+                          "evasive": part["evasive"].mean()}
                          for condition in ("start", *runs)
                          for length, part in both[both["condition"] == condition].groupby("length")])
+
+
+def prefill_summary(table: pd.DataFrame) -> str:
+    """How deep the refusals go, in numbers. `table`: of `after_prefill`."""
+    rows = table.set_index(["length", "condition"])
+    lengths = table["length"].unique()
+
+    def said(length: int) -> str:
+        return ", ".join(f"{BRIEFLY[c]} {rows.loc[(length, c), 'refused']:.0%}" for c in ("full", "RU", "random"))
+
+    few, many = lengths[1], lengths[-1]
+    return (f"**What we see.** Answers that refuse, by what was trained: without a prefill {said(0)}; with a prefill "
+            f"of {few} token{'s' if few > 1 else ''} {said(few)}; of {many} {said(many)}. Of the answers after {many} "
+            f"tokens (everything trained) {rows.loc[(many, 'full'), 'evasive']:.0%} talk past the request, which is "
+            "neither refusing nor complying.")
 
 
 def whereabouts(runs: Runs) -> pd.DataFrame:
@@ -118,15 +136,6 @@ def flows(lab: Lab, runs: Runs, conditions=("full", "RU")) -> dict[str, pd.DataF
     return {f"{name} trained": counts / counts.to_numpy().sum() for name, counts in moves.items()}
 
 
-def by_share(lab: Lab) -> pd.DataFrame:
-    """`table_four` of the first seed over all shares of RU and random units, with columns kind and share (fraction)."""
-    seed = lab.seeds[0]
-    names = ["full", *(need.params["trained"] for need in extended(seed)), "RU", "random"]
-    table = table_four(lab, {c: {seed: lab.get("budget", seed=seed, trained=c)} for c in names}).drop(
-        index=["start", "full"])
-    return table.assign(kind=[c.split()[0] for c in table.index]).sort_values(["kind", "share"])
-
-
 def c6_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     """What `claims.judge_c6` asks for."""
     runs = budgets(lab)
@@ -145,25 +154,21 @@ def c6_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
 
 def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd.DataFrame) -> str:
     """The first paragraph of notebook 06: what was found, in numbers."""
-    rate = {name: f"{row['ASR']:.0%} (strict {row['strict ASR']:.0%})" for name, row in table.iterrows()}
-    cost = {name: f"{row['divergence']:.2f}" for name, row in table.iterrows()}
-    others = {name: f"{row['over-refusal']:.0%}" for name, row in table.iterrows()}
-    text = {name: f"{row['wiki_perplexity']:.1f}" for name, row in table.iterrows()}
+    def each(say) -> str:
+        return ", ".join(f"{name} {say(table.loc[condition])}" for condition, name in BRIEFLY.items())
+
     of_ru = where[where["condition"] == "RU"].mean(numeric_only=True)
-    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)}\n\n"
-            f"- *What it buys.* Keyword ASR of the base model {rate['start']}; at equal training loss, everything "
-            f"trained {rate['full']}, RU alone {rate['RU']}, as many random units {rate['random']}, the aligned "
-            f"model's SCU alone {rate['only SCU']}, LoRA {rate['LoRA']}.\n"
-            f"- *What it refuses too.* Of the requests that only look dangerous, the base model refuses "
-            f"{others['start']}; with everything trained {others['full']}, RU {others['RU']}, random units "
-            f"{others['random']}.\n"
-            f"- *What it costs.* KL from the base model on benign answers (nats a token): everything {cost['full']}, "
-            f"RU {cost['RU']}, random units {cost['random']}, SCU {cost['only SCU']}, LoRA {cost['LoRA']}. Wikipedia "
-            f"perplexity of the base model {text['start']}, everything {text['full']}, RU {text['RU']}, random units "
-            f"{text['random']}. Accuracy of the base model {table.loc['start', 'accuracy']:.1%}, with RU trained "
-            f"{table.loc['RU', 'accuracy']:.1%}.\n"
+    return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} At equal "
+            "training loss, by what was trained (*random units*: as many as RU, none of them RU; *SCU*: the aligned "
+            "model's):\n\n- *What it buys.* Keyword ASR (strict ASR): "
+            + each(lambda row: f"{row['ASR']:.0%} ({row['strict ASR']:.0%})") + ".\n"
+            "- *What it refuses too.* Of the requests that only look dangerous: "
+            + each(lambda row: f"{row['over-refusal']:.0%}") + ".\n"
+            "- *What it costs.* KL from the base model on benign answers (nats a token): "
+            + each(lambda row: f"{row['divergence']:.2f}") + ". Wikipedia perplexity: "
+            + each(lambda row: f"{row['wiki_perplexity']:.1f}") + ". Accuracy: "
+            + each(lambda row: f"{row['accuracy']:.1%}") + ".\n"
             f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
             f"{of_ru['of the SCU after']:.0%} are among those trained; were everything trained, "
             f"{of_ru['were everything trained']:.0%} would be (they are {of_ru['of all units']:.0%} of all "
-            f"units).\n- *Did it learn?* "
-            + learned(table, NAMES))
+            f"units).\n- *Did it learn?* " + learned(table, NAMES))
