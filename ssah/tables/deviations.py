@@ -91,7 +91,7 @@ def _comparison(lab: Lab):
 
 
 def _budget(lab: Lab):
-    table = redundant_units.table_four(lab, redundant_units.budgets(lab))
+    table = redundant_units.points(lab, redundant_units.budgets(lab)).groupby("condition").mean()
     lost = {name: f"{table.loc['start', 'accuracy'] - table.loc[name, 'accuracy']:+.1%}" for name in ("full", "RU")}
     moved = {name: f"{table.loc[name, 'divergence']:.2f}" for name in ("full", "RU")}
     yield ("Start of Table 4", "a raw Llama-7B, trained on Alpaca", "an instruction-tuned model that hardly refuses, "
