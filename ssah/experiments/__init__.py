@@ -36,7 +36,7 @@ def extended(seed: int) -> list[Need]:
             *[Need("transplant", {"seed": seed, "units": u}) for u in TRANSPLANTS],
             *[Need("behaviour", {"seed": seed, "role": role}) for role in ROLES],
             *[Need("variation", {"seed": seed, "variation": v}) for v in VARIATIONS],
-            *attribute_transfer.extended(seed), *freezing.extended(seed)]
+            *attribute_transfer.extended(seed), *freezing.extended(seed), *redundant_units.extended(seed)]
 
 
 def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:

@@ -17,8 +17,8 @@ from .measuring import (Observer, answer_perplexity, benign_prompts, borderline_
 from .which_units import lora
 
 #: What trains. ``random``: as many units of every block x kind as the RU, none of them RU; ``LoRA``: as many
-#: parameters; ``only SCU``: those of the seed's aligned model.
-BUDGETS = ("full", "RU", "random", "only SCU", "LoRA")
+#: parameters; ``only SCU``: those of the seed's aligned model; ``random like SCU``: as many, none of them SCU.
+BUDGETS = ("full", "RU", "random", "only SCU", "random like SCU", "LoRA")
 MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "attribution", "slices",
            "beyond_units", "resuming", "finetuning", "probing", "experiments/measuring")
 
@@ -26,6 +26,12 @@ MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classificatio
 def core(seed: int) -> list[Need]:
     """What the claim needs for one seed."""
     return [Need("budget", {"seed": seed, "trained": trained}) for trained in BUDGETS]
+
+
+def extended(seed: int) -> list[Need]:
+    """What is committed for the first seed only: other shares of units."""
+    return [Need("budget", {"seed": seed, "trained": f"{kind} {share}"})
+            for share in ("5 %", "10 %", "40 %") for kind in ("RU", "random")]
 
 
 # ---- the base model's units ------------------------------------------------------------------
@@ -56,10 +62,8 @@ def base_attribution(context: Context, seed: int) -> Result:
 
 def trained_units(base: Units, kind: str, scu: np.ndarray, seed: int) -> np.ndarray:
     """Boolean mask (len(index),) of the units that train; `scu`: those of the aligned model."""
-    if kind == "only SCU":
-        return scu
-    redundant = base.mask("RU")
-    return base.index.matched_random(redundant, seed) if kind == "random" else redundant
+    chosen = scu if kind.endswith("SCU") else base.mask("RU")
+    return base.index.matched_random(chosen, seed) if kind.startswith("random") else chosen
 
 
 # ---- the runs --------------------------------------------------------------------------------
