@@ -56,7 +56,7 @@ def rerun(args) -> int:
     lab = Lab(profile, root=args.into / "results" / profile.name, compute=False)
     wanted = plan(profile, n_seeds)
     missing = [need for need in wanted if state(lab, need)[0] != "ok"]
-    print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(missing)} on two cores; "
+    print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(profile, missing)}; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
     return run_notebooks([], {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}, args.into)
 
@@ -71,7 +71,7 @@ def recompute(args) -> int:
     chosen = planned_sets(profile, args.step, pairs(args.parameter))
     # committed results are kept unless asked: on another machine bits differ, and what stands on them would be stale
     lab = Lab(profile, recompute=(args.step,), root=None if args.in_place else args.into / "results" / profile.name)
-    print(f"{len(chosen)} results, {estimate(chosen)} on two cores, without what may be missing upstream", flush=True)
+    print(f"{len(chosen)} results, {estimate(profile, chosen)}, without what may be missing upstream", flush=True)
     for position, need in enumerate(chosen, 1):
         started = time.perf_counter()
         lab.get(need.step, **need.params)
@@ -174,12 +174,14 @@ def pairs(texts: list[str]) -> dict[str, str]:
     return dict(text.split("=", 1) for text in texts)
 
 
-def estimate(needs: list) -> str:
-    """Rough time of some results, from the minutes that their steps declare."""
+def estimate(profile, needs: list) -> str:
+    """Rough time of some results, from the minutes that their steps declare for the default profile."""
     from .experiments import find_step
 
+    if profile.name != "default":
+        return "time not known for this profile"
     minutes = sum(find_step(need.step).minutes for need in needs)
-    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} hours"
+    return (f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} hours") + " on two cores"
 
 
 def text_table(head: list[str], rows: list[list]) -> str:

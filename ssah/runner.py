@@ -18,6 +18,8 @@ from pathlib import Path
 
 import nbformat
 from ipykernel.kernelspec import write_kernel_spec
+from jinja2 import pass_context
+from latex2mathml.converter import convert
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
@@ -103,7 +105,7 @@ def run_notebooks(paths: list[Path], parameters: dict, into: Path) -> list[Outco
         (into / name).mkdir(parents=True, exist_ok=True)
     environment, outcomes = variables(parameters, into), []
     figures = Path(environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or REPOSITORY / "figures")
-    exporter = HTMLExporter(template_name="lab", embed_images=True)     # one for all: its templates compile slowly
+    exporter = Pages(embed_images=True)     # one for all: its templates compile slowly
     with own_kernel(into / "kernel", environment):
         for position, path in enumerate(paths, 1):
             print(f"[{position}/{len(paths)}] {path.stem} ...", flush=True)
@@ -133,7 +135,7 @@ def own_kernel(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(path: Path, parameters: dict, into: Path, figures: Path, exporter: HTMLExporter) -> Outcome:
+def _run(path: Path, parameters: dict, into: Path, figures: Path, exporter: "Pages") -> Outcome:
     number, started, error = path.name[:2], time.perf_counter(), ""
     executed = into / "notebooks" / f"{number}.ipynb"
     try:
@@ -167,6 +169,25 @@ def _title(notebook, otherwise: str) -> str:
 def _verdicts(notebook) -> list[dict]:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return [output.data[VERDICT] for output in outputs if VERDICT in output.get("data", {})]
+
+
+class Pages(HTMLExporter):
+    """HTML that draws without the network: equations are MathML, and no script is loaded."""
+
+    raw_template = "{% extends 'lab/index.html.j2' %}" + "".join(
+        f"{{% block {name} %}}{{% endblock %}}"
+        for name in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs"))
+    _code_or_math = re.compile(r"<(pre|code)\b.*?</\1>|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$", re.DOTALL)
+
+    @pass_context
+    def markdown2html(self, context, source: str) -> str:
+        """Markdown as HTML; code, which may have dollar signs too, stays as it is."""
+        def mathml(found: re.Match) -> str:
+            text = found["block"] or found["inline"]
+            display = "block" if found["block"] else "inline"
+            return convert(html.unescape(text), display=display) if text else found[0]
+
+        return self._code_or_math.sub(mathml, super().markdown2html(context, source))
 
 
 # ---- telling ---------------------------------------------------------------------------------

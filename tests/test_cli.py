@@ -10,8 +10,8 @@ import pytest
 from test_runner import write_notebook
 
 from ssah import SsahError, cli, runner, sources
-from ssah.experiments import Lab, slug, verify
-from ssah.profiles import SMOKE
+from ssah.experiments import Lab, Need, slug, verify
+from ssah.profiles import SMOKE, load_profile
 
 
 @pytest.fixture
@@ -84,8 +84,14 @@ def test_rerun_prints_an_estimate_and_recomputes_one_seed_or_all(notebooks, tmp_
     assert cli.main(["rerun", "--profile", "smoke", "--into", str(tmp_path)]) == 0
     assert cli.main(["rerun", "--all", "--profile", "smoke", "--into", str(tmp_path)]) == 0
     assert asked == [{"profile": "smoke", "recompute": True, "n_seeds": n} for n in (1, len(SMOKE.seeds))]
-    core_only, everything = (line for line in capsys.readouterr().out.splitlines() if "to compute, about" in line)
+    core_only, everything = (line for line in capsys.readouterr().out.splitlines() if "to compute, time not known" in line)
     assert int(core_only.split()[0]) < int(everything.split()[0])
+
+
+def test_the_estimate_adds_what_the_steps_declare():
+    needs = [Need("budget", {"seed": 0, "trained": "full"})] * 3
+    assert cli.estimate(load_profile("default"), needs) == "about 45 min on two cores"
+    assert cli.estimate(load_profile("default"), needs * 4) == "about 3.0 hours on two cores"
 
 
 # ---- results ---------------------------------------------------------------------------------

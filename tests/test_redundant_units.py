@@ -30,24 +30,26 @@ def base_units(lab, ru):
 
 
 def test_who_trains(lab):
-    """RU of the base model; as many random others in every module; the aligned model's SCU."""
+    """RU of the base model; the aligned model's SCU; as many random others in every module."""
     base = base_units(lab, 0.2)
-    redundant, random, scu = (run(lab, name).arrays["trained"] for name in ("RU", "random", "only SCU"))
+    redundant, random, scu, twin = (run(lab, name).arrays["trained"] for name in ("RU", "random", "only SCU", "random like SCU"))
     assert redundant.tolist() == np.flatnonzero(base.mask("RU")).tolist() and len(redundant) == round(0.2 * len(base.index))
-    assert not set(redundant) & set(random)
-    modules = [base.index.table.iloc[rows].groupby(["block", "kind"]).size().to_dict() for rows in (redundant, random)]
-    assert modules[0] == modules[1]
+    for chosen, others in ((redundant, random), (scu, twin)):
+        assert not set(chosen) & set(others)
+        modules = [base.index.table.iloc[rows].groupby(["block", "kind"]).size().to_dict() for rows in (chosen, others)]
+        assert modules[0] == modules[1]
     assert scu.tolist() == np.flatnonzero(paper_kinds(lab.profile, lab.get("attribution", seed=0)).mask("SCU")).tolist()
     assert run(lab, "RU 5 %").arrays["trained"].tolist() == np.flatnonzero(base_units(lab, 0.05).mask("RU")).tolist()
-    assert len(run(lab, "full").arrays["trained"]) == len(run(lab, "LoRA").arrays["trained"]) == 0
+    assert len(run(lab, "full slower").arrays["trained"]) == len(run(lab, "LoRA").arrays["trained"]) == 0
 
 
 def test_fewer_units_take_larger_steps(lab):
     lr, scu = lab.profile.budget.lr, len(run(lab, "only SCU").arrays["trained"]) / len(base_units(lab, 0.2).index)
     assert run(lab, "full").values["lr"] == lr and run(lab, "LoRA").values["lr"] == lab.profile.budget.lora_lr
+    assert run(lab, "full slower").values["lr"] == pytest.approx(0.2 * lr)
     assert run(lab, "RU").values["lr"] == run(lab, "random").values["lr"] == pytest.approx(lr, rel=0.01)
     assert run(lab, "RU 5 %").values["lr"] == pytest.approx(4 * lr, rel=0.01)
-    assert run(lab, "only SCU").values["lr"] == pytest.approx(lr * 0.2 / scu)
+    assert run(lab, "only SCU").values["lr"] == run(lab, "random like SCU").values["lr"] == pytest.approx(lr * 0.2 / scu)
 
 
 def test_bytes_are_those_of_what_trains(lab):
@@ -109,12 +111,13 @@ def test_units_after_alignment_have_labels(lab):
 
 
 @pytest.mark.parametrize("trained, expected", [
-    ("RU", ("RU", 0.2)), ("full", ("full", 0.2)), ("RU 5 %", ("RU", 0.05)), ("random 40 %", ("random", 0.4)), ("only SCU", ("only SCU", 0.2))])
+    ("RU", ("RU", 0.2)), ("full", ("full", 0.2)), ("RU 5 %", ("RU", 0.05)), ("random 40 %", ("random", 0.4)), ("only SCU", ("only SCU", 0.2)),
+    ("random like SCU", ("random like SCU", 0.2))])
 def test_conditions_are_understood(trained, expected):
     assert parse(load_profile("default"), trained) == pytest.approx(expected) or parse(load_profile("default"), trained) == expected
 
 
 @pytest.mark.parametrize("trained", ("CU", "RU x %", "RU 0 %", "RU 120 %", "full 5 %", ""))
 def test_what_is_unknown_is_refused(trained):
-    with pytest.raises(SsahError, match="unknown condition .* known: full, RU, random, only SCU, LoRA"):
+    with pytest.raises(SsahError, match="unknown condition .* known: full, full slower, RU, random, only SCU, random like SCU, LoRA"):
         parse(load_profile("default"), trained)

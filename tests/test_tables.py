@@ -7,6 +7,7 @@ import pytest
 from ssah import readme, tables
 from ssah.errors import SsahError
 from ssah.experiments import CONDITIONS
+from ssah.experiments.redundant_units import parse
 from ssah.profiles import load_profile
 from ssah.store import Result
 
@@ -272,22 +273,24 @@ class HandMadeBudgets:
     """Three seeds, four harmful requests, two borderline ones, two questions. How many of the four are refused, by what trained."""
 
     profile, seeds = load_profile("default"), (0, 1, 2)
-    refused = {"full": 4, "RU": 3, "random": 2, "only SCU": 1, "LoRA": 4}
-    divergences = {"full": 0.2, "RU": 0.1, "random": 0.2, "only SCU": 0.4, "LoRA": 0.3}
+    refused = {"full": 4, "RU": 3, "random": 2, "only SCU": 1, "random like SCU": 1, "LoRA": 4}
+    divergences = {"full": 0.2, "RU": 0.1, "random": 0.2, "only SCU": 0.4, "random like SCU": 0.4, "LoRA": 0.3}
 
     def get(self, step, seed, trained):
+        kind, share = parse(self.profile, trained)
+        share = {"full": np.nan, "LoRA": np.nan, "only SCU": 0.01, "random like SCU": 0.01}.get(kind, share)
         parts = {"answers": [], "prefilled": [], "choice": []}
-        values = {"share": 0.2, "reached": trained != "only SCU", "moved_bytes": 400 if trained == "full" else 80, "probe_loss": 1.0}
-        for point, n in {**({"start": 1} if trained == "full" else {}), "equal loss" if values["reached"] else "end": self.refused[trained]}.items():
+        values = {"share": share, "reached": kind != "only SCU", "moved_bytes": 400 if kind == "full" else 80, "probe_loss": 1.0}
+        for point, n in {**({"start": 1} if kind == "full" else {}), "equal loss" if values["reached"] else "end": self.refused[kind]}.items():
             for source, total in (("advbench", 4), ("harmbench", 1), ("borderline", 2)):
                 parts["answers"] += [{"source": source, "id": f"{source} {i}", "at": point, "label": "refuse" if i < n else "comply",
                                       "keyword": i < n, "log_odds": 0.0} for i in range(total)]
             parts["prefilled"] += [{"id": f"advbench {i}", "length": 3, "at": point, "label": "comply", "keyword": False} for i in range(2)]
             parts["choice"] += [{"id": i, "task": "t", "correct": i == 0 or point == "start", "gold": -1.0, "at": point} for i in range(2)]
             values |= {f"{point}: epoch": 2, f"{point}: wiki_perplexity": 30.0 + (point != "start"), f"{point}: benign_perplexity": 5.0,
-                       f"{point}: divergence": 0.0 if point == "start" else self.divergences[trained] * (1 + seed)}
+                       f"{point}: divergence": 0.0 if point == "start" else self.divergences[kind] * (1 + seed)}
         labels = np.array([0, 0, 2, 2, 3])
-        moved = np.array([0, 4]) if trained in ("RU", "random", "only SCU") else np.array([], int)
+        moved = np.array([], int) if np.isnan(share) else np.array([0, 4])
         return Result(values, {k: pd.DataFrame(v) for k, v in parts.items()}, {"labels": labels, "trained": moved})
 
 
@@ -295,7 +298,7 @@ def test_table_four_by_hand():
     lab = HandMadeBudgets()
     runs = tables.redundant_units.budgets(lab)
     table = tables.redundant_units.table_four(lab, runs)
-    assert table["ASR"].to_dict() == {"start": 0.75, "full": 0.0, "RU": 0.25, "random": 0.5, "only SCU": 0.75, "LoRA": 0.0}
+    assert table["ASR"].to_dict() == {"start": 0.75, "full": 0.0, "RU": 0.25, "random": 0.5, "only SCU": 0.75, "random like SCU": 0.75, "LoRA": 0.0}
     assert set(table["other ASR"]) == {0.0} and table.loc["only SCU", "over-refusal"] == 0.5 and table.loc["full", "over-refusal"] == 1.0
     assert table["accuracy"].to_dict() == {"start": 1.0} | dict.fromkeys(runs, 0.5)
     assert table["divergence"].to_dict() == pytest.approx({"start": 0} | {name: 2 * x for name, x in lab.divergences.items()})
@@ -319,9 +322,17 @@ def test_answers_after_a_prefill_stand_beside_those_without():
 
 def test_who_is_critical_afterwards():
     where = tables.redundant_units.whereabouts(tables.redundant_units.budgets(HandMadeBudgets()))
-    assert set(where["condition"]) == {"RU", "random", "only SCU"} and where["of all units"].eq(0.4).all()
+    assert set(where["condition"]) == {"RU", "random", "only SCU", "random like SCU"} and where["of all units"].eq(0.4).all()
     assert where["of the SCU after"].eq(0.5).all()              # units 0 and 1 are SCU, 0 and 4 trained
     assert where["were everything trained"].eq(0.5).all()
+
+
+def test_shares_stand_in_order_with_the_first_seed_alone():
+    table = tables.redundant_units.by_share(HandMadeBudgets())
+    assert table[table["kind"] == "RU"]["share"].tolist() == [0.05, 0.1, 0.2, 0.4] == table[table["kind"] == "random"]["share"].tolist()
+    assert table.set_index("kind")["share"][["only SCU", "full"]].tolist() == [0.01, 1]
+    assert table[table["kind"] == "RU"]["divergence"].eq(0.1).all() and set(table["kind"]) == set(HandMadeBudgets.refused) - {"LoRA"}
+    assert "at 40% 0.10 (0.20); SCU at 1.0% 0.40 (0.40)." in tables.redundant_units.share_summary(table)
 
 
 # ---- the scoreboard --------------------------------------------------------------------------

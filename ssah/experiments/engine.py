@@ -43,7 +43,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Step:
-    """A named, recomputable function. `minutes` is a rough cost on two cores, for the estimate printed first."""
+    """A named, recomputable function. `minutes`: roughly, on two cores with the default profile; printed first."""
 
     name: str
     run: Callable
@@ -172,8 +172,8 @@ class Lab:
             artifacts = found
         inputs = {label(n.step, n.params): self.get(n.step, **n.params) for n in needs}
         key = self.key(found_step, params, inputs)
-        print(f"[{time.strftime('%H:%M:%S')}] computing {tag}: {reason} (about {found_step.minutes:g} min)",
-              file=sys.stderr, flush=True)
+        cost = f" (about {found_step.minutes:g} min)" if self.profile.name == "default" else ""
+        print(f"[{time.strftime('%H:%M:%S')}] computing {tag}: {reason}{cost}", file=sys.stderr, flush=True)
         folder = self._folder(key)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)

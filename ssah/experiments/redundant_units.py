@@ -16,9 +16,10 @@ from .measuring import (Observer, answer_perplexity, benign_prompts, borderline_
                         score_units)
 from .which_units import lora
 
-#: What trains. ``random``: as many units of every block x kind as the RU, none of them RU; ``LoRA``: as many
-#: parameters; ``only SCU``: those of the seed's aligned model; ``random like SCU``: as many, none of them SCU.
-BUDGETS = ("full", "RU", "random", "only SCU", "random like SCU", "LoRA")
+#: What trains. ``full slower``: everything, at the rate of the rule that sets those of units; ``random``: as many units
+#: of every block x kind as the RU, none of them RU; ``only SCU``: those of the seed's aligned model; ``random like
+#: SCU``: as many, none of them SCU; ``LoRA``: as many parameters as the RU have.
+BUDGETS = ("full", "full slower", "RU", "random", "only SCU", "random like SCU", "LoRA")
 MEASURE = ("models", "evaluation", "judging", "prompts", "units", "classification", "attribution", "slices",
            "beyond_units", "resuming", "finetuning", "probing", "experiments/measuring")
 
@@ -93,8 +94,8 @@ def _needs(profile, seed: int, trained: str) -> list[Need]:
 def budget(context: Context, seed: int, trained: str) -> Result:
     """One row of Table 4: the base model, aligned by training only a part of it (`BUDGETS`, or ``RU 5 %``).
 
-    ``full`` sets the loss to be reached. The rate is the profile's for ``full`` and for its share of units; fewer
-    units take proportionally larger steps, as Adam's lower the loss by about rate x |gradient|_1. Tables (with
+    ``full`` sets the loss to be reached. The rate is the profile's for ``full`` and for its share of units; a share of
+    1/n of that takes n times the rate, as Adam's steps lower the loss by about rate x |gradient|_1. Tables (with
     ``at``: start, of ``full`` only, equal loss, end): answers, prefilled (answers after so many tokens of a
     fulfilment), choice. Array ``labels``: codes of `LABELS` of the aligned model's units, on the texts of
     `base_attribution`.
@@ -113,6 +114,8 @@ def budget(context: Context, seed: int, trained: str) -> Result:
     if kind == "LoRA":
         a_rank = sum(sum(weight.shape) for weight in linear_weights(chat.model).values())
         part["adapter"], rate = lora(round(base.index.weights_in(mask) / a_rank)), how.lora_lr
+    elif kind == "full slower":
+        rate = how.lr * how.share
     elif kind != "full":
         part["trainable"], rate = mask, how.lr * how.share / float(mask.mean())
     target = None if kind == "full" else context.get("budget", seed=seed, trained="full").values["probe_loss"]

@@ -4,17 +4,18 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..tables.redundant_units import NAMES
-from .style import interval_panels, marked
+from .style import interval_panels, marked, plain_log
 
-#: Colour, marker and line of a condition; the random twin is hollow and dotted.
+#: Colour, marker and line of a condition; a random twin is hollow and dotted.
 STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "RU": ("#009e73", "^", "-"),
-          "random": ("#009e73", "^", ":"), "only SCU": ("#d55e00", "s", "-"), "LoRA": ("#cc79a7", "*", "-")}
+          "random": ("#009e73", "^", ":"), "only SCU": ("#d55e00", "s", "-"),
+          "random like SCU": ("#d55e00", "s", ":"), "LoRA": ("#cc79a7", "*", "-")}
 
 
 def style_of(condition: str) -> dict:
     """Colour and marker of a condition; random units are hollow."""
     colour, marker, _ = STYLES[condition]
-    return {"color": colour, "marker": marker, "markerfacecolor": "white" if condition == "random" else colour}
+    return {"color": colour, "marker": marker, "markerfacecolor": "white" if condition.startswith("random") else colour}
 
 
 def table_four(table: pd.DataFrame, points: pd.DataFrame):
@@ -43,4 +44,23 @@ def after_prefill(table: pd.DataFrame, budgets: pd.DataFrame):
         axis.set(xlabel="tokens of a fulfilment put first", ylabel=title, ylim=(-4, 104))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9,
                   title="trained" + star)
+    return figure
+
+
+def by_share(table: pd.DataFrame):
+    """What it buys and what it costs against the share of units that train."""
+    columns = (("ASR", 100, "keyword ASR (%)"), ("wiki_perplexity", 1, "Wikipedia perplexity"),
+               ("divergence", 1, "KL from base (nats a token)"))
+    figure, axes = plt.subplots(1, len(columns), figsize=(14, 4.4))
+    for axis, (column, factor, title) in zip(axes, columns):
+        for kind in ("random", "RU", "random like SCU", "only SCU", "full"):        # what is filled, on top
+            part = table[table["kind"] == kind]
+            axis.plot(part["share"] * 100, part[column] * factor, linestyle=STYLES[kind][2], markersize=8,
+                      label=NAMES[kind], **style_of(kind))
+        missed = table[table["reached"] < 1]
+        axis.plot(missed["share"] * 100, missed[column] * factor, "o", markersize=16, markerfacecolor="none",
+                  markeredgecolor="#7f7f7f", label="loss missed" if len(missed) else "_")
+        plain_log(axis.xaxis)
+        axis.set(xlabel="units that train (%)", ylabel=title, **({"ylim": (-4, 104)} if column == "ASR" else {}))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure

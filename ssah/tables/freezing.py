@@ -69,7 +69,7 @@ def answers(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
 def facts(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
     """What is known of every condition and seed at a point: shares, whether the loss was ever reached, epoch, losses.
 
-    ``share``: of all units, frozen; ``trained``: the part of all parameters that moves.
+    ``share``: of all units, frozen (in C6: that train); ``trained``: the part of all parameters that moves.
     """
     rows = []
     for condition, seeds in {"start": runs["full"], **runs}.items():

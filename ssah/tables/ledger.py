@@ -125,7 +125,7 @@ STEPS_OF = {
     **dict.fromkeys(("04_along_training", "04_table_2", "04_table_2_doubled_epochs"), ("tuning",)),
     **dict.fromkeys(("05_table_3", "05_how_few", "05_along_training"), ("adapter_tuning", "tuning")),
     "05_units_or_weights": ("weight_tuning", "tuning"),
-    **dict.fromkeys(("06_table_4", "06_after_prefill"), ("budget",)),
+    **dict.fromkeys(("06_table_4", "06_after_prefill", "06_by_share"), ("budget",)),
     "06_flows": ("budget", "base_attribution")}
 
 

@@ -7,6 +7,7 @@ from .. import claims
 from ..classification import LABELS
 from ..experiments import Lab
 from ..experiments.measuring import classify_scores
+from ..experiments.redundant_units import extended
 from ..judging import ANSWER_LABELS
 from ..store import Result
 from .attribute_transfer import flow
@@ -21,13 +22,13 @@ PAPER_TABLE_4 = pd.DataFrame(
     index=["ARC-C", "ARC-E", "HellaSwag", "WinoGrande", "BoolQ", "PIQA", "GSM8K", "MMLU", "MT-Bench 1", "MT-Bench 2"])
 
 #: Rows of Table 4 below the base model's.
-ROWS = ("full", "RU", "random", "only SCU", "LoRA")
+ROWS = ("full", "RU", "random", "only SCU", "random like SCU", "LoRA")
 #: How a condition is called where people read it.
 NAMES = {"start": "nothing (base model)", "full": "everything", "RU": "RU", "random": "random, as many as RU, no RU",
-         "only SCU": "SCU", "LoRA": "LoRA, as many parameters"}
+         "only SCU": "SCU", "random like SCU": "random, as many as SCU, no SCU", "LoRA": "LoRA, as many parameters"}
 #: The same within a sentence.
-BRIEFLY = {"start": "nothing", "full": "everything", "RU": "RU", "random": "random units", "only SCU": "SCU",
-           "LoRA": "LoRA"}
+BRIEFLY = {"start": "nothing", "full": "everything", "RU": "RU", "random": "random units like RU", "only SCU": "SCU",
+           "random like SCU": "random units like SCU", "LoRA": "LoRA"}
 
 
 def budgets(lab: Lab) -> Runs:
@@ -136,6 +137,31 @@ def flows(lab: Lab, runs: Runs, conditions=("full", "RU")) -> dict[str, pd.DataF
     return {f"{name} trained": counts / counts.to_numpy().sum() for name, counts in moves.items()}
 
 
+def by_share(lab: Lab) -> pd.DataFrame:
+    """`table_four` of the first seed over shares of units: columns kind (a condition of `NAMES`), share (fraction)."""
+    seed = lab.seeds[0]
+    names = [*(c for c in ROWS if c != "LoRA"), *(need.params["trained"] for need in extended(seed))]
+    table = table_four(lab, {c: {seed: lab.get("budget", seed=seed, trained=c)} for c in names}).drop(index="start")
+    kinds = [c if c in NAMES else c.split()[0] for c in table.index]
+    return table.assign(kind=kinds, share=table["share"].fillna(1)).sort_values("share")
+
+
+def share_summary(table: pd.DataFrame) -> str:
+    """How much it matters which units train, in numbers. `table`: of `by_share`."""
+    def said(column: str, how: str) -> str:
+        groups = []
+        for kind, other, digits in (("RU", "random", 0), ("only SCU", "random like SCU", 1)):
+            they, others = (table[table["kind"] == k] for k in (kind, other))
+            pairs = zip(they["share"], they[column], others[column])
+            groups.append(f"{BRIEFLY[kind]} " + ", ".join(
+                f"at {share:.{digits}%} {one:{how}} ({two:{how}})" for share, one, two in pairs))
+        return "; ".join(groups)
+
+    return ("**What we see.** In brackets, as many random units. KL from the base model: "
+            f"{said('divergence', '.2f')}. Wikipedia perplexity: {said('wiki_perplexity', '.1f')}. Keyword ASR: "
+            f"{said('ASR', '.0%')}.")
+
+
 def c6_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
     """What `claims.judge_c6` asks for."""
     runs = budgets(lab)
@@ -159,8 +185,8 @@ def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd
 
     of_ru = where[where["condition"] == "RU"].mean(numeric_only=True)
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} At equal "
-            "training loss, by what was trained (*random units*: as many as RU, none of them RU; *SCU*: the aligned "
-            "model's):\n\n- *What it buys.* Keyword ASR (strict ASR): "
+            "training loss, by what was trained (*SCU*: the aligned model's; *random units like RU*: as many in every "
+            "module, none of them RU):\n\n- *What it buys.* Keyword ASR (strict ASR): "
             + each(lambda row: f"{row['ASR']:.0%} ({row['strict ASR']:.0%})") + ".\n"
             "- *What it refuses too.* Of the requests that only look dangerous: "
             + each(lambda row: f"{row['over-refusal']:.0%}") + ".\n"
