@@ -39,7 +39,8 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
     """Check first, then run; print the summary. 1 if a notebook failed."""
     from . import runner
 
-    paths = runner.choose(runner.NOTEBOOKS, numbers)
+    of_pair = load_profile(given.get("profile", "default")).probing.pair     # has results for notebook 01 alone
+    paths = runner.choose(runner.NOTEBOOKS, numbers or (["01"] if of_pair else []))
     outcomes = runner.run_notebooks(paths, runner.check_parameters(paths, given), into)
     print("\n" + text_table(["notebook", "verdict", "seconds", "state"], runner.summary(outcomes)))
     print(f"\nopen {into / 'index.html'}")
@@ -70,7 +71,8 @@ def recompute(args) -> int:
     profile = load_profile(args.profile)
     chosen = planned_sets(profile, args.step, pairs(args.parameter))
     # committed results are kept unless asked: on another machine bits differ, and what stands on them would be stale
-    lab = Lab(profile, recompute=(args.step,), root=None if args.in_place else args.into / "results" / profile.name)
+    lab = Lab(profile, recompute={label(need.step, need.params) for need in chosen},
+              root=None if args.in_place else args.into / "results" / profile.name)
     print(f"{len(chosen)} results, {estimate(profile, chosen)}, without what may be missing upstream", flush=True)
     for position, need in enumerate(chosen, 1):
         started = time.perf_counter()
@@ -144,7 +146,7 @@ def fetch(args) -> int:
 
 
 def clean(args) -> int:
-    """Empty the cache folder of archives, models, checkpoints and answers (committed results stay)."""
+    """Empty the cache folder: archives, models, checkpoints, answers, other profiles' results (committed ones stay)."""
     folders = sources.cache_folders()
     size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
     print(f"{sources.cache_dir()}: {size / 2**30:.2f} GiB")
@@ -195,7 +197,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; the global options are taken before or after the command."""
     everywhere = _options(["--offline"], action="store_true", default=argparse.SUPPRESS, help="never use the network")
     everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    profile = _options(["--profile"], default="default", help="default, smoke or paper:MODEL")
+    profile = _options(["--profile"], default="default", help="default, smoke, paper:MODEL or pair:ALIGNED,UNALIGNED")
     into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER", help="where everything is written (build)")
     parameter = _options(["-p"], dest="parameter", action="append", default=[], metavar="NAME=VALUE",
                          help="may be repeated")

@@ -205,7 +205,7 @@ class Profile:
     def option(self) -> str:
         """What chooses this profile on the command line, with a space before; empty for the default one."""
         kind = self.name.partition("-")[0]
-        model = {"paper": self.model.name, "pair": ",".join(self.probing.pair or ())}.get(kind)
+        model = {"paper": self.model.name, "pair": ",".join(self.probing.pair)}.get(kind)
         return "" if self.name == "default" else f" --profile {f'{kind}:{model}' if model else self.name}"
 
 
@@ -242,13 +242,17 @@ def load_profile(name: str) -> Profile:
     if name.startswith("paper:") and len(name) > 6:
         model = name[6:]
         return replace(DEFAULT, name="paper-" + _in_file_name(model),
-                       model=ModelSection(model, model.split("/")[-1], "bfloat16"))
+                       model=ModelSection(model, _label(model), "bfloat16"))
     if name.startswith("pair:") and len(pair := name[5:].split(",")) == 2 and all(pair):
         return replace(DEFAULT, name="-".join(["pair", *map(_in_file_name, pair)]), seeds=(0,),
-                       model=ModelSection(pair[0], " and ".join(p.split("/")[-1] for p in pair), "bfloat16"),
+                       model=ModelSection(pair[0], " and ".join(map(_label, pair)), "bfloat16"),
                        probing=ProbingSection(pair=tuple(pair)))
     raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL, pair:ALIGNED,UNALIGNED "
                     "(hub ids or paths)")
+
+
+def _label(model: str) -> str:
+    return model.rstrip("/").split("/")[-1]
 
 
 def _in_file_name(model: str) -> str:

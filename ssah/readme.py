@@ -32,7 +32,7 @@ def sections(lab: Lab) -> dict[str, str]:
             "summary-c5": tables.which_units.c5_summary(lab, adapters, table_two(adapters), verdicts["C5"]),
             "summary-c6": budget.c6_summary(lab, budget.table_four(lab, aligned), verdicts["C6"],
                                             budget.whereabouts(aligned)),
-            "summary-c7": tables.which_units.c7_summary(table_two(weights), verdicts["C7"]),
+            "summary-c7": tables.which_units.c7_summary(lab, table_two(weights), verdicts["C7"]),
             "table-1": table_one(table), "provenance": provenance(lab)}
 
 
@@ -55,7 +55,7 @@ def provenance(lab: Lab) -> str:
     def all_of(values: pd.Series, between: str = " or ") -> str:
         return between.join(sorted(values.dropna().unique()))
 
-    where = all_of(facts["device"]).replace("1 threads", "1 thread")
+    where = all_of(facts["device"]).replace(" 1 threads", " 1 thread")
     return (f"Computed {facts['date'].min()} to {facts['date'].max()} on {where} ({all_of(facts['platform'])}), torch "
             f"{all_of(torch)}, transformers {all_of(transformers)}, in {facts['seconds'].sum() / 3600:.1f} hours; "
             f"commits {all_of(facts['commit'].str[:7], ', ')}.")

@@ -24,12 +24,12 @@ from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
 
+from .claims import VERDICT
 from .errors import SsahError
 from .profiles import load_profile
 from .sources import REPOSITORY
 
 NOTEBOOKS = REPOSITORY / "notebooks"
-VERDICT = "application/vnd.ssah.verdict+json"       # what `ssah.claims.report` displays
 _READERS = {"int": int, "float": float, "str": str, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
 
 

@@ -6,7 +6,7 @@ from scipy.stats import binomtest, rankdata
 
 from .errors import SsahError
 
-LEVEL = 0.95
+LEVEL, DRAWS = 0.95, 2000
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
@@ -15,41 +15,39 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def bootstrap(table: pd.DataFrame, value: str, *, unit: str = "id", draws: int = 2000,
-              seed: int = 0) -> tuple[float, float, float]:
+def bootstrap(table: pd.DataFrame, value: str) -> tuple[float, float, float]:
     """(mean, low, high): mean over seeds of a column's mean; the 95 % interval resamples seeds, and prompts.
 
-    `table` has a row a unit and seed (columns seed, `unit`, `value`), every unit at every seed. With one seed only
-    the units are resampled, and the interval says nothing about other seeds. A draw takes the same units for all
-    seeds, since all were asked the same prompts. Where three seeds differ much the interval is too narrow: it ends near
+    `table` has a row a prompt and seed (columns seed, id, `value`), every prompt at every seed. With one seed only
+    the prompts are resampled, and the interval says nothing about other seeds. A draw takes the same prompts for all
+    seeds, since all were asked the same ones. Where three seeds differ much the interval is too narrow: it ends near
     the lowest and the highest of them, and three seeds span the true mean three times in four.
     """
-    wide = table.pivot(index=unit, columns="seed", values=value).to_numpy(dtype=float)      # (units, seeds)
+    wide = table.pivot(index="id", columns="seed", values=value).to_numpy(dtype=float)      # (prompts, seeds)
     if np.isnan(wide).any():
-        raise SsahError(f"{value}: some {unit}s have no value in some seed, so seeds cannot be paired")
-    random = np.random.default_rng(seed)
-    means = wide[random.integers(len(wide), size=(draws, len(wide)))].mean(axis=1)         # (draws, seeds)
+        raise SsahError(f"{value}: some ids have no value in some seed, so seeds cannot be paired")
+    random = np.random.default_rng(0)
+    means = wide[random.integers(len(wide), size=(DRAWS, len(wide)))].mean(axis=1)         # (draws, seeds)
     seeds = random.integers(wide.shape[1], size=means.shape)
     low, high = np.quantile(np.take_along_axis(means, seeds, axis=1).mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(wide.mean()), float(low), float(high)
 
 
-def difference(first: pd.DataFrame, second: pd.DataFrame, value: str, *, unit: str = "id",
-               **options) -> tuple[float, float, float]:
-    """`bootstrap` of first - second, paired by seed and unit; a unit that one side lacks in every seed is left out."""
-    paired = first.merge(second, on=["seed", unit], suffixes=("", " of the other"), validate="one_to_one")
+def difference(first: pd.DataFrame, second: pd.DataFrame, value: str) -> tuple[float, float, float]:
+    """`bootstrap` of first - second, paired by seed and prompt; one that a side lacks in every seed is left out."""
+    paired = first.merge(second, on=["seed", "id"], suffixes=("", " of the other"), validate="one_to_one")
     paired["difference"] = paired[value].astype(float) - paired[f"{value} of the other"].astype(float)
-    return bootstrap(paired, "difference", unit=unit, **options)
+    return bootstrap(paired, "difference")
 
 
-def crossed_bootstrap(values: np.ndarray, axes: int, *, draws: int = 2000,
-                      seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def crossed_bootstrap(values: np.ndarray, axes: int, *,
+                      draws: int = DRAWS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(mean, low, high) over the first `axes` axes, each resampled by itself (seeds, prompts, wordings); the rest stay.
 
     For crossed designs, in which every prompt meets every wording at every seed. An axis of length 1 is not resampled;
     with few members on an axis the interval is somewhat too narrow, as percentile bootstraps are.
     """
-    random, sizes = np.random.default_rng(seed), values.shape[:axes]
+    random, sizes = np.random.default_rng(0), values.shape[:axes]
     means = np.empty((draws, *values.shape[axes:]))
     for draw in range(draws):
         mean = values

@@ -110,6 +110,22 @@ def test_status_and_recompute(capsys):
     assert "3 ok" in report.splitlines()[-1]      # splits and base_answers were needed
 
 
+def test_recompute_runs_what_was_asked_for_and_not_what_it_is_compared_with(capsys):
+    cli.main(["recompute", "budget", "-p", "seed=0", "-p", "trained=RU", "--profile", "smoke", "--in-place"])
+    assert "computing budget(seed=0,trained=full)" in capsys.readouterr().err
+    cli.main(["recompute", "budget", "-p", "seed=0", "-p", "trained=RU", "--profile", "smoke", "--in-place"])
+    again = capsys.readouterr().err
+    assert "computing budget(seed=0,trained=RU): asked" in again and "trained=full" not in again
+
+
+def test_a_pair_has_results_for_one_notebook_alone(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(runner, "run_notebooks", lambda paths, parameters, into: asked.append([p.stem for p in paths]) or [])
+    cli.main(["run", "--profile", "pair:a,b", "--into", str(tmp_path)])
+    cli.main(["run", "02", "--profile", "pair:a,b", "--into", str(tmp_path)])
+    assert asked == [["01_reasoning_direction"], ["02_four_kinds_of_units"]]
+
+
 def test_recompute_leaves_the_committed_results_alone(tmp_path):
     """Without --in-place a step is made under --into, where `ssah run --recompute` finds it."""
     assert cli.main(["recompute", "splits", "--profile", "smoke", "--into", str(tmp_path)]) == 0

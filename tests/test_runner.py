@@ -1,6 +1,7 @@
 """The notebook runner on tiny notebooks: what runs, what is refused, what is written, what stays untouched."""
 
 import os
+import re
 import sys
 
 import nbformat
@@ -149,3 +150,13 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path, content):
     (tmp_path / "01_a.ipynb").write_text(content)
     with pytest.raises(SsahError, match="01_a.ipynb is not a notebook that can be run"):
         runner.check_parameters(runner.choose(tmp_path, []), {})
+
+
+def test_pages_draw_equations_and_need_no_network():
+    """Equations become MathML, dollar signs in code stay, and nothing is loaded from elsewhere."""
+    text = "of $I_S < 2$ and\n\n$$W' = W + BA$$\n\n`$HOME` and `$PATH`\n\n```sh\necho $A $B\n```"
+    page, _ = runner.Pages().from_notebook_node(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]))
+    body = page[page.index("<body"):]
+    assert body.count("<math") == 2 and body.count('display="block"') == 1 and "<mo>&lt;</mo>" in body
+    assert "$HOME" in body and "$PATH" in body and "echo" in body and "$I_S" not in body
+    assert not re.search(r"<script[^>]+src=|import\(", page)

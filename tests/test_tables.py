@@ -230,6 +230,15 @@ def test_runs_are_drawn_against_the_full_runs_own_loss():
     assert rates[1] == 0.25 and rates[2] == 0.5 and np.isnan(rates[0])
 
 
+def test_log_odds_at_the_same_loss():
+    """From loss 1.5 and log-odds 0.5 to loss 0.95 and log-odds 0; full fine-tuning ended at 1.0, which lies on the way."""
+    exact = tables.freezing.log_odds_at_loss(tables.freezing.tuned(HandMadeRuns()))
+    assert exact.loc[0, "SCU"] == pytest.approx(0.5 * 0.05 / 0.55) and exact.loc[0, "full"] == 0
+    assert exact["SCU + all CU + rest"].isna().all()        # never came there
+    shown = tables.freezing.contrasts(tables.freezing.tuned(HandMadeRuns()))["log-odds at just L*"]
+    assert shown["nothing frozen", "SCU"] == "-0.06 [-0.07, -0.05]" and shown["nothing frozen", "before fine-tuning"] == "–"
+
+
 # ---- C5, C7 ----------------------------------------------------------------------------------
 
 def test_c5_facts_by_hand():
@@ -273,14 +282,14 @@ class HandMadeBudgets:
     """Three seeds, four harmful requests, two borderline ones, two questions. How many of the four are refused, by what trained."""
 
     profile, seeds = load_profile("default"), (0, 1, 2)
-    refused = {"full": 4, "RU": 3, "random": 2, "only SCU": 1, "random like SCU": 1, "LoRA": 4}
-    divergences = {"full": 0.2, "RU": 0.1, "random": 0.2, "only SCU": 0.4, "random like SCU": 0.4, "LoRA": 0.3}
+    refused = {"full": 4, "full slower": 4, "RU": 3, "random": 2, "only SCU": 1, "random like SCU": 1, "LoRA": 4}
+    divergences = {"full": 0.2, "full slower": 0.05, "RU": 0.1, "random": 0.2, "only SCU": 0.4, "random like SCU": 0.4, "LoRA": 0.3}
 
     def get(self, step, seed, trained):
         kind, share = parse(self.profile, trained)
-        share = {"full": np.nan, "LoRA": np.nan, "only SCU": 0.01, "random like SCU": 0.01}.get(kind, share)
+        share = {"full": np.nan, "full slower": np.nan, "LoRA": np.nan, "only SCU": 0.01, "random like SCU": 0.01}.get(kind, share)
         parts = {"answers": [], "prefilled": [], "choice": []}
-        values = {"share": share, "reached": kind != "only SCU", "moved_bytes": 400 if kind == "full" else 80, "probe_loss": 1.0}
+        values = {"share": share, "reached": kind != "only SCU", "moved_bytes": 400 if kind.startswith("full") else 80, "probe_loss": 1.0}
         for point, n in {**({"start": 1} if kind == "full" else {}), "equal loss" if values["reached"] else "end": self.refused[kind]}.items():
             for source, total in (("advbench", 4), ("harmbench", 1), ("borderline", 2)):
                 parts["answers"] += [{"source": source, "id": f"{source} {i}", "at": point, "label": "refuse" if i < n else "comply",
@@ -298,7 +307,7 @@ def test_table_four_by_hand():
     lab = HandMadeBudgets()
     runs = tables.redundant_units.budgets(lab)
     table = tables.redundant_units.table_four(lab, runs)
-    assert table["ASR"].to_dict() == {"start": 0.75, "full": 0.0, "RU": 0.25, "random": 0.5, "only SCU": 0.75, "random like SCU": 0.75, "LoRA": 0.0}
+    assert table["ASR"].to_dict() == {"start": 0.75, "full": 0.0, "full slower": 0.0, "RU": 0.25, "random": 0.5, "only SCU": 0.75, "random like SCU": 0.75, "LoRA": 0.0}
     assert set(table["other ASR"]) == {0.0} and table.loc["only SCU", "over-refusal"] == 0.5 and table.loc["full", "over-refusal"] == 1.0
     assert table["accuracy"].to_dict() == {"start": 1.0} | dict.fromkeys(runs, 0.5)
     assert table["divergence"].to_dict() == pytest.approx({"start": 0} | {name: 2 * x for name, x in lab.divergences.items()})
@@ -312,6 +321,7 @@ def test_c6_facts_by_hand():
     assert facts["accuracy: base - RU"][0] == 0.5
     assert facts["perplexity: RU / base"] == pytest.approx((31 / 30,) * 3)
     assert facts["divergence: RU / full"] == pytest.approx((0.5,) * 3) == facts["divergence: RU / random"]
+    assert facts["divergence: RU / full slower"] == pytest.approx((2,) * 3)
 
 
 def test_answers_after_a_prefill_stand_beside_those_without():
@@ -331,7 +341,7 @@ def test_shares_stand_in_order_with_the_first_seed_alone():
     table = tables.redundant_units.by_share(HandMadeBudgets())
     assert table[table["kind"] == "RU"]["share"].tolist() == [0.05, 0.1, 0.2, 0.4] == table[table["kind"] == "random"]["share"].tolist()
     assert table.set_index("kind")["share"][["only SCU", "full"]].tolist() == [0.01, 1]
-    assert table[table["kind"] == "RU"]["divergence"].eq(0.1).all() and set(table["kind"]) == set(HandMadeBudgets.refused) - {"LoRA"}
+    assert table[table["kind"] == "RU"]["divergence"].eq(0.1).all() and set(table["kind"]) == set(HandMadeBudgets.refused) - {"full slower", "LoRA"}
     assert "at 40% 0.10 (0.20); SCU at 1.0% 0.40 (0.40)." in tables.redundant_units.share_summary(table)
 
 
@@ -371,6 +381,28 @@ def test_the_ledger_has_a_row_a_claim_with_links_and_origin(monkeypatch):
     one_seed = HandMadeRuns()
     one_seed.seeds = (0,)
     assert "**not tested** | ours 0.5, 1 seed" in tables.ledger(one_seed)
+
+
+def test_strict_asr_may_turn_checks(monkeypatch):
+    """Of made-up claims: only the check that differs has a row, and all verdicts are named."""
+    from ssah.claims import Check, Verdict
+
+    def judge(facts):
+        return Verdict("C4", "partly" if facts["rate"] == "strict_asr" else "reproduced",
+                       (Check("always?", "x", True), Check("turns?", facts["rate"], facts["rate"] == "keyword_asr")))
+
+    entry = tables.ledger.__globals__["Entry"](lambda lab, rate="keyword_asr": {"rate": rate}, judge, 3, None, "", "")
+    for claim in ("C4", "C5", "C6", "C7"):
+        monkeypatch.setitem(tables.ledger.__globals__["ENTRIES"], claim, entry)
+    lines = tables.by_strict(HandMadeRuns()).splitlines()
+    assert lines[2] == "| C4 | turns? | yes: keyword_asr | no: strict_asr |" and len(lines) == 8
+    assert lines[-1] == "Verdicts by strict ASR: C4 partly, C5 partly, C6 partly, C7 partly."
+
+
+def test_the_shared_part_of_two_sets_of_one_size():
+    one, other = set(range(10)), set(range(4, 14))      # six in common
+    iou = len(one & other) / len(one | other)
+    assert tables.four_kinds.shared(pd.Series({"iou": iou})) == pytest.approx(0.6)
 
 
 def test_costs_are_in_proportion():

@@ -87,7 +87,7 @@ class Context:
 class Lab:
     """Results of one profile: loaded if valid, computed if not (`SsahError` where `compute` is False).
 
-    `recompute` names steps to run afresh ("all": every one). `root` is where results live: the committed ones by
+    `recompute`: results to run afresh, as `label` calls them. `root` is where results live: the committed ones by
     default, which computing overwrites. `seeds` are those that a reader asked for.
     """
 
@@ -105,7 +105,7 @@ class Lab:
         if tag in self.fresh:
             return self.fresh[tag]
         state, result, reason = self.look(name, params)
-        if state != "ok" or self.recompute == "all" or name in self.recompute:
+        if state != "ok" or tag in self.recompute:
             result = self._run(name, params, reason or "asked for afresh")
         self.fresh[tag] = result
         return result
@@ -279,6 +279,7 @@ def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float
 
     from ..finetuning import peak_memory
 
+    where = torch.device(device())
     return {"step": found_step.name, "version": found_step.version, "params": params, "profile": profile.name,
             "sections": {name: asdict(getattr(profile, name)) for name in found_step.reads},
             "command": f"ssah recompute {found_step.name}"
@@ -286,10 +287,10 @@ def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float
                        + profile.option,
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}",
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available()
+            "device": torch.cuda.get_device_name(where) if where.type == "cuda"
             else f"CPU, {torch.get_num_threads()} threads",
             "seconds": round(seconds, 1), "date": date.today().isoformat(), **_commit(),
-            "peak_memory_gib": round(peak_memory(torch.device("cpu")), 2),
+            "peak_memory_gib": round(peak_memory(where), 2),
             "code": code_fingerprint(found_step)}
 
 

@@ -6,25 +6,27 @@ import pandas as pd
 from ..tables.redundant_units import NAMES
 from .style import interval_panels, marked, plain_log
 
-#: Colour, marker and line of a condition; a random twin is hollow and dotted.
-STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "RU": ("#009e73", "^", "-"),
+#: Colour, marker and line of a condition; a control is hollow and dotted.
+STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "full slower": ("#000000", "X", ":"),
+          "RU": ("#009e73", "^", "-"),
           "random": ("#009e73", "^", ":"), "only SCU": ("#d55e00", "s", "-"),
           "random like SCU": ("#d55e00", "s", ":"), "LoRA": ("#cc79a7", "*", "-")}
 
 
 def style_of(condition: str) -> dict:
-    """Colour and marker of a condition; random units are hollow."""
-    colour, marker, _ = STYLES[condition]
-    return {"color": colour, "marker": marker, "markerfacecolor": "white" if condition.startswith("random") else colour}
+    """Colour and marker of a condition, hollow where its line is dotted."""
+    colour, marker, line = STYLES[condition]
+    return {"color": colour, "marker": marker, "markerfacecolor": "white" if line == ":" else colour}
 
 
 def table_four(table: pd.DataFrame, points: pd.DataFrame):
-    """Table 4: what it buys (keyword and strict ASR) and what it costs (accuracy, divergence); ticks are the seeds."""
+    """Table 4: what it buys (three ASR) and costs (accuracy, right answers, divergence); ticks are the seeds."""
     columns = (("ASR", "ASR", "keyword ASR (%)", True), ("strict ASR", "strict ASR", "strict ASR: comply (%)", True),
-               ("accuracy", "accuracy", "accuracy (%)", True),
+               ("other ASR", "other ASR", "HarmBench ASR (%)", True), ("accuracy", "accuracy", "accuracy (%)", True),
+               ("gold", "gold", "log P(right) (nats)", False),
                ("divergence", "divergence", "KL from base (nats)", False))
     names, star = marked(table, NAMES)
-    return interval_panels(table, points, columns, "trained" + star, (14, 0.42 * len(table) + 0.9), style_of=style_of,
+    return interval_panels(table, points, columns, "trained" + star, (18, 0.42 * len(table) + 0.9), style_of=style_of,
                            names=names)[0]
 
 

@@ -14,7 +14,6 @@ import pandas as pd
 import seaborn as sns
 
 from .. import sources
-from ..judging import ANSWER_LABELS
 from ..tables.shared import NAMES
 
 COLOURS = {"none": "#4d4d4d", "SCU": "#d55e00", "UCU": "#0072b2", "CU": "#c9a400", "RU": "#009e73",
@@ -106,8 +105,7 @@ def four_labels(table: pd.DataFrame):
     """Stacked bars: how the answers of every condition (a row) divide into the four labels."""
     figure, axis = plt.subplots(figsize=(9, 0.42 * len(table) + 1.5))
     left = np.zeros(len(table))
-    for label in ("refuse", "evasive", "incoherent", "comply"):
-        colour, hatch = LABEL_STYLES[label]
+    for label, (colour, hatch) in LABEL_STYLES.items():
         values = table[label].to_numpy() * 100
         axis.barh(range(len(table)), values, left=left, color=colour, hatch=hatch, edgecolor="white", linewidth=0.8,
                   label=label)
@@ -121,6 +119,6 @@ def four_labels(table: pd.DataFrame):
     axis.invert_yaxis()
     axis.set(xlim=(0, 100), xlabel="answers (%)")
     axis.grid(visible=False)
-    axis.legend(ncols=len(ANSWER_LABELS), loc="upper center", bbox_to_anchor=(0.5, -0.18 - 0.5 / len(table)),
+    axis.legend(ncols=len(LABEL_STYLES), loc="upper center", bbox_to_anchor=(0.5, -0.18 - 0.5 / len(table)),
                 frameon=False)
     return figure

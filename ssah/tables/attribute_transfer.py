@@ -199,7 +199,7 @@ def in_order(table: pd.DataFrame) -> np.ndarray:
     return np.array(found, dtype=float)
 
 
-def c3_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
+def c3_facts(lab: Lab) -> claims.Facts:
     """What `claims.judge_c3` asks for, as fractions with the lowest and the highest seed."""
     moves = transfers(lab)
     scu = changes(moves).query("label == 'SCU' and comparison != 'seeds'")
@@ -318,7 +318,8 @@ def c3_summary(lab: Lab, moves: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 03: what was found, in numbers."""
     scu = changes(moves).query("label == 'SCU'")
     left = {name: said(own["left"]) for name, own in scu.groupby("comparison")}
-    full, order = mean_flow(moves, "full"), in_order(harm(lab, moves))
+    full, harms = mean_flow(moves, "full"), harm(lab, moves)
+    order, ties = in_order(harms), harms.duplicated(["run", "keyword_asr"]).sum()
     overlap = scu.loc[scu["comparison"] == "halves", "iou"]
     other = f", between two seeds' aligned models {left['seeds']}" if "seeds" in left else ""
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}; brackets: lowest and highest "
@@ -332,7 +333,8 @@ def c3_summary(lab: Lab, moves: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"- *Freezing.* With SCU + all CU frozen {left['SCU + all CU']} leave, with as many random units frozen, "
             f"none of them SCU, {left['random large without SCU']}.\n"
             f"- *And safety?* More attacks succeed where more SCU left in {order.sum():.0f} of {len(order)} pairs of "
-            "tuned models of a seed.")
+            f"tuned models of a seed{f' (as many attacks in {ties}: not more)' if ties else ''}. In most pairs one "
+            "model has nothing frozen and the other most units, where less training may explain both.")
 
 
 def stability_summary(table: pd.DataFrame) -> str:

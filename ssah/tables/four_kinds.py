@@ -42,15 +42,14 @@ def table_one(lab: Lab) -> pd.DataFrame:
     answers, choice = outcomes(ablations(lab, "answers")), ablations(lab, "choice")
     prompts, rows = by_prompt(answers, ["condition"]), []
     for condition in ROWS:
-        facts = pd.DataFrame([lab.get("ablation", seed=s, condition=condition).values for s in lab.seeds]).drop(
-            columns="artifacts", errors="ignore")
+        facts = pd.DataFrame([lab.get("ablation", seed=s, condition=condition).values for s in lab.seeds])
         own = prompts[prompts["condition"] == condition]
         row = {"removed": condition, "share": facts["share"].mean(), "parameter share": facts["parameter_share"].mean(),
                "wiki ppl": float(np.exp(np.log(facts["wiki_perplexity"]).mean()))}
         row |= interval("accuracy", choice[choice["condition"] == condition], "correct")
         row |= interval("gold", choice[choice["condition"] == condition], "gold")
         for system, part in answers[answers["condition"] == condition].groupby("system", sort=False):
-            row |= interval(f"ASR {system}", part, "keyword_asr")
+            row |= interval(f"ASR {system}", part, "keyword_asr") | interval(f"strict ASR {system}", part, "strict_asr")
         for name, column in (("ASR", "keyword_asr"), ("strict ASR", "strict_asr"), ("log-odds", "log_odds")):
             row |= interval(name, own, column)
         rows.append(row | {label: own[label].mean() for label in ANSWER_LABELS})
@@ -79,7 +78,7 @@ def each_seed(lab: Lab) -> pd.DataFrame:
     return cells.loc[list(ROWS)].rename(index=NAMES)
 
 
-def c2_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
+def c2_facts(lab: Lab) -> claims.Facts:
     """What `claims.judge_c2` asks for. Perplexity ratios: geometric mean over seeds, with the smallest and largest."""
     prompts, choice = by_prompt(outcomes(ablations(lab, "answers")), ["condition"]), ablations(lab, "choice")
     perplexity = per_seed(lab).pivot(index="seed", columns="condition", values="wiki ppl")
@@ -101,7 +100,8 @@ def shown_table_one(table: pd.DataFrame) -> pd.DataFrame:
     columns = (("share", "units %", 100, 2), ("parameter share", "parameters %", 100, 2),
                ("wiki ppl", "wiki ppl", 1, 1), ("accuracy", "accuracy %", 100, 1),
                ("ASR default", "ASR w/ system %", 100, 1), ("ASR none", "ASR w/o system %", 100, 1),
-               ("ASR", "keyword ASR %", 100, 1),
+               ("ASR", "keyword ASR %", 100, 1), ("strict ASR default", "strict w/ system %", 100, 1),
+               ("strict ASR none", "strict w/o system %", 100, 1),
                ("strict ASR", "strict ASR %", 100, 1), ("gold", "gold answer, nats a token", 1, 1),
                ("log-odds", "log-odds", 1, 1))
     return shown(table, columns, table.index.map(lambda name: NAMES.get(name, name)))
@@ -113,6 +113,9 @@ def c2_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 02: what was found, in numbers."""
     scu, matched, ucu, ru = (table.loc[name] for name in ("SCU", "random SCU", "UCU", "RU"))
     nothing, direction, matched_ru = (table.loc[name] for name in ("none", "direction", "random RU"))
+    rates, other = c2_facts(lab), variations(lab)
+    keyword, strict = other["keyword_asr"], other["strict_asr"]
+    chosen = {name: f"{keyword[name]:.0%}" for name in keyword.index[keyword.index.str.startswith(("scale", "score"))]}
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)}\n\n"
             f"- *Refusals.* With nothing removed {nothing['refuse']:.0%} of the answers refuse; without the "
             f"{scu['share']:.2%} of units called SCU {scu['refuse']:.0%}; without as many random units of the same "
@@ -120,13 +123,31 @@ def c2_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"- *What comes instead.* Without SCU {scu['comply']:.0%} of the answers comply (strict ASR; nothing "
             f"removed {nothing['comply']:.0%}, random units {matched['comply']:.0%}) and "
             f"{scu['evasive'] + scu['incoherent']:.0%} are evasive or babble. The paper's keyword ASR goes from "
-            f"{nothing['ASR']:.0%} to {scu['ASR']:.0%} (random {matched['ASR']:.0%}). "
-            f"Projecting out the refusal direction gives strict ASR {direction['comply']:.0%}.\n"
+            f"{nothing['ASR']:.0%} to {scu['ASR']:.0%} (random {matched['ASR']:.0%}). Most "
+            f"answers that comply are without the system prompt: {scu['strict ASR none']:.0%} (random units "
+            f"{matched['strict ASR none']:.0%}); with it {scu['strict ASR default']:.0%} "
+            f"({matched['strict ASR default']:.0%}).\n"
+            f"- *A direction instead of units.* Projecting out the refusal direction gives strict ASR "
+            f"{direction['comply']:.0%}, at Wikipedia perplexity {direction['wiki ppl']:.1f} (it was chosen without "
+            "regard to utility).\n"
             f"- *Utility without SCU.* Accuracy {nothing['accuracy']:.1%} to {scu['accuracy']:.1%}, Wikipedia "
             f"perplexity {nothing['wiki ppl']:.1f} to {scu['wiki ppl']:.1f}.\n"
             f"- *UCU* ({ucu['share']:.1%}): perplexity {ucu['wiki ppl']:.0f}. *RU* ({ru['share']:.1%}): perplexity "
             f"{ru['wiki ppl']:.1f} and {ru['refuse']:.0%} refusals; as many random units: {matched_ru['wiki ppl']:.1f} "
-            f"and {matched_ru['refuse']:.0%}.")
+            f"and {matched_ru['refuse']:.0%}. The check on RU looks at strict ASR; keyword ASR rises by "
+            f"{claims.points(rates, 'keyword: RU - none')} without RU.\n"
+            f"- *It depends on the scale and the score* (first seed, {len(other)} variations in notebook 02). Keyword "
+            f"ASR without SCU: as here {keyword['as in Table 1']:.0%}, "
+            + ", ".join(f"{name} {rate}" for name, rate in chosen.items())
+            + f". Strict ASR is at most {strict.max():.0%} in all of them.\n"
+            f"- *Safety, or the words of a refusal?* Scored on the same refusals put after benign prompts, "
+            f"{shared(other.loc['refusals on benign prompts']):.0%} of the SCU are the same units (first seed; by "
+            f"chance {lab.get('shares').values['scu']:.1%}).")
+
+
+def shared(row: pd.Series) -> float:
+    """The part of the SCU that a variation has too: of two sets of one size, from their IoU."""
+    return 2 * row["iou"] / (1 + row["iou"])
 
 
 def transplant_summary(table: pd.DataFrame) -> str:
@@ -149,7 +170,8 @@ def variation_summary(table: pd.DataFrame) -> str:
 
     return (f"**What we see.** Answers that still refuse without the SCU (keyword ASR in brackets): {rates(scales)}; "
             f"by other scores: {rates(scores)}. The control that puts the same refusals after benign prompts shares "
-            f"{control['iou']:.0%} of the SCU (by chance {control['chance']:.1%}), and without its units "
+            f"{shared(control):.0%} of the SCU (IoU {control['iou']:.2f}, by chance {control['chance']:.3f}), and "
+            f"without its units "
             f"{control['refuse']:.0%} ({control['keyword_asr']:.0%}) refuse. "
             f"{table.loc['as in Table 1', 'mlp_share']:.0%} of the SCU are MLP units.")
 

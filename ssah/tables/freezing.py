@@ -6,6 +6,7 @@ import pandas as pd
 from .. import claims
 from ..experiments import Lab
 from ..experiments.freezing import COMPARED, KEPT, LEAST, OTHER_EXAMPLES
+from ..experiments.which_units import ADAPTERS
 from ..judging import ANSWER_LABELS
 from ..statistics import difference
 from ..store import Result
@@ -41,9 +42,14 @@ CONTRASTS = (("full", "start"), ("full", "full slower"), ("full", "SCU"), ("full
 Runs = dict[str, dict[int, Result]]     # condition -> seed -> a result of `tuning`, or one alike
 
 
+def runs_of(lab: Lab, step: str, key: str, choices, seeds=None, **params) -> Runs:
+    """Results of a step for all `choices` of its parameter `key`, and all seeds of the lab or those given."""
+    return {c: {s: lab.get(step, seed=s, **params, **{key: c}) for s in seeds or lab.seeds} for c in choices}
+
+
 def tuned(lab: Lab, conditions=ROWS) -> Runs:
     """The runs of Table 2, in the order of its rows."""
-    return {c: {seed: lab.get("tuning", seed=seed, condition=c) for seed in lab.seeds} for c in conditions}
+    return runs_of(lab, "tuning", "condition", conditions)
 
 
 def taken(runs: Runs, kind: str, point: str = "equal loss") -> pd.DataFrame:
@@ -123,7 +129,8 @@ def shown_table_two(table: pd.DataFrame) -> pd.DataFrame:
                ("log-odds", "log-odds", 1, 1), ("probe_loss", "probe loss", 1, 2), ("unseen_loss", "unseen loss", 1, 2),
                ("benign_perplexity", "benign ppl", 1, 2), ("wiki_perplexity", "wiki ppl", 1, 2),
                ("unnoticed", "refusals without keyword %", 100, 0))
-    return shown(table.assign(kept=1 - table["trained"]), columns, pd.Index(table.index.map(NAMES), name="frozen"))
+    kept = (1 - table["trained"]).mask(table.index.isin(ADAPTERS))      # what adapters train is none of the model's
+    return shown(table.assign(kept=kept), columns, pd.Index(table.index.map(NAMES), name="frozen"))
 
 
 def harmful_answers(runs: Runs, point: str = "equal loss") -> pd.DataFrame:
@@ -161,16 +168,32 @@ def gap(said: pd.DataFrame, first: str, second: str, column: str = "keyword_asr"
     return difference(said[said["condition"] == first], said[said["condition"] == second], column)
 
 
-def c4_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
-    """What `claims.judge_c4` asks for: differences of keyword ASR at equal loss, paired by prompt and seed."""
+def log_odds_at_loss(runs: Runs) -> pd.DataFrame:
+    """Refusal log-odds where the probe loss is just that of full fine-tuning: a row a seed, a column a condition.
+
+    Between the two checkpoints around it (straight line, the watched prompts alone), so that none has gone further
+    than another; nan where the loss was missed.
+    """
+    def at_loss(own: pd.DataFrame) -> float:
+        last, before = own[own["to_go"] <= 0].head(1), own[(own["to_go"] <= 0).cummax() == 0].tail(1)
+        both = pd.concat([last, before])        # with rising loss to go, as np.interp asks
+        return np.interp(0.0, both["to_go"], both["log_odds"]) if len(last) else np.nan
+
+    table = along(runs).sort_values("epoch")
+    full = table[table["condition"] == "full"].groupby("seed")["log_odds"].last()       # its end sets the loss
+    others = {condition: part.groupby("seed").apply(at_loss) for condition, part in table.groupby("condition")}
+    return pd.DataFrame(others | {"full": full})
+
+
+def c4_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
+    """What `claims.judge_c4` asks for: differences of a rate at equal loss, paired by prompt and seed."""
     runs = tuned(lab)
     said, known = harmful_answers(runs), facts(runs)
     unseen = known.pivot(index="seed", columns="condition", values="unseen_loss")
     ratio = unseen["SCU + all CU"] / unseen["full"] - 1
-    return {"full - start": gap(said, "full", "start"), "full - SCU + all CU": gap(said, "full", "SCU + all CU"),
-            "full - SCU + top CU": gap(said, "full", "SCU + top CU"),
-            "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU"),
-            "slower - SCU + all CU": gap(said, "full slower", "SCU + all CU"),
+    return {**{f"full - {name}": gap(said, "full", name, rate) for name in ("start", "SCU + all CU", "SCU + top CU")},
+            "random - SCU + all CU": gap(said, "random large without SCU", "SCU + all CU", rate),
+            "slower - SCU + all CU": gap(said, "full slower", "SCU + all CU", rate),
             **reached(known, ("SCU + all CU", "SCU + top CU")),
             "unseen": (ratio.mean(), ratio.min(), ratio.max())}
 
@@ -182,14 +205,20 @@ def reached(known: pd.DataFrame, conditions) -> dict[str, tuple[float, float, fl
 
 
 def contrasts(runs: Runs, pairs=CONTRASTS) -> pd.DataFrame:
-    """First minus second at equal loss, paired by prompt and seed: both ASR and log-odds, means with intervals."""
-    said, rows = harmful_answers(runs), []
+    """First minus second at equal loss, paired by prompt and seed: both ASR and log-odds, means with intervals.
+
+    The last column: of `log_odds_at_loss`, with the lowest and the highest seed.
+    """
+    said, exact, rows = harmful_answers(runs), log_odds_at_loss(runs), []
     for first, second in pairs:
         row = {"first": NAMES[first], "second": NAMES[second]}
         for name, column, factor in (("keyword ASR, points", "keyword_asr", 100),
                                      ("strict ASR, points", "strict_asr", 100), ("log-odds", "log_odds", 1)):
             mean, low, high = gap(said, first, second, column)
             row[name] = f"{mean * factor:+.1f} [{low * factor:.1f}, {high * factor:.1f}]"
+        apart = exact[first] - exact[second] if second in exact else pd.Series(np.nan)
+        row["log-odds at just L*"] = "–" if apart.isna().any() else \
+            f"{apart.mean():+.2f} [{apart.min():.2f}, {apart.max():.2f}]"
         rows.append(row)
     return pd.DataFrame(rows).set_index(["first", "second"])
 
@@ -198,9 +227,9 @@ def contrasts(runs: Runs, pairs=CONTRASTS) -> pd.DataFrame:
 
 def further_runs(lab: Lab) -> dict[str, Runs]:
     """Examples -> runs of the first seed: the least safety-important units too, and other examples."""
-    seed = lab.seeds[0]
-    return {"as above": {c: {seed: lab.get("tuning", seed=seed, condition=c)} for c in (*COMPARED, LEAST)},
-            **{examples: {c: {seed: lab.get("tuning_on", seed=seed, examples=examples, condition=c)} for c in COMPARED}
+    first = lab.seeds[:1]
+    return {"as above": runs_of(lab, "tuning", "condition", (*COMPARED, LEAST), first),
+            **{examples: runs_of(lab, "tuning_on", "condition", COMPARED, first, examples=examples)
                for examples in OTHER_EXAMPLES}}
 
 
@@ -239,6 +268,7 @@ def further_measures(lab: Lab) -> pd.DataFrame:
 def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
     """The first paragraph of notebook 04: what was found, in numbers."""
     rate, strict = ({name: f"{row[column]:.0%}" for name, row in table.iterrows()} for column in ("ASR", "strict ASR"))
+    by_strict = c4_facts(lab, "strict_asr")
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} Keyword ASR at "
             f"equal training loss (strict ASR in brackets):\n\n"
             f"- *The attack.* Before fine-tuning {rate['start']} ({strict['start']}); after full fine-tuning on "
@@ -248,7 +278,14 @@ def c4_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"- *The controls.* As many random units as SCU + top CU, none of them SCU, {rate['random small']} "
             f"({strict['random small']}); as many as SCU + all CU {rate['random large']} ({strict['random large']}), "
             f"without any SCU {rate['random large without SCU']} ({strict['random large without SCU']}); nothing "
-            f"frozen at a lower learning rate {rate['full slower']} ({strict['full slower']}).\n"
+            f"frozen at a lower learning rate {rate['full slower']} ({strict['full slower']}). The large "
+            f"twins share about {table.loc['random large', 'share']:.0%} of their units with SCU + all CU, as any "
+            f"draw of so many would, and are a weak control; the small one shares about "
+            f"{table.loc['random small', 'share']:.0%} with SCU + top CU.\n"
+            f"- *By strict ASR*, on which the verdict does not stand, with SCU + all CU frozen it is lower than "
+            f"with nothing frozen by {claims.points(by_strict, 'full - SCU + all CU')}, than with a lower rate by "
+            f"{claims.points(by_strict, 'slower - SCU + all CU')}, than with as many random units by "
+            f"{claims.points(by_strict, 'random - SCU + all CU')}.\n"
             f"- *What keywords miss.* Of the answers that our judge calls refusals, "
             f"{table.loc['start', 'unnoticed']:.0%} have no refusal keyword before fine-tuning and "
             f"{table.loc['full', 'unnoticed']:.0%} after it; the verdict stands on keyword ASR, as the paper's table "

@@ -7,19 +7,17 @@ from functools import cache
 import pandas as pd
 
 from .. import claims, sources
-from ..claims import points
+from ..claims import Facts, points
 from ..experiments import CONDITIONS, ROLES, TRANSPLANTS, VARIATIONS, Lab, Need, with_upstream
 from . import attribute_transfer, four_kinds, freezing, reasoning_direction, redundant_units, which_units
 from .shared import number_of_seeds
-
-Facts = dict[str, tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
 class Entry:
     """Where a verdict comes from, and what the scoreboard shows beside it."""
 
-    facts: Callable[[Lab], Facts]
+    facts: Callable[..., Facts]             # of a lab; for C4 to C7 of the rate of attack success too
     judge: Callable[[Facts], claims.Verdict]
     n_seeds: int                            # that a verdict takes: three where models are fine-tuned for it
     ours: Callable[[Lab, Facts], str]       # our number, with interval and n
@@ -105,6 +103,19 @@ def checks(lab: Lab) -> str:
             rows += [f"| {claim.id} | {'yes' if check.holds else 'no'} | {check.question} | {check.found} |"
                      for check in verdict(lab, claim.id).checks]
     return "\n".join(rows)
+
+
+def by_strict(lab: Lab) -> str:
+    """The checks of C4 to C7 that come out otherwise by strict ASR, and the verdicts then, as Markdown."""
+    rows, verdicts = ["| | check | by keywords | by strict ASR |", "|---|---|---|---|"], []
+    for claim in ("C4", "C5", "C6", "C7"):
+        usual, entry = verdict(lab, claim), ENTRIES[claim]
+        strict = entry.judge(entry.facts(lab, "strict_asr"))
+        verdicts.append(f"{claim} {strict.verdict}")
+        rows += [f"| {claim} | {one.question} | {'yes' if one.holds else 'no'}: {one.found} | "
+                 f"{'yes' if other.holds else 'no'}: {other.found} |"
+                 for one, other in zip(usual.checks, strict.checks) if one.holds != other.holds]
+    return "\n".join(rows) + f"\n\nVerdicts by strict ASR: {', '.join(verdicts)}."
 
 
 # ---- from a figure to its command ------------------------------------------------------------

@@ -104,6 +104,15 @@ def block_shares(lab: Lab, requests: str, role: str) -> tuple[float, list[float]
     return float((per_seed.mean(0) > 0).mean()), [float(share) for share in (per_seed > 0).mean((1, 2))]
 
 
+def other_verdicts(lab: Lab) -> dict[str, claims.Verdict]:
+    """The verdict if the sign of the mean were enough, and if the interval were for these wordings alone."""
+    facts = c1_facts(lab)
+    counts = {"steps": clear_steps(lab, "harmful"), "steps, unseen": clear_steps(lab, "unseen")}
+    return {how: claims.judge_c1(facts | {f"{role}: {name}": table.loc[role, how] / len(lab.profile.probing.steps)
+                                          for name, table in counts.items() for role in PAIR})
+            for how in ("mean", "fixed")}
+
+
 def clear_steps(lab: Lab, requests: str) -> pd.DataFrame:
     """At how many token counts the direction has the claimed sign: as a mean, clearly, clearly for these wordings.
 
@@ -235,6 +244,7 @@ def c1_summary(lab: Lab, curves: pd.DataFrame, verdict: claims.Verdict) -> str:
     refused = [lab.get("probe", seed=seed, requests=requests).tables["queries"].query("role == 'aligned'")[
         "refused"].mean() for requests in ("harmful", "unseen") for seed in lab.seeds]
     wordings = [len(x) for x in by_wording(lab)["aligned"].axes]
+    other = other_verdicts(lab)
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}, {sample(lab)} a set): "
             f"{found(verdict)}\n\n"
             f"- *The sign.* Distance to fulfilment branches minus distance to refusal branches: aligned "
@@ -245,7 +255,9 @@ def c1_summary(lab: Lab, curves: pd.DataFrame, verdict: claims.Verdict) -> str:
             f"and wordings excludes 0 at {counts.loc['aligned', 'clear']} and {counts.loc['unaligned', 'clear']}; for "
             "these wordings alone, with seeds and queries redrawn, it would at "
             f"{counts.loc['aligned', 'fixed']} and {counts.loc['unaligned', 'fixed']}: with {wordings[0]} and "
-            f"{wordings[1]} wordings, much of the width is the choice of wordings.\n"
+            f"{wordings[1]} wordings, much of the width is the choice of wordings. The verdict asks for "
+            f"the first kind of interval; for these wordings alone it would be *{other['fixed'].verdict}*, by the sign "
+            f"of the mean alone *{other['mean'].verdict}*.\n"
             f"- *Do the two models differ?* Paired by seed, query and wording, aligned minus unaligned is "
             f"{said['difference']}; its interval excludes 0 at {counts.loc['difference', 'clear']} of {n}.\n"
             f"- *How aligned is it?* The aligned models themselves refuse {min(refused):.0%} to {max(refused):.0%} of "

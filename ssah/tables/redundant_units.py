@@ -11,29 +11,31 @@ from ..experiments.redundant_units import extended
 from ..judging import ANSWER_LABELS
 from ..store import Result
 from .attribute_transfer import flow
-from .freezing import Runs, answers, facts, gap, reached, taken
+from .freezing import Runs, answers, facts, gap, reached, runs_of, taken
 from .shared import found, interval, learned, number_of_seeds, outcomes, ratio, shown
 
 #: Table 4 of the paper: Llama-7B aligned on Alpaca (project page). MMLU and GSM8K in per cent, MT-Bench turns 1 and 2.
 PAPER_TABLE_4 = pd.DataFrame(
-    {"pretrained": (44.6, 75.2, 76.2, 70.0, 75.0, 79.2, 9.24, 32.2, 1.32, 1.02),
+    {"pretrained": (44.6, 75.2, 76.2, 69.7, 75.0, 79.2, 9.24, 32.2, 1.32, 1.02),
      "full": (49.3, 77.6, 77.5, 70.1, 79.1, 80.1, 8.8, 37.8, 2.83, 1.47),
      "only RU 20 %": (48.9, 77.5, 76.6, 70.6, 76.9, 80.1, 13.4, 33.7, 3.5, 1.5)},
     index=["ARC-C", "ARC-E", "HellaSwag", "WinoGrande", "BoolQ", "PIQA", "GSM8K", "MMLU", "MT-Bench 1", "MT-Bench 2"])
 
 #: Rows of Table 4 below the base model's.
-ROWS = ("full", "RU", "random", "only SCU", "random like SCU", "LoRA")
+ROWS = ("full", "full slower", "RU", "random", "only SCU", "random like SCU", "LoRA")
 #: How a condition is called where people read it.
-NAMES = {"start": "nothing (base model)", "full": "everything", "RU": "RU", "random": "random, as many as RU, no RU",
-         "only SCU": "SCU", "random like SCU": "random, as many as SCU, no SCU", "LoRA": "LoRA, as many parameters"}
+NAMES = {"start": "nothing (base model)", "full": "everything", "full slower": "everything, lower rate", "RU": "RU",
+         "random": "random, as many as RU, no RU", "only SCU": "SCU",
+         "random like SCU": "random, as many as SCU, no SCU", "LoRA": "LoRA, as many parameters"}
 #: The same within a sentence.
-BRIEFLY = {"start": "nothing", "full": "everything", "RU": "RU", "random": "random units like RU", "only SCU": "SCU",
-           "random like SCU": "random units like SCU", "LoRA": "LoRA"}
+BRIEFLY = {"start": "nothing", "full": "everything", "full slower": "everything at a lower rate", "RU": "RU",
+           "random": "random units like RU", "only SCU": "SCU", "random like SCU": "random units like SCU",
+           "LoRA": "LoRA"}
 
 
 def budgets(lab: Lab) -> Runs:
     """The runs of Table 4, in the order of its rows."""
-    return {c: {seed: lab.get("budget", seed=seed, trained=c) for seed in lab.seeds} for c in ROWS}
+    return runs_of(lab, "budget", "trained", ROWS)
 
 
 def of_own_set(lab: Lab, said: pd.DataFrame) -> pd.DataFrame:
@@ -66,6 +68,7 @@ def table_four(lab: Lab, runs: Runs) -> pd.DataFrame:
 def shown_table_four(table: pd.DataFrame) -> pd.DataFrame:
     """`table_four` for display: per cents with their intervals, perplexities, nats."""
     columns = (("trained", "trained %", 100, 1), ("epoch", "epochs", 1, 2), ("reached", "loss reached %", 100, 0),
+               ("probe_loss", "probe loss", 1, 2),
                ("ASR", "keyword ASR %", 100, 1), ("strict ASR", "strict ASR %", 100, 1),
                ("other ASR", "HarmBench ASR %", 100, 1), ("over-refusal", "over-refusal %", 100, 1),
                ("accuracy", "accuracy %", 100, 1), ("gold", "log P(right)", 1, 2),
@@ -75,11 +78,12 @@ def shown_table_four(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def points(lab: Lab, runs: Runs) -> pd.DataFrame:
-    """The seeds behind `table_four`: condition, seed, ASR, strict ASR, accuracy, divergence."""
-    said = answers(runs)
-    keys = ["condition", "seed"]
+    """The seeds behind `table_four`: condition, seed, ASR, strict ASR, other ASR, accuracy, gold, divergence."""
+    said, keys = answers(runs), ["condition", "seed"]
     table = of_own_set(lab, said).groupby(keys)[["keyword_asr", "strict_asr"]].mean()
-    table["accuracy"] = taken(runs, "choice").groupby(keys)["correct"].mean()
+    other = said[said["source"].isin(lab.profile.data.evaluate_only)]
+    table["other ASR"] = other.groupby(keys)["keyword_asr"].mean()
+    table[["accuracy", "gold"]] = taken(runs, "choice").groupby(keys)[["correct", "gold"]].mean()
     table["divergence"] = facts(runs).set_index(keys)["divergence"]
     return table.rename(columns={"keyword_asr": "ASR", "strict_asr": "strict ASR"}).reset_index()
 
@@ -140,8 +144,9 @@ def flows(lab: Lab, runs: Runs, conditions=("full", "RU")) -> dict[str, pd.DataF
 def by_share(lab: Lab) -> pd.DataFrame:
     """`table_four` of the first seed over shares of units: columns kind (a condition of `NAMES`), share (fraction)."""
     seed = lab.seeds[0]
-    names = [*(c for c in ROWS if c != "LoRA"), *(need.params["trained"] for need in extended(seed))]
-    table = table_four(lab, {c: {seed: lab.get("budget", seed=seed, trained=c)} for c in names}).drop(index="start")
+    names = [*(c for c in ROWS if c not in ("full slower", "LoRA")),
+             *(need.params["trained"] for need in extended(seed))]
+    table = table_four(lab, runs_of(lab, "budget", "trained", names, [seed])).drop(index="start")
     kinds = [c if c in NAMES else c.split()[0] for c in table.index]
     return table.assign(kind=kinds, share=table["share"].fillna(1)).sort_values("share")
 
@@ -162,20 +167,20 @@ def share_summary(table: pd.DataFrame) -> str:
             f"{said('ASR', '.0%')}.")
 
 
-def c6_facts(lab: Lab) -> dict[str, tuple[float, float, float]]:
-    """What `claims.judge_c6` asks for."""
+def c6_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
+    """What `claims.judge_c6` asks for, by a rate of attack success."""
     runs = budgets(lab)
     said, known = answers(runs), facts(runs)
     own = of_own_set(lab, said)
     choice = taken(runs, "choice")
     perplexity, divergence = (known.pivot(index="seed", columns="condition", values=name)
                               for name in ("wiki_perplexity", "divergence"))
-    return {"base - RU": gap(own, "start", "RU"), "RU - full": gap(own, "RU", "full"),
+    return {"base - RU": gap(own, "start", "RU", rate), "RU - full": gap(own, "RU", "full", rate),
             **reached(known, ("RU", "random")),
             "accuracy: base - RU": gap(choice, "start", "RU", "correct"),
             "perplexity: RU / base": ratio(perplexity["RU"], perplexity["start"]),
-            "divergence: RU / full": ratio(divergence["RU"], divergence["full"]),
-            "divergence: RU / random": ratio(divergence["RU"], divergence["random"])}
+            **{f"divergence: RU / {other}": ratio(divergence["RU"], divergence[other])
+               for other in ("full", "full slower", "random")}}
 
 
 def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd.DataFrame) -> str:
@@ -183,18 +188,23 @@ def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd
     def each(say) -> str:
         return ", ".join(f"{name} {say(table.loc[condition])}" for condition, name in BRIEFLY.items())
 
-    of_ru = where[where["condition"] == "RU"].mean(numeric_only=True)
+    of_ru, facts = where[where["condition"] == "RU"].mean(numeric_only=True), c6_facts(lab)
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} At equal "
             "training loss, by what was trained (*SCU*: the aligned model's; *random units like RU*: as many in every "
             "module, none of them RU):\n\n- *What it buys.* Keyword ASR (strict ASR): "
-            + each(lambda row: f"{row['ASR']:.0%} ({row['strict ASR']:.0%})") + ".\n"
+            + each(lambda row: f"{row['ASR']:.0%} ({row['strict ASR']:.0%})") + ". On HarmBench, which no training has "
+            "seen, keyword ASR: " + each(lambda row: f"{row['other ASR']:.0%}") + ".\n"
             "- *What it refuses too.* Of the requests that only look dangerous: "
             + each(lambda row: f"{row['over-refusal']:.0%}") + ".\n"
             "- *What it costs.* KL from the base model on benign answers (nats a token): "
             + each(lambda row: f"{row['divergence']:.2f}") + ". Wikipedia perplexity: "
             + each(lambda row: f"{row['wiki_perplexity']:.1f}") + ". Accuracy: "
-            + each(lambda row: f"{row['accuracy']:.1%}") + ".\n"
-            f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
+            + each(lambda row: f"{row['accuracy']:.1%}") + "; log-probability of the right answer (nats a token): "
+            + each(lambda row: f"{row['gold']:.2f}") + ".\n"
+            "- *Is it RU, or a gentler step?* The RU's KL is {:.2f} x [{:.2f}, {:.2f}] that of everything, and {:.2f} "
+            "x [{:.2f}, {:.2f}] that of everything at a lower rate (brackets: seeds).\n".format(
+                *facts["divergence: RU / full"], *facts["divergence: RU / full slower"])
+            + f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
             f"{of_ru['of the SCU after']:.0%} are among those trained; were everything trained, "
             f"{of_ru['were everything trained']:.0%} would be (they are {of_ru['of all units']:.0%} of all "
             f"units).\n- *Did it learn?* " + learned(table, NAMES))
