@@ -18,7 +18,7 @@ from pathlib import Path
 
 from . import sources
 from .errors import SsahError
-from .profiles import Profile, load_profile
+from .profiles import Profile, absolute, load_profile
 
 BUILD = sources.REPOSITORY / "build"
 
@@ -91,6 +91,8 @@ def planned_sets(profile: Profile, step: str, given: dict[str, str]) -> list:
     find_step(step)
     planned = [need for need in plan(profile) if need.step == step]
     matching = [need for need in planned if given.items() <= {k: str(v) for k, v in need.params.items()}.items()]
+    if not planned:
+        raise SsahError(f"this profile has no results of {step}")
     if not matching:
         raise SsahError(f"no planned result of {step} has {', '.join(f'{k}={v}' for k, v in given.items())}; "
                         f"planned: {'; '.join(slug(need.params) for need in planned)}")
@@ -138,6 +140,7 @@ def readme(args) -> int:
 def fetch(args) -> int:
     """Download all pinned archives and dequantize the model, so that everything else works offline."""
     for name in sources.ARCHIVES:
+        sources.discard_damaged(name)
         print(sources.fetch_archive(name))
     from .models import dequantized
 
@@ -173,7 +176,10 @@ def pairs(texts: list[str]) -> dict[str, str]:
     for text in texts:
         if "=" not in text:
             raise SsahError(f"-p takes name=value; got {text!r}")
-    return dict(text.split("=", 1) for text in texts)
+    given = dict(text.split("=", 1) for text in texts)
+    if len(given) < len(texts):
+        raise SsahError("-p gives a name twice; run the command once for each value, or leave the name out for all")
+    return given
 
 
 def estimate(profile, needs: list) -> str:
@@ -197,7 +203,8 @@ def parser() -> argparse.ArgumentParser:
     """All commands; the global options are taken before or after the command."""
     everywhere = _options(["--offline"], action="store_true", default=argparse.SUPPRESS, help="never use the network")
     everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    profile = _options(["--profile"], default="default", help="default, smoke, paper:MODEL or pair:ALIGNED,UNALIGNED")
+    profile = _options(["--profile"], default="default", type=absolute,
+                       help="default, smoke, paper:MODEL or pair:ALIGNED,UNALIGNED")
     into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER", help="where everything is written (build)")
     parameter = _options(["-p"], dest="parameter", action="append", default=[], metavar="NAME=VALUE",
                          help="may be repeated")
@@ -256,9 +263,11 @@ def main(argv: list[str] | None = None) -> int:
             raise
         code, line = 2, f"error: {error}"
     except OSError as error:
-        if "debug" in args or error.errno != errno.ENOSPC:
+        full = error.errno == errno.ENOSPC
+        if "debug" in args or not (full or isinstance(error, (PermissionError, NotADirectoryError, FileExistsError))):
             raise
-        code, line = 2, f"error: the disk is full ({error.filename}); `ssah clean` empties the cache folder"
+        code, line = 2, (f"error: the disk is full ({error.filename}); `ssah clean` empties the cache folder" if full
+                         else f"error: {error}")
     print(line, file=sys.stderr)
     return code
 

@@ -8,7 +8,9 @@
 A step's result is keyed by the sections that it reads, so a change touches just the steps concerned.
 """
 
+import shlex
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from .errors import SsahError
 
@@ -206,7 +208,7 @@ class Profile:
         """What chooses this profile on the command line, with a space before; empty for the default one."""
         kind = self.name.partition("-")[0]
         model = {"paper": self.model.name, "pair": ",".join(self.probing.pair)}.get(kind)
-        return "" if self.name == "default" else f" --profile {f'{kind}:{model}' if model else self.name}"
+        return "" if self.name == "default" else f" --profile {shlex.quote(f'{kind}:{model}' if model else self.name)}"
 
 
 DEFAULT = Profile("default")
@@ -235,6 +237,7 @@ def load_profile(name: str) -> Profile:
 
     Raises `SsahError` for any other name.
     """
+    name = absolute(name)
     if name == "default":
         return DEFAULT
     if name == "smoke":
@@ -249,6 +252,17 @@ def load_profile(name: str) -> Profile:
                        probing=ProbingSection(pair=tuple(pair)))
     raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL, pair:ALIGNED,UNALIGNED "
                     "(hub ids or paths)")
+
+
+def absolute(name: str) -> str:
+    """A profile's name with the paths in it made absolute, for kernels run in another folder."""
+    kind, colon, models = name.partition(":")
+
+    def whole(model: str) -> str:
+        path = Path(model).expanduser()
+        return str(path.resolve()) if model and path.exists() else model
+
+    return kind + colon + ",".join(map(whole, models.split(",") if kind == "pair" else [models])) if colon else name
 
 
 def _label(model: str) -> str:

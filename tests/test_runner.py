@@ -152,6 +152,13 @@ def test_a_file_that_is_no_notebook_is_named(tmp_path, content):
         runner.check_parameters(runner.choose(tmp_path, []), {})
 
 
+def test_two_notebooks_of_one_number_are_refused(tmp_path):
+    for name in ("01_a", "02_b", "02_b-Copy1"):
+        write_notebook(tmp_path, name, "pass")
+    with pytest.raises(SsahError, match="have one number: rename one of 02_b-Copy1.ipynb|02_b.ipynb"):
+        runner.choose(tmp_path, [])
+
+
 def test_pages_draw_equations_and_need_no_network():
     """Equations become MathML, dollar signs in code stay, and nothing is loaded from elsewhere."""
     text = "of $I_S < 2$ and\n\n$$W' = W + BA$$\n\n`$HOME` and `$PATH`\n\n```sh\necho $A $B\n```"

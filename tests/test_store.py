@@ -327,6 +327,40 @@ def test_one_lab_looks_only_once(toys, lab, monkeypatch):
     assert one.get("total") is first
 
 
+@pytest.mark.parametrize("name, params, message", [
+    ("numbers", {"seed": 0}, "numbers takes no parameters; unknown: seed"),
+    ("doubled", {"factor": 2, "x": 1, "y": 1}, "unknown: x, y")])
+def test_parameters_are_those_of_the_step(toys, lab, name, params, message):
+    with pytest.raises(SsahError, match=message):
+        lab().get(name, **params)
+    assert toys.ran == []
+
+
+def test_numbers_of_numpy_are_numbers(toys, lab):
+    assert lab().get("doubled", factor=np.int64(2)).arrays["x"].tolist() == lab().get("doubled", factor=2).arrays["x"].tolist()
+    assert toys.ran == ["numbers", "doubled"]
+
+
+def test_results_of_other_code_are_stale(toys, lab, monkeypatch):
+    """Such as those of an exercise that was undone; of the committed ones a test knows more."""
+    lab().get("total")
+    toys.ran.clear()
+    monkeypatch.setattr(engine, "code_fingerprint", lambda step: {"module": "new"} if step.name == "doubled" else {})
+    assert lab().look("doubled", {"factor": 2})[::2] == ("stale", "the code behind it changed")
+    lab().get("total")
+    assert toys.ran == ["doubled"]
+
+
+def test_a_step_that_fails_leaves_the_former_artifacts(toys, lab):
+    lab().get("total")
+    folder = lab().artifact("doubled", {"factor": 2})
+    toys.broken = True
+    toys.doubled = None
+    with pytest.raises(KeyboardInterrupt):
+        lab(recompute=["total"]).get("total")
+    assert (folder / "x.txt").read_text() == "2 4 6" and [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
 def test_a_changed_input_makes_what_stands_on_it_stale(toys, lab):
     lab().get("total")
     toys.ran.clear()
@@ -479,7 +513,7 @@ def test_a_lab_that_may_not_compute_names_the_remedy(toys, lab, tmp_path, spoil,
         lab().get("numbers")
     toys.ran.clear()
     spoil(toys, tmp_path / "results")
-    with pytest.raises(SsahError, match=f"numbers: .*{reason}.*`ssah recompute numbers --in-place --profile smoke`"):
+    with pytest.raises(SsahError, match=f"numbers: .*{reason}.*`ssah recompute numbers --profile smoke --in-place`"):
         lab(compute=False).get("numbers")
     assert toys.ran == []
 
@@ -530,3 +564,12 @@ def test_artifacts_are_private(toys, lab):
     assert folder.is_relative_to(sources.cache_dir())
     assert folder.stat().st_mode & 0o077 == 0
     assert [path.name for path in folder.iterdir()] == ["x.txt"]
+
+
+def test_a_missing_parameter_is_named():
+    from ssah.experiments import Lab as RealLab
+
+    with pytest.raises(SsahError, match="ablation takes seed, condition; missing: condition"):
+        RealLab(profiles.SMOKE).get("ablation", seed=0)
+    with pytest.raises(SsahError, match="unknown role 'alinged'; known: base, aligned, unaligned"):
+        RealLab(profiles.SMOKE).get("checkpoint", role="alinged", seed=0)

@@ -9,12 +9,14 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
+import inspect
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +24,7 @@ from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 
 from .. import sources
@@ -101,6 +104,7 @@ class Lab:
 
     def get(self, name: str, **params) -> Result:
         """The result of a step, computed (with all it needs) if missing, stale, damaged or asked for afresh."""
+        params = bound(name, params)
         tag = label(name, params)
         if tag in self.fresh:
             return self.fresh[tag]
@@ -129,6 +133,9 @@ class Lab:
                   for n in found_step.needs(self.profile, **params)}
         if result.key != self.key(found_step, params, inputs):
             return "stale", result, "its config, sources, inputs or version changed"
+        # committed results are held against the code by a test, which knows what changes nothing
+        if self.store.root != RESULTS / "default" and result.provenance["code"] != code_fingerprint(found_step):
+            return "stale", result, "the code behind it changed"
         return "ok", result, ""
 
     def key(self, found_step: Step, params: dict, inputs: dict[str, Result]) -> str:
@@ -164,7 +171,7 @@ class Lab:
         if not self.compute:
             option = self.profile.option
             raise SsahError(f"{tag}: {reason}; set recompute = True (or `ssah rerun{option}`) to compute it apart, "
-                            f"`ssah recompute {name} --in-place{option}` to replace the stored result")
+                            f"`{command(self.profile, name, params)} --in-place` to replace the stored result")
         needs = found_step.needs(self.profile, **params)
         artifacts = None        # to make one anew may make another stale: until none moves
         while (found := {label(n.step, n.params): self.artifact(n.step, n.params)
@@ -175,19 +182,21 @@ class Lab:
         cost = f" (about {found_step.minutes:g} min)" if self.profile.name == "default" else ""
         print(f"[{time.strftime('%H:%M:%S')}] computing {tag}: {reason}{cost}", file=sys.stderr, flush=True)
         folder = self._folder(key)
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True, mode=0o700)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         started = time.perf_counter()
-        context = Context(
-            SimpleNamespace(name=self.profile.name, **{r: getattr(self.profile, r) for r in found_step.reads}),
-            inputs, artifacts, folder)
-        result = found_step.run(context, **params)
-        made = {path.relative_to(folder).as_posix(): sources.sha256_of(path)
-                for path in sorted(folder.rglob("*")) if path.is_file()}
-        if made:
-            result = replace(result, values={**result.values, "artifacts": made})
-        else:
-            folder.rmdir()
+        with tempfile.TemporaryDirectory(prefix=f"{key}.", dir=folder.parent) as scratch:   # another may compute it too
+            made_in = Path(scratch) / "artifacts"
+            made_in.mkdir(mode=0o700)
+            context = Context(
+                SimpleNamespace(name=self.profile.name, **{r: getattr(self.profile, r) for r in found_step.reads}),
+                inputs, artifacts, made_in)
+            result = found_step.run(context, **params)
+            made = {path.relative_to(made_in).as_posix(): sources.sha256_of(path)
+                    for path in sorted(made_in.rglob("*")) if path.is_file()}
+            if made:
+                result = replace(result, values={**result.values, "artifacts": made})
+                shutil.rmtree(folder, ignore_errors=True)
+                made_in.replace(folder)
         provenance = _provenance(found_step, params, self.profile, time.perf_counter() - started)
         return self.store.save(name, slug(params),
                                replace(result, key=key, provenance={**result.provenance, **provenance}))
@@ -218,6 +227,23 @@ def with_upstream(profile: Profile, needs) -> list[Need]:
     for need in needs:
         add(need)
     return list(found.values())
+
+
+def bound(name: str, params: dict) -> dict:
+    """Parameters of a step in the order of its function, as plain Python; `SsahError` for unknown or missing ones."""
+    known = list(inspect.signature(find_step(name).run).parameters.values())[1:]        # without the context
+    missing = [p.name for p in known if p.name not in params and p.default is p.empty]
+    if unknown := set(params) - {p.name for p in known} or missing:
+        raise SsahError(f"{name} takes {', '.join(p.name for p in known) or 'no parameters'}; "
+                        f"{'missing' if unknown is missing else 'unknown'}: {', '.join(sorted(unknown))}")
+    return {p.name: value.item() if isinstance(value := params[p.name], np.generic) else value
+            for p in known if p.name in params}
+
+
+def command(profile: Profile, name: str, params: dict) -> str:
+    """What computes one result on the command line."""
+    chosen = "".join(f" -p {shlex.quote(f'{k}={v}')}" for k, v in params.items())
+    return f"ssah recompute {name}{chosen}{profile.option}"
 
 
 def slug(params: dict) -> str:
@@ -282,9 +308,7 @@ def _provenance(found_step: Step, params: dict, profile: Profile, seconds: float
     where = torch.device(device())
     return {"step": found_step.name, "version": found_step.version, "params": params, "profile": profile.name,
             "sections": {name: asdict(getattr(profile, name)) for name in found_step.reads},
-            "command": f"ssah recompute {found_step.name}"
-                       + "".join(f" -p {shlex.quote(f'{k}={v}')}" for k, v in params.items())
-                       + profile.option,
+            "command": command(profile, found_step.name, params),
             "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
             "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}",
             "device": torch.cuda.get_device_name(where) if where.type == "cuda"

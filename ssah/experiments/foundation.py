@@ -80,7 +80,9 @@ def load_role(context: Context, role: str, seed: int, dtype: str | None = None):
 
 
 def checkpoint_need(role: str, seed: int) -> list[Need]:
-    """The trained checkpoint of a role (none for the base model)."""
+    """The trained checkpoint of a role (none for the base model); `SsahError` for what is no role."""
+    if role not in ROLES:
+        raise SsahError(f"unknown role {role!r}; known: {', '.join(ROLES)}")
     return [] if role == "base" else [Need("checkpoint", {"role": role, "seed": seed}, artifact=True)]
 
 
@@ -102,7 +104,8 @@ def base_answers(context: Context) -> Result:
 
 @step(version=1, reads=("model", "data", "alignment"), minutes=5,
       uses=("models", "finetuning", "slices", "units", "beyond_units", "resuming", "prompts"),
-      needs=lambda profile, role, seed: [Need("splits"), Need("base_answers", artifact=True)])
+      needs=lambda profile, role, seed: [Need("splits"), Need("base_answers", artifact=True)]
+      if checkpoint_need(role, seed) else [])
 def checkpoint(context: Context, role: str, seed: int) -> Result:
     """Base -> aligned (safety SFT) or unaligned (as many examples, no refusals), full parameters; loss in nats."""
     import torch

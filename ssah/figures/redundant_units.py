@@ -63,6 +63,6 @@ def by_share(table: pd.DataFrame):
         axis.plot(missed["share"] * 100, missed[column] * factor, "o", markersize=16, markerfacecolor="none",
                   markeredgecolor="#7f7f7f", label="loss missed" if len(missed) else "_")
         plain_log(axis.xaxis)
-        axis.set(xlabel="units that train (%)", ylabel=title, **({"ylim": (-4, 104)} if column == "ASR" else {}))
+        axis.set(xlabel="units that train (%)", ylabel=title)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9)
     return figure

@@ -89,7 +89,7 @@ def c2_facts(lab: Lab) -> claims.Facts:
     facts = {f"{name}: {a} - {b}": difference(only(prompts, a), only(prompts, b), f"{name}_asr")
              for name in ("keyword", "strict") for a, b in (("SCU", "random SCU"), ("RU", "none"))}
     facts["accuracy: none - SCU"] = difference(only(choice, "none"), only(choice, "SCU"), "correct")
-    for condition in CONDITIONS[1:]:
+    for condition in ROWS[1:]:
         facts[f"perplexity: {condition} / none"] = ratio(perplexity[condition], perplexity["none"])
     share = lab.get("ablation", seed=lab.seeds[0], condition="SCU").values["share"]
     return facts | {"share: SCU": (share, share, share)}

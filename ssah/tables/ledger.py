@@ -145,9 +145,11 @@ def traces() -> str:
     notebooks = {path.name[:2]: path.name for path in sorted((sources.REPOSITORY / "notebooks").glob("*.ipynb"))}
     rows = ["| figure | notebook | recompute with |", "|---|---|---|"]
     for path in sorted((sources.REPOSITORY / "figures").glob("*.png")):
-        commands = ", ".join(f"`ssah recompute {step}`" for step in STEPS_OF[path.stem]) or "a toy: nothing is stored"
-        number = path.name[:2]
-        rows.append(f"| [{path.stem}](../figures/{path.name}) | [{number}]({notebooks[number]}) | {commands} |")
+        number, steps = path.name[:2], STEPS_OF.get(path.stem)
+        commands = ("not listed in `STEPS_OF` (ssah/tables/ledger.py)" if steps is None else
+                    ", ".join(f"`ssah recompute {step}`" for step in steps) or "a toy: nothing is stored")
+        notebook = f"[{number}]({notebooks[number]})" if number in notebooks else "–"
+        rows.append(f"| [{path.stem}](../figures/{path.name}) | {notebook} | {commands} |")
     return "\n".join(rows)
 
 
