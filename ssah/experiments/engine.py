@@ -261,6 +261,7 @@ def _intact(folder: Path, files: dict[str, str]) -> bool:
                for name, digest in files.items())
 
 
+@functools.cache
 def code_fingerprint(found_step: Step) -> dict[str, str]:
     """Hash of the code behind a step: its function, the helpers beside it, and the modules that it names.
 
