@@ -107,7 +107,8 @@ def prefill_summary(table: pd.DataFrame) -> str:
     lengths = table["length"].unique()
 
     def said(length: int) -> str:
-        return ", ".join(f"{BRIEFLY[c]} {rows.loc[(length, c), 'refused']:.0%}" for c in ("full", "RU", "random"))
+        return ", ".join(f"{BRIEFLY[c]} {rows.loc[(length, c), 'refused']:.0%}"
+                         for c in ("full", "RU", "random", "only SCU", "random like SCU"))
 
     few, many = lengths[1], lengths[-1]
     return (f"**What we see.** Answers that refuse, by what was trained: without a prefill {said(0)}; with a prefill "
@@ -180,7 +181,8 @@ def c6_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
             "accuracy: base - RU": gap(choice, "start", "RU", "correct"),
             "perplexity: RU / base": ratio(perplexity["RU"], perplexity["start"]),
             **{f"divergence: RU / {other}": ratio(divergence["RU"], divergence[other])
-               for other in ("full", "full slower", "random")}}
+               for other in ("full", "full slower", "random")},
+            "divergence: SCU / random": ratio(divergence["only SCU"], divergence["random like SCU"])}
 
 
 def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd.DataFrame) -> str:
@@ -204,6 +206,8 @@ def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd
             "- *Is it RU, or a gentler step?* The RU's KL is {:.2f} x [{:.2f}, {:.2f}] that of everything, and {:.2f} "
             "x [{:.2f}, {:.2f}] that of everything at a lower rate (brackets: seeds).\n".format(
                 *facts["divergence: RU / full"], *facts["divergence: RU / full slower"])
+            + "- *And the SCU?* Their KL is {:.2f} x [{:.2f}, {:.2f}] that of as many random units.\n".format(
+                *facts["divergence: SCU / random"])
             + f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
             f"{of_ru['of the SCU after']:.0%} are among those trained; were everything trained, "
             f"{of_ru['were everything trained']:.0%} would be (they are {of_ru['of all units']:.0%} of all "
