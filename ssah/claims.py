@@ -65,6 +65,11 @@ def points(facts: Facts, name: str) -> str:
     return "{:.1f} points [{:.1f}, {:.1f}]".format(*(x * 100 for x in facts[name]))
 
 
+def times(facts: Facts, name: str) -> str:
+    """A ratio as text: ``0.84 x [0.73, 0.94]``."""
+    return "{:.2f} x [{:.2f}, {:.2f}]".format(*facts[name])
+
+
 def pp(margin: float) -> str:
     """A margin on a difference of rates (a fraction) as text: ``10 points``."""
     return f"{margin * 100:.0f} points"
@@ -323,9 +328,6 @@ def judge_c6(facts: Facts) -> Verdict:
     """
     gained, behind, accuracy, perplexity, divergence = C6_MARGINS.values()
 
-    def ratio(name: str) -> str:
-        return "{:.2f} x [{:.2f}, {:.2f}]".format(*facts[name])
-
     def below(name: str) -> bool:
         return facts[name][0] <= divergence and facts[name][2] < 1
 
@@ -336,12 +338,12 @@ def judge_c6(facts: Facts) -> Verdict:
               "reaches", f"{points(facts, 'RU - full')}, reached in {facts['reached: RU'][0]:.0%} of seeds",
               facts["RU - full"][2] <= behind and all_reached(facts, "RU")),
         Check(f"no tax: accuracy falls by at most {pp(accuracy)} (whole bracket), perplexity rises at most "
-              f"{perplexity} x", f"{points(facts, 'accuracy: base - RU')}, {ratio('perplexity: RU / base')}",
+              f"{perplexity} x", f"{points(facts, 'accuracy: base - RU')}, {times(facts, 'perplexity: RU / base')}",
               facts["accuracy: base - RU"][2] <= accuracy and facts["perplexity: RU / base"][0] <= perplexity),
         Check(f"a smaller tax than full training's: KL from the base at most {divergence} x, less in every seed",
-              ratio("divergence: RU / full"), below("divergence: RU / full") and all_reached(facts, "RU")),
+              times(facts, "divergence: RU / full"), below("divergence: RU / full") and all_reached(facts, "RU")),
         Check(f"since they are redundant: at most {divergence} x that of as many random units, less in every seed",
-              ratio("divergence: RU / random"),
+              times(facts, "divergence: RU / random"),
               below("divergence: RU / random") and all_reached(facts, "RU", "random")),
     )
     return _conclude("C6", checks, partly=checks[0].holds and checks[2].holds)

@@ -28,9 +28,8 @@ NAMES = {"start": "nothing (base model)", "full": "everything", "full slower": "
          "random": "random, as many as RU, no RU", "only SCU": "SCU",
          "random like SCU": "random, as many as SCU, no SCU", "LoRA": "LoRA, as many parameters"}
 #: The same within a sentence.
-BRIEFLY = {"start": "nothing", "full": "everything", "full slower": "everything at a lower rate", "RU": "RU",
-           "random": "random units like RU", "only SCU": "SCU", "random like SCU": "random units like SCU",
-           "LoRA": "LoRA"}
+BRIEFLY = {"full": "everything", "RU": "RU", "random": "random units like RU", "only SCU": "SCU",
+           "random like SCU": "random units like SCU"}
 
 
 def budgets(lab: Lab) -> Runs:
@@ -107,8 +106,7 @@ def prefill_summary(table: pd.DataFrame) -> str:
     lengths = table["length"].unique()
 
     def said(length: int) -> str:
-        return ", ".join(f"{BRIEFLY[c]} {rows.loc[(length, c), 'refused']:.0%}"
-                         for c in ("full", "RU", "random", "only SCU", "random like SCU"))
+        return ", ".join(f"{name} {rows.loc[(length, c), 'refused']:.0%}" for c, name in BRIEFLY.items())
 
     few, many = lengths[1], lengths[-1]
     return (f"**What we see.** Answers that refuse, by what was trained: without a prefill {said(0)}; with a prefill "
@@ -187,28 +185,23 @@ def c6_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
 
 def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd.DataFrame) -> str:
     """The first paragraph of notebook 06: what was found, in numbers."""
-    def each(say) -> str:
-        return ", ".join(f"{name} {say(table.loc[condition])}" for condition, name in BRIEFLY.items())
-
+    columns = {"ASR": ("keyword ASR", ".0%"), "strict ASR": ("strict ASR", ".0%"),
+               "other ASR": ("HarmBench ASR", ".0%"), "over-refusal": ("over-refusal", ".0%"),
+               "divergence": ("KL from base, nats", ".2f"), "wiki_perplexity": ("Wikipedia perplexity", ".1f"),
+               "accuracy": ("accuracy", ".1%"), "gold": ("log P(right), nats", ".2f")}
+    rows = [f"| {NAMES[condition]} | " + " | ".join(f"{row[name]:{how}}" for name, (_, how) in columns.items()) + " |"
+            for condition, row in table.iterrows()]
+    head = f"| trained | {' | '.join(title for title, _ in columns.values())} |\n{'|---' * (len(columns) + 1)}|\n"
     of_ru, facts = where[where["condition"] == "RU"].mean(numeric_only=True), c6_facts(lab)
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}): {found(verdict)} At equal "
-            "training loss, by what was trained (*SCU*: the aligned model's; *random units like RU*: as many in every "
-            "module, none of them RU):\n\n- *What it buys.* Keyword ASR (strict ASR): "
-            + each(lambda row: f"{row['ASR']:.0%} ({row['strict ASR']:.0%})") + ". On HarmBench, which no training has "
-            "seen, keyword ASR: " + each(lambda row: f"{row['other ASR']:.0%}") + ".\n"
-            "- *What it refuses too.* Of the requests that only look dangerous: "
-            + each(lambda row: f"{row['over-refusal']:.0%}") + ".\n"
-            "- *What it costs.* KL from the base model on benign answers (nats a token): "
-            + each(lambda row: f"{row['divergence']:.2f}") + ". Wikipedia perplexity: "
-            + each(lambda row: f"{row['wiki_perplexity']:.1f}") + ". Accuracy: "
-            + each(lambda row: f"{row['accuracy']:.1%}") + "; log-probability of the right answer (nats a token): "
-            + each(lambda row: f"{row['gold']:.2f}") + ".\n"
-            "- *Is it RU, or a gentler step?* The RU's KL is {:.2f} x [{:.2f}, {:.2f}] that of everything, and {:.2f} "
-            "x [{:.2f}, {:.2f}] that of everything at a lower rate (brackets: seeds).\n".format(
-                *facts["divergence: RU / full"], *facts["divergence: RU / full slower"])
-            + "- *And the SCU?* Their KL is {:.2f} x [{:.2f}, {:.2f}] that of as many random units.\n".format(
-                *facts["divergence: SCU / random"])
-            + f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
+            "training loss (*SCU*: the aligned model's; no training has seen HarmBench; *over-refusal*: of requests "
+            "that only look dangerous):\n\n" + head + "\n".join(rows) + "\n\n"
+            f"- *Is it RU, or a gentler step?* The RU's KL is {claims.times(facts, 'divergence: RU / full')} that of "
+            f"everything, {claims.times(facts, 'divergence: RU / full slower')} that of everything at a lower rate, and "
+            f"{claims.times(facts, 'divergence: RU / random')} that of as many random units (brackets: seeds).\n"
+            f"- *And the SCU?* Their KL is {claims.times(facts, 'divergence: SCU / random')} that of as many random "
+            "units.\n"
+            f"- *Who is critical afterwards.* Of the units called SCU after RU were trained, "
             f"{of_ru['of the SCU after']:.0%} are among those trained; were everything trained, "
             f"{of_ru['were everything trained']:.0%} would be (they are {of_ru['of all units']:.0%} of all "
             f"units).\n- *Did it learn?* " + learned(table, NAMES))
