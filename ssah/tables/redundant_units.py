@@ -189,6 +189,7 @@ def c6_summary(lab: Lab, table: pd.DataFrame, verdict: claims.Verdict, where: pd
                "other ASR": ("HarmBench ASR", ".0%"), "over-refusal": ("over-refusal", ".0%"),
                "divergence": ("KL from base, nats", ".2f"), "wiki_perplexity": ("Wikipedia perplexity", ".1f"),
                "accuracy": ("accuracy", ".1%"), "gold": ("log P(right), nats", ".2f")}
+    columns = {name: how for name, how in columns.items() if name in table}     # the smoke profile has no second set
     rows = [f"| {NAMES[condition]} | " + " | ".join(f"{row[name]:{how}}" for name, (_, how) in columns.items()) + " |"
             for condition, row in table.iterrows()]
     head = f"| trained | {' | '.join(title for title, _ in columns.values())} |\n{'|---' * (len(columns) + 1)}|\n"
