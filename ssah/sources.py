@@ -200,7 +200,9 @@ def fingerprint(source: str) -> str:
     if source.partition(":")[0] in MADE_IN_MEMORY:
         return source
     if source.startswith("data:"):      # a hand-made file of the repository
-        return sha256_of(DATA / source[5:])
+        if not (path := DATA / source[5:]).exists():
+            raise SsahError(f"{path} is missing; restore it with `git checkout {path.relative_to(REPOSITORY)}`")
+        return sha256_of(path)
     kind, rest = split_name(source)
     if kind == "pip":
         if rest not in MEMBERS:

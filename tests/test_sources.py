@@ -292,3 +292,18 @@ def test_removing_the_cache_leaves_other_files_alone():
     for _ in range(2):
         assert cli.main(["clean", "--yes"]) == 0
         assert [path.name for path in sources.cache_dir().iterdir()] == ["mine"]
+
+
+def test_a_missing_file_of_the_repository_names_the_remedy():
+    with pytest.raises(SsahError, match="openings2.csv is missing; restore it with `git checkout data.openings2.csv`"):
+        sources.fingerprint("data:openings2.csv")
+
+
+def test_a_damaged_archive_is_discarded_and_a_sound_one_kept(made_up):
+    content, path = made_up
+    put(path, content)
+    sources.discard_damaged("archive")
+    assert path.read_bytes() == content
+    put(path, content[:-1])
+    sources.discard_damaged("archive")
+    assert not path.exists()
