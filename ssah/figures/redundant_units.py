@@ -1,10 +1,12 @@
 """C6: Table 4 as points, answers after a prefill, and how much of the model it takes."""
 
+from functools import partial
+
 import matplotlib.pyplot as plt
 import pandas as pd
 
 from ..tables.redundant_units import NAMES
-from .style import interval_panels, marked, plain_log
+from .style import hollow_if_dotted, interval_panels, marked, plain_log
 
 #: Colour, marker and line of a condition; a control is hollow and dotted.
 STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "full slower": ("#000000", "X", ":"),
@@ -13,10 +15,7 @@ STYLES = {"start": ("#4d4d4d", "o", "-"), "full": ("#000000", "X", "-"), "full s
           "random like SCU": ("#d55e00", "s", ":"), "LoRA": ("#cc79a7", "*", "-")}
 
 
-def style_of(condition: str) -> dict:
-    """Colour and marker of a condition, hollow where its line is dotted."""
-    colour, marker, line = STYLES[condition]
-    return {"color": colour, "marker": marker, "markerfacecolor": "white" if line == ":" else colour}
+style_of = partial(hollow_if_dotted, STYLES)
 
 
 def table_four(table: pd.DataFrame, points: pd.DataFrame):
@@ -25,7 +24,6 @@ def table_four(table: pd.DataFrame, points: pd.DataFrame):
                ("other ASR", "other ASR", "HarmBench ASR (%)", True), ("accuracy", "accuracy", "accuracy (%)", True),
                ("gold", "gold", "log P(right) (nats)", False),
                ("divergence", "divergence", "KL from base (nats)", False))
-    columns = [column for column in columns if column[0] in table]      # the smoke profile has no second set
     names, star = marked(table, NAMES)
     return interval_panels(table, points, columns, "trained" + star, (18, 0.42 * len(table) + 0.9), style_of=style_of,
                            names=names)[0]

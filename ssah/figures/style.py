@@ -62,6 +62,12 @@ def style_of(condition: str) -> dict:
             "markerfacecolor": COLOURS[name] if name == condition else "white"}
 
 
+def hollow_if_dotted(styles: dict[str, tuple], condition: str) -> dict:
+    """Colour and marker of a condition in `styles` (colour, marker, line), hollow where its line is dotted."""
+    colour, marker, line = styles[condition]
+    return {"color": colour, "marker": marker, "markerfacecolor": "white" if line == ":" else colour}
+
+
 def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | None = None, *,
               percent: bool = True, style_of=style_of, names: dict[str, str] = NAMES) -> None:
     """A row a condition: mean with its interval (columns ``low``, ``high``), and the seeds' own values as ticks.
@@ -85,7 +91,11 @@ def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | Non
 
 
 def interval_panels(table: pd.DataFrame, points: pd.DataFrame, columns, ylabel: str, size: tuple, **look):
-    """`intervals` side by side: (figure, axes). `columns`: (column of the table, of the points, title, per cent?)."""
+    """`intervals` side by side: (figure, axes). `columns`: (column of the table, of the points, title, per cent?).
+
+    Of the columns those are drawn that the table has.
+    """
+    columns = [column for column in columns if column[0] in table]
     figure, axes = plt.subplots(1, len(columns), figsize=size, sharey=True)
     for axis, (column, point, title, percent) in zip(axes, columns):
         intervals(axis, table, column, points.assign(value=points[point]), percent=percent, **look)

@@ -4,6 +4,7 @@ A *flow* counts units by their label before (rows) and after (columns). A *compa
 a pair of seeds.
 """
 
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -199,6 +200,7 @@ def in_order(table: pd.DataFrame) -> np.ndarray:
     return np.array(found, dtype=float)
 
 
+@cache      # asked for several times a notebook
 def c3_facts(lab: Lab) -> claims.Facts:
     """What `claims.judge_c3` asks for, as fractions with the lowest and the highest seed."""
     moves = transfers(lab)

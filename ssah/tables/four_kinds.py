@@ -1,5 +1,7 @@
 """C2: Table 1 and what stands around it."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 
@@ -78,6 +80,7 @@ def each_seed(lab: Lab) -> pd.DataFrame:
     return cells.loc[list(ROWS)].rename(index=NAMES)
 
 
+@cache      # thousands of draws each, asked for several times a notebook
 def c2_facts(lab: Lab) -> claims.Facts:
     """What `claims.judge_c2` asks for. Perplexity ratios: geometric mean over seeds, with the smallest and largest."""
     prompts, choice = by_prompt(outcomes(ablations(lab, "answers")), ["condition"]), ablations(lab, "choice")

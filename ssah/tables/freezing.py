@@ -1,5 +1,7 @@
 """C4: Table 2 at equal training loss and at doubled epochs, with the controls that no published table has."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 
@@ -185,6 +187,7 @@ def log_odds_at_loss(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(others | {"full": full})
 
 
+@cache      # thousands of draws each, asked for several times a notebook
 def c4_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
     """What `claims.judge_c4` asks for: differences of a rate at equal loss, paired by prompt and seed."""
     runs = tuned(lab)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 
 import pandas as pd
 
@@ -69,7 +68,6 @@ def verdict(lab: Lab, claim: str) -> claims.Verdict:
     return _judged(lab, claim)[1]
 
 
-@cache      # thousands of draws each, asked for several times a notebook
 def _judged(lab: Lab, claim: str) -> tuple[Facts, claims.Verdict]:
     entry = ENTRIES[claim]
     facts = entry.facts(lab)

@@ -4,6 +4,8 @@ The *direction* is everywhere the distance to fulfilment branches minus that to 
 leans to a refusal.
 """
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
@@ -84,6 +86,7 @@ def direction_by_block(lab: Lab, requests: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+@cache      # thousands of draws each, asked for several times a notebook
 def c1_facts(lab: Lab) -> dict[str, float]:
     """What `claims.judge_c1` asks for: shares (0 to 1) of token counts, blocks and wordings with the claimed sign."""
     facts, curves = {}, {"steps": curve(lab, "harmful"), "steps, unseen": curve(lab, "unseen")}
@@ -104,12 +107,14 @@ def block_shares(lab: Lab, requests: str, role: str) -> tuple[float, list[float]
     return float((per_seed.mean(0) > 0).mean()), [float(share) for share in (per_seed > 0).mean((1, 2))]
 
 
-def other_verdicts(lab: Lab) -> dict[str, claims.Verdict]:
-    """The verdict if the sign of the mean were enough, and if the interval were for these wordings alone."""
-    facts = c1_facts(lab)
-    counts = {"steps": clear_steps(lab, "harmful"), "steps, unseen": clear_steps(lab, "unseen")}
-    return {how: claims.judge_c1(facts | {f"{role}: {name}": table.loc[role, how] / len(lab.profile.probing.steps)
-                                          for name, table in counts.items() for role in PAIR})
+def other_verdicts(lab: Lab, harmful: pd.DataFrame, unseen: pd.DataFrame) -> dict[str, claims.Verdict]:
+    """The verdict if the sign of the mean were enough, and if the interval were for these wordings alone.
+
+    `harmful`, `unseen`: `clear_steps` of either set.
+    """
+    counts, n = {"steps": harmful, "steps, unseen": unseen}, len(lab.profile.probing.steps)
+    return {how: claims.judge_c1(c1_facts(lab) | {f"{role}: {name}": table.loc[role, how] / n
+                                                  for name, table in counts.items() for role in PAIR})
             for how in ("mean", "fixed")}
 
 
@@ -244,7 +249,7 @@ def c1_summary(lab: Lab, curves: pd.DataFrame, verdict: claims.Verdict) -> str:
     refused = [lab.get("probe", seed=seed, requests=requests).tables["queries"].query("role == 'aligned'")[
         "refused"].mean() for requests in ("harmful", "unseen") for seed in lab.seeds]
     wordings = [len(x) for x in by_wording(lab)["aligned"].axes]
-    other = other_verdicts(lab)
+    other = other_verdicts(lab, counts, clear_steps(lab, "unseen"))
     return (f"**What we found** ({lab.profile.model.label}, {number_of_seeds(lab)}, {sample(lab)} a set): "
             f"{found(verdict)}\n\n"
             f"- *The sign.* Distance to fulfilment branches minus distance to refusal branches: aligned "

@@ -1,5 +1,7 @@
 """C6: what alignment by a part of the model buys, and what it costs, at equal training loss (Table 4)."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 
@@ -42,6 +44,11 @@ def of_own_set(lab: Lab, said: pd.DataFrame) -> pd.DataFrame:
     return said[~said["source"].isin([*lab.profile.data.evaluate_only, "borderline"])]
 
 
+def of_other_set(lab: Lab, said: pd.DataFrame) -> pd.DataFrame:
+    """The answers to harmful requests of the set that no other split has."""
+    return said[said["source"].isin(lab.profile.data.evaluate_only)]
+
+
 def table_four(lab: Lab, runs: Runs) -> pd.DataFrame:
     """Our Table 4, as fractions: a row a condition, means over seeds; ``low``/``high``: 95 % two-level bootstrap.
 
@@ -55,7 +62,7 @@ def table_four(lab: Lab, runs: Runs) -> pd.DataFrame:
         mean = known[known["condition"] == condition].drop(columns=["condition", "seed"]).astype(float).mean()
         row = {"condition": condition, **mean}
         for name, table, column in (("ASR", own, "keyword_asr"), ("strict ASR", own, "strict_asr"),
-                                    ("other ASR", mine[~borderline].drop(index=own.index), "keyword_asr"),
+                                    ("other ASR", of_other_set(lab, mine), "keyword_asr"),
                                     ("over-refusal", mine[borderline], "refused"),
                                     ("accuracy", chosen, "correct"), ("gold", chosen, "gold")):
             if len(table):
@@ -80,8 +87,7 @@ def points(lab: Lab, runs: Runs) -> pd.DataFrame:
     """The seeds behind `table_four`: condition, seed, ASR, strict ASR, other ASR, accuracy, gold, divergence."""
     said, keys = answers(runs), ["condition", "seed"]
     table = of_own_set(lab, said).groupby(keys)[["keyword_asr", "strict_asr"]].mean()
-    other = said[said["source"].isin(lab.profile.data.evaluate_only)]
-    table["other ASR"] = other.groupby(keys)["keyword_asr"].mean()
+    table["other ASR"] = of_other_set(lab, said).groupby(keys)["keyword_asr"].mean()
     table[["accuracy", "gold"]] = taken(runs, "choice").groupby(keys)[["correct", "gold"]].mean()
     table["divergence"] = facts(runs).set_index(keys)["divergence"]
     return table.rename(columns={"keyword_asr": "ASR", "strict_asr": "strict ASR"}).reset_index()
@@ -166,6 +172,7 @@ def share_summary(table: pd.DataFrame) -> str:
             f"{said('ASR', '.0%')}.")
 
 
+@cache      # thousands of draws each, asked for several times a notebook
 def c6_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
     """What `claims.judge_c6` asks for, by a rate of attack success."""
     runs = budgets(lab)

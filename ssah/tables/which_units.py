@@ -1,5 +1,7 @@
 """C5 and C7: adapters (Table 3) and single weights beside frozen units, at equal loss and at equal epochs."""
 
+from functools import cache
+
 import pandas as pd
 
 from .. import claims
@@ -32,6 +34,7 @@ def weights(lab: Lab) -> Runs:
             **runs_of(lab, "weight_tuning", "region", REGIONS)}
 
 
+@cache      # thousands of draws each, asked for several times a notebook
 def c5_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
     """What `claims.judge_c5` asks for: differences of a rate, shares of parameters that move."""
     runs = adapters(lab)
@@ -46,6 +49,7 @@ def c5_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
             **{f"trained: {name}": tuple(share.loc[name]) for name in (*ADAPTERS, "SCU + all CU")}}
 
 
+@cache      # thousands of draws each, asked for several times a notebook
 def c7_facts(lab: Lab, rate: str = "keyword_asr") -> claims.Facts:
     """What `claims.judge_c7` asks for: differences of a rate at equal loss, paired by prompt and seed."""
     runs = weights(lab)
