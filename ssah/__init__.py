@@ -18,9 +18,9 @@ _HOME = {
     "generate": "evaluation", "refusal_log_odds": "evaluation", "perplexity": "evaluation",
     "multiple_choice": "evaluation",
     "judge": "judging",
-    "load_prompts": "prompts",
-    "load_profile": "profiles",
-    "open_lab": "experiments",
+    "load_prompts": "inputs.prompts",
+    "load_profile": "claims.profiles",
+    "open_lab": "claims",
     "SsahError": "errors",
 }
 

@@ -15,13 +15,13 @@ import peft
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from . import evaluation, finetuning, probing, slices
+from . import evaluation, finetuning, masking, probing
 from .attribution import importance
-from .experiments.engine import device
-from .experiments.foundation import scoring_batches
+from .claims.profiles import load_profile
+from .claims.shared.foundation import scoring_batches
+from .inputs.prompts import load_prompts
+from .lab.machine import device
 from .models import Chat, load_chat_model, pad
-from .prompts import load_prompts
-from .profiles import load_profile
 from .units import UnitIndex
 
 SHARES = (1.0, 0.72, 0.28, 0.20, 0.073)     # of the units: all; all but the SCU and CU, the other way round; RU; SCU
@@ -127,7 +127,7 @@ def masked_rows(make: Callable, chosen, size: tuple[int, int], repeats: int):
     index, draw, (n, length) = UnitIndex.of(full), np.random.default_rng(0), size
     ids = draw.integers(0, full.config.vocab_size, (n, length)).tolist()
     batch, bf16 = [(row[:-length // 3], row[-length // 3:]) for row in ids], chosen.model.dtype == "bfloat16"
-    with slices.moving(full, index, np.ones(len(index), bool), "train") as everything:
+    with masking.moving(full, index, np.ones(len(index), bool), "train") as everything:
         reference = Stepper(full, everything.parameters, batch, bf16)
 
         def row(name: str, stepper: Stepper, aim: str = "-"):
@@ -136,7 +136,7 @@ def masked_rows(make: Callable, chosen, size: tuple[int, int], repeats: int):
                     f"full step {whole:.2f} s, {reference.state_gib():.3f} GiB", f"{ratio:.2f} x its time", aim)
 
         for share in SHARES:
-            with slices.moving(other, index, some(index, share, draw)) as state:
+            with masking.moving(other, index, some(index, share, draw)) as state:
                 yield row(f"{share:.1%} of the units move", Stepper(other, state.parameters, batch, bf16, state.sync),
                           "<= 0.80" if share == 0.2 else "-")
         yield row("20.0% by masked dense gradients",
@@ -180,7 +180,7 @@ def some(index: UnitIndex, share: float, draw: np.random.Generator) -> np.ndarra
 def gradient_masked(model, index: UnitIndex, moved: np.ndarray) -> Callable:
     """A function that zeroes the dense gradients outside what moves: the plain way to the same steps."""
     masks = {id(weight): torch.zeros_like(weight) for weight in model.parameters()}
-    with slices.moving(model, index, moved) as state:
+    with masking.moving(model, index, moved) as state:
         for cut in state.cuts:
             masks[id(cut.weight)].index_fill_(cut.dim, cut.positions, 1.0)
 

@@ -16,11 +16,12 @@ from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from . import sources
 from .errors import SsahError
-from .profiles import Profile, absolute, load_profile
+from .inputs import archives
 
-BUILD = sources.REPOSITORY / "build"
+BUILD = archives.REPOSITORY / "build"
+NOTEBOOKS = archives.REPOSITORY / "notebooks"
+FIGURES = archives.REPOSITORY / "figures"
 
 
 # ---- notebooks -------------------------------------------------------------------------------
@@ -37,26 +38,46 @@ def run(args) -> int:
 
 def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
     """Check first, then run; print the summary. 1 if a notebook failed."""
-    from . import runner
+    from .claims import load_profile
+    from .lab import notebooks
 
-    of_pair = load_profile(given.get("profile", "default")).probing.pair     # has results for notebook 01 alone
-    paths = runner.choose(runner.NOTEBOOKS, numbers or (["01"] if of_pair else []))
-    outcomes = runner.run_notebooks(paths, runner.check_parameters(paths, given), into)
-    print("\n" + text_table(["notebook", "verdict", "seconds", "state"], runner.summary(outcomes)))
+    profile = load_profile(given.get("profile", "default"))
+    if not numbers and profile.probing.pair:        # a pair has results for notebook 01 alone
+        numbers = ["01"]
+    paths = notebooks.choose(NOTEBOOKS, numbers)
+    parameters = notebooks.check_parameters(paths, given)
+    if not 1 <= parameters.get("n_seeds", 1) <= len(profile.seeds):     # not in every notebook
+        raise SsahError(f"n_seeds is 1 to {len(profile.seeds)} for this profile; "
+                        f"got {parameters['n_seeds']}")
+    environment = kernel_variables(parameters, into.resolve())
+    figures = environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or FIGURES
+    outcomes = notebooks.run_notebooks(paths, parameters, into, figures=Path(figures),
+                                       environment=environment)
+    summary = notebooks.summary(outcomes)
+    print("\n" + text_table(["notebook", "verdict", "seconds", "state"], summary))
     print(f"\nopen {into / 'index.html'}")
     return int(any(outcome.error for outcome in outcomes))
 
 
+def kernel_variables(parameters: dict, into: Path) -> dict[str, str]:
+    """Where kernels write: with any parameter not as committed, never where committed files are."""
+    if parameters.items() <= {"profile": "default", "recompute": False}.items():
+        return {}
+    # a model of a few thousand weights is slower on several threads
+    threads = {"OMP_NUM_THREADS": "1"} if parameters.get("profile") == "smoke" else {}
+    return {"SSAH_RECOMPUTED": str(into / "results"), "SSAH_FIGURES": str(into / "figures"),
+            **threads}
+
+
 def rerun(args) -> int:
-    """Recompute results into a folder of their own, after an estimate, and run the notebooks on them."""
-    from .experiments import Lab
-    from .experiments.verify import plan, state
+    """Recompute results into a folder of their own, after an estimate, and run the notebooks."""
+    from .claims import lab_of, load_profile, plan
 
     profile = load_profile(args.profile)
     n_seeds = len(profile.seeds) if args.all else 1
-    lab = Lab(profile, root=args.into / "results" / profile.name, compute=False)
+    lab = lab_of(profile, root=args.into / "results" / profile.name, compute=False)
     wanted = plan(profile, n_seeds)
-    missing = [need for need in wanted if state(lab, need)[0] != "ok"]
+    missing = [need for need in wanted if lab.look(need.step, need.params)[0] != "ok"]
     print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(profile, missing)}; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
     return run_notebooks([], {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}, args.into)
@@ -66,27 +87,27 @@ def rerun(args) -> int:
 
 def recompute(args) -> int:
     """Run a step afresh, for all its planned parameters or those given with -p."""
-    from .experiments import Lab, label
+    from .claims import lab_of, load_profile
 
     profile = load_profile(args.profile)
     chosen = planned_sets(profile, args.step, pairs(args.parameter))
     # committed results are kept unless asked: on another machine bits differ, and what stands on them would be stale
-    lab = Lab(profile, recompute={label(need.step, need.params) for need in chosen},
-              root=None if args.in_place else args.into / "results" / profile.name)
+    lab = lab_of(profile, recompute={need.label for need in chosen},
+                 root=None if args.in_place else args.into / "results" / profile.name)
     print(f"{len(chosen)} results, {estimate(profile, chosen)}, without what may be missing upstream", flush=True)
     for position, need in enumerate(chosen, 1):
         started = time.perf_counter()
         lab.get(need.step, **need.params)
         seconds = time.perf_counter() - started
-        print(f"[{position}/{len(chosen)}] {label(need.step, need.params)} ({seconds:.1f} s)", flush=True)
+        print(f"[{position}/{len(chosen)}] {need.label} ({seconds:.1f} s)", flush=True)
     print(f"written to {lab.store.root}" + ("; `ssah status` shows what is stale by now" if args.in_place else ""))
     return 0
 
 
-def planned_sets(profile: Profile, step: str, given: dict[str, str]) -> list:
+def planned_sets(profile, step: str, given: dict[str, str]) -> list:
     """The planned results of a step whose parameters are as `given`; `SsahError` if there is none."""
-    from .experiments import find_step, slug
-    from .experiments.verify import plan
+    from .claims import plan
+    from .lab import find_step, slug
 
     find_step(step)
     planned = [need for need in plan(profile) if need.step == step]
@@ -101,15 +122,15 @@ def planned_sets(profile: Profile, step: str, given: dict[str, str]) -> list:
 
 def status(args) -> int:
     """Show which planned results are there and valid, and where they come from; nothing is computed."""
-    from .experiments import Lab, label
-    from .experiments.verify import plan, state
+    from .claims import lab_of, load_profile, plan
 
-    lab, rows = Lab(load_profile(args.profile), compute=False), []
+    lab = lab_of(load_profile(args.profile), compute=False)
+    rows = []
     for need in plan(lab.profile):
-        found, result, why = state(lab, need)
+        found, result, why = lab.look(need.step, need.params)
         origin = result.provenance if result else {}
         commit = (origin.get("commit") or "none")[:7] + ("" if origin.get("clean") else " + changes") if origin else ""
-        rows.append([label(need.step, need.params), found, origin.get("date", ""), origin.get("seconds", ""),
+        rows.append([need.label, found, origin.get("date", ""), origin.get("seconds", ""),
                      commit, why])
     print(text_table(["result", "state", "date", "seconds", "commit", "why"], rows))
     counts = Counter(row[1] for row in rows)
@@ -119,7 +140,8 @@ def status(args) -> int:
 
 def verify(args) -> int:
     """Check results: hashes, keys, Table 1's units from stored scores, spot checks (--full: train seed 0 again)."""
-    from .experiments.verify import verify
+    from .claims import load_profile
+    from .claims.verify import verify
 
     failed = verify(load_profile(args.profile), full=args.full, into=args.into)
     print(f"{failed} checks failed" if failed else "all checks passed")
@@ -128,10 +150,11 @@ def verify(args) -> int:
 
 def readme(args) -> int:
     """Bring the generated parts of README.md up to date with the committed results."""
-    from .experiments import Lab
-    from .readme import rewrite
+    from .claims import lab_of, load_profile
+    from .claims.readme import rewrite
 
-    print("README.md rewritten" if rewrite(Lab(load_profile("default"), compute=False)) else "README.md is up to date")
+    changed = rewrite(lab_of(load_profile("default"), compute=False))
+    print("README.md rewritten" if changed else "README.md is up to date")
     return 0
 
 
@@ -139,9 +162,10 @@ def readme(args) -> int:
 
 def fetch(args) -> int:
     """Download all pinned archives and dequantize the model, so that everything else works offline."""
-    for name in sources.ARCHIVES:
-        sources.discard_damaged(name)
-        print(sources.fetch_archive(name))
+    for name in archives.ARCHIVES:
+        archives.discard_damaged(name)
+        print(archives.fetch_archive(name))
+    from .claims import load_profile
     from .models import dequantized
 
     print(dequantized(load_profile("default").model.name))
@@ -150,9 +174,9 @@ def fetch(args) -> int:
 
 def clean(args) -> int:
     """Empty the cache folder: archives, models, checkpoints, answers, other profiles' results (committed ones stay)."""
-    folders = sources.cache_folders()
+    folders = archives.cache_folders()
     size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
-    print(f"{sources.cache_dir()}: {size / 2**30:.2f} GiB")
+    print(f"{archives.cache_dir()}: {size / 2**30:.2f} GiB")
     # without a terminal nobody can be asked
     if not args.yes and not (sys.stdin.isatty() and input("delete it? [y/N] ").strip().lower() == "y"):
         print("kept (--yes deletes without asking)")
@@ -184,7 +208,7 @@ def pairs(texts: list[str]) -> dict[str, str]:
 
 def estimate(profile, needs: list) -> str:
     """Rough time of some results, from the minutes that their steps declare for the default profile."""
-    from .experiments import find_step
+    from .lab import find_step
 
     if profile.name != "default":
         return "time not known for this profile"
@@ -203,7 +227,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands; the global options are taken before or after the command."""
     everywhere = _options(["--offline"], action="store_true", default=argparse.SUPPRESS, help="never use the network")
     everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-    profile = _options(["--profile"], default="default", type=absolute,
+    profile = _options(["--profile"], default="default", type=_absolute,
                        help="default, smoke, paper:MODEL or pair:ALIGNED,UNALIGNED")
     into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER", help="where everything is written (build)")
     parameter = _options(["-p"], dest="parameter", action="append", default=[], metavar="NAME=VALUE",
@@ -238,6 +262,13 @@ def _options(names: list[str], **settings) -> argparse.ArgumentParser:
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(*names, **settings)
     return shared
+
+
+def _absolute(name: str) -> str:
+    """The profile's name with the paths in it made absolute."""
+    from .claims.profiles import absolute
+
+    return absolute(name)
 
 
 def _version() -> str:

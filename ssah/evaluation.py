@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from transformers import GenerationConfig
 
 from .errors import SsahError
+from .inputs.words import data_file
 from .models import Chat, pad
-from .prompts import data_file
 
 
 @dataclass(frozen=True)

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from .beyond_units import adapted, check_weights, holding
+from .alternatives import adapted, check_weights, holding
 from .errors import SsahError
+from .masking import RESTS, Moving, moving
 from .models import Chat, pad
 from .resuming import Resume, fingerprint
-from .slices import RESTS, Moving, moving
 from .units import UnitIndex
 
 #: Factor of the learning rate after warm-up, where a share `left` (from 1 down to 0) of the steps is still to come.
@@ -62,14 +62,14 @@ def finetune(chat: Chat, examples: Sequence[dict], *, frozen=None, trainable=Non
     """Train `chat.model` in place: all of it, or with a mask all but some units, or only some (paper, Table 2).
 
     `examples`: dicts ``prompt``, ``response`` and optionally ``ended`` (default True: the response is whole, so its
-    end token is trained on too). A mask is Boolean (len(index),), see `ssah.slices.moving` for what moves with a unit:
+    end token is trained on too). A mask is Boolean (len(index),), see `ssah.masking.moving` for what moves with a unit:
 
     - ``frozen=mask``: these units stay, bit for bit, and the rest trains unless ``rest="freeze"``;
     - ``trainable=mask``: only these units move, and the rest stays unless ``rest="train"``.
 
     To compare units with: ``frozen={parameter name: Boolean tensor of its shape}`` freezes single weights and trains
-    all else (`ssah.beyond_units.holding`); `adapter`, a ``peft`` configuration, trains an adapter in place of the
-    model's own weights, merged into them at the end where it can be (`ssah.beyond_units.adapted`).
+    all else (`ssah.alternatives.holding`); `adapter`, a ``peft`` configuration, trains an adapter in place of the
+    model's own weights, merged into them at the end where it can be (`ssah.alternatives.adapted`).
 
     The arithmetic is bf16 autocast, or with `autocast=False` the model's own. What moves and its optimizer state are
     float32 or wider meanwhile; the model ends in its own dtype. ``optimizer(parameters, lr=, weight_decay=)`` makes

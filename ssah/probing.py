@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from .errors import SsahError
 from .evaluation import greedy
+from .inputs.words import data_file
 from .models import Chat, pad
-from .prompts import data_file
 
 OPENINGS = ("refusal", "fulfilment")
 

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from .errors import SsahError
-from .slices import Moving
+from .masking import Moving
 
 
 def fingerprint(model, facts: dict) -> str:

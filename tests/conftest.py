@@ -15,9 +15,9 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from ssah import models
-from ssah.experiments import Lab
+from ssah.claims import lab_of
 from ssah.finetuning import encode_examples, finetune
-from ssah.profiles import load_profile
+from ssah.claims.profiles import load_profile
 
 torch.set_num_threads(1)
 
@@ -90,7 +90,7 @@ def smoke_lab(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSAH_CACHE", str(tmp_path_factory.mktemp("cache")))
         patch.setenv("SSAH_OFFLINE", "1")
-        yield Lab(load_profile("smoke"), root=tmp_path_factory.mktemp("results"))
+        yield lab_of(load_profile("smoke"), root=tmp_path_factory.mktemp("results"))
 
 
 @pytest.fixture(autouse=True)

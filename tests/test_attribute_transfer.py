@@ -8,13 +8,13 @@ import pytest
 from ssah import figures
 from ssah.classification import LABELS, classify, iou
 from ssah.errors import SsahError
-from ssah.experiments import Lab
-from ssah.experiments.attribute_transfer import (CATEGORIES, FRACTIONS, PARTS, RESCORED, core, extended,
-                                                 labels_of, of_category, part_of)
-from ssah.experiments.measuring import score_units
-from ssah.profiles import load_profile
-from ssah.store import Result
-from ssah.tables import attribute_transfer as transfer
+from ssah.lab import Lab
+from ssah.claims.attribute_transfer.run import (CATEGORIES, FRACTIONS, PARTS, RESCORED, core,
+                                                extended, labels_of, of_category, part_of)
+from ssah.claims.shared.measuring import score_units
+from ssah.claims.profiles import load_profile
+from ssah.lab import Result
+from ssah.claims.attribute_transfer import read as transfer
 from ssah.units import UnitIndex
 
 matplotlib.use("Agg")
@@ -88,7 +88,7 @@ def test_all_texts_give_the_attribution(lab):
     """The score here and in the step `attribution` are one."""
     from types import SimpleNamespace
 
-    from ssah.experiments.foundation import calibration_pairs, load_role
+    from ssah.claims.shared.foundation import calibration_pairs, load_role
 
     folders = {"calibration": lab.artifact("calibration", {"seed": 0}),
                "checkpoint": lab.artifact("checkpoint", {"role": "aligned", "seed": 0})}

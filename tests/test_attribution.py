@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ssah.attribution import METHODS, RunningMoments, activation_moments, importance, score_mask, unit_outputs, weight_importance
+from ssah.attribution import (METHODS, RunningMoments, activation_moments, importance, score_mask,
+                              unit_outputs, weight_importance)
 from ssah.errors import SsahError
 from ssah.models import blocks, pad
 from ssah.units import UnitIndex

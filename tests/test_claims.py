@@ -2,7 +2,8 @@
 
 import pytest
 
-from ssah.claims import CLAIMS, judge_c1, judge_c2, judge_c3, judge_c4, judge_c5, judge_c6, judge_c7
+from ssah.claims.claim import (CLAIMS, judge_c1, judge_c2, judge_c3, judge_c4, judge_c5, judge_c6,
+                               judge_c7)
 
 GOOD = {"keyword: SCU - random SCU": (0.8, 0.7, 0.9), "strict: SCU - random SCU": (0.6, 0.5, 0.7), "keyword: RU - none": (0.0, 0.0, 0.1),
         "strict: RU - none": (0.02, 0.0, 0.05), "accuracy: none - SCU": (0.01, 0.0, 0.02), "share: SCU": (0.013, 0.013, 0.013),

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from test_runner import write_notebook
 
-from ssah import SsahError, cli, runner, sources
-from ssah.experiments import Lab, Need, slug, verify
-from ssah.profiles import SMOKE, absolute, load_profile
+from ssah import SsahError, cli
+from ssah.inputs import archives
+from ssah.lab import notebooks
+from ssah.claims import verify
+from ssah.lab import Lab, Need, slug
+from ssah.claims.profiles import SMOKE, absolute, load_profile
 
 
 @pytest.fixture
@@ -189,10 +192,10 @@ def test_the_plan_lists_every_result_once_after_what_it_needs():
 # ---- the cache -------------------------------------------------------------------------------
 
 def test_clean_tells_the_size_and_deletes_only_when_told(capsys):
-    file = sources.cache_dir() / "artifacts" / "weights"
+    file = archives.cache_dir() / "artifacts" / "weights"
     file.parent.mkdir()
     file.write_bytes(np.zeros(2**20, np.uint8).tobytes())
-    with (sources.cache_dir() / "thesis").open("wb") as other:
+    with (archives.cache_dir() / "thesis").open("wb") as other:
         other.truncate(2**30)                               # not ours: neither counted nor deleted
     assert cli.main(["clean"]) == 0 and file.exists()       # no terminal, so nobody could say yes
     told = capsys.readouterr().out

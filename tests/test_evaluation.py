@@ -9,8 +9,9 @@ from conftest import random_model
 
 from ssah.attribution import unit_outputs
 from ssah.errors import SsahError
-from ssah.evaluation import (divergence, generate, multiple_choice, opening_tokens, packed_log_probs, perplexity, refusal_log_odds,
-                             response_nll, token_log_probs)
+from ssah.evaluation import (divergence, generate, multiple_choice, opening_tokens,
+                             packed_log_probs, perplexity, refusal_log_odds, response_nll,
+                             token_log_probs)
 from ssah.models import Chat
 
 EOS = 3

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import ssah
-from ssah import figures
+from ssah.claims.shared import pictures, style
 
 matplotlib.use("Agg")
 
@@ -48,7 +48,7 @@ def test_svg_has_no_date(drawn):
 
 
 def test_every_condition_has_a_style_and_random_ones_are_hollow():
-    from ssah.experiments import CONDITIONS
+    from ssah.claims import CONDITIONS
 
     for condition in CONDITIONS:
         style = figures.style.style_of(condition)

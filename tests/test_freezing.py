@@ -7,9 +7,10 @@ import pytest
 
 from ssah.classification import classify
 from ssah.errors import SsahError
-from ssah.experiments import Lab
-from ssah.experiments.freezing import COMPARED, KEPT, LEAST, OTHER_EXAMPLES, TUNED, frozen_units, instructions
-from ssah.profiles import load_profile
+from ssah.lab import Lab
+from ssah.claims.freezing.run import (COMPARED, KEPT, LEAST, OTHER_EXAMPLES, TUNED, frozen_units,
+                                      instructions)
+from ssah.claims.profiles import load_profile
 from ssah.units import UnitIndex
 
 
@@ -72,7 +73,7 @@ def test_examples_come_from_no_evaluated_split(lab, chat):
     assert (len(train), len(unseen)) == (options.examples, options.unseen)
     splits = lab.get("splits").tables["splits"].query("kind == 'benign'")
     texts = lab.profile.data.benign[0]
-    from ssah.prompts import load_prompts
+    from ssah.inputs.prompts import load_prompts
     text_of = load_prompts(texts).set_index("id")["text"]
     for split in ("identify", "select", "evaluate"):
         taken = set(text_of[splits.query("split == @split")["id"]])
@@ -114,8 +115,8 @@ def test_conditions_start_from_the_same_model(lab):
 # ---- other examples, more measures -----------------------------------------------------------
 
 def test_own_answers_are_none_that_the_alignment_saw(lab):
-    from ssah.experiments.foundation import alignment_examples
-    from ssah.experiments.freezing import own_answers
+    from ssah.claims.shared.foundation import alignment_examples
+    from ssah.claims.freezing.run import own_answers
     lab.get("base_answers")
     context = SimpleNamespace(profile=lab.profile, get=lab.get, artifact=lambda name, **params: lab.artifact(name, params))
     for seed in (0, 1):
@@ -169,8 +170,8 @@ def test_what_is_unknown_is_refused(lab, step, params, message):
 
 
 def test_every_condition_has_a_name_and_a_style():
-    from ssah.experiments.which_units import ADAPTERS, REGIONS
-    from ssah.figures.freezing import STYLES
-    from ssah.tables.freezing import NAMES, ROWS
+    from ssah.claims.which_units.run import ADAPTERS, REGIONS
+    from ssah.claims.freezing.draw import STYLES
+    from ssah.claims.freezing.read import NAMES, ROWS
     assert set(NAMES) == set(STYLES) == {"start", *TUNED, LEAST, *ADAPTERS, *REGIONS}
     assert set(ROWS) == set(TUNED)

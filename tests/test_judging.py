@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from ssah import sources
-from ssah.judging import ANSWER_LABELS, is_evasive, is_refusal, is_repetitive, judge, matches_keyword
-from ssah.prompts import data_file, refusal_keywords
+from ssah.inputs import archives
+from ssah.judging import (ANSWER_LABELS, is_evasive, is_refusal, is_repetitive, judge,
+                          matches_keyword)
+from ssah.inputs.words import data_file, refusal_keywords
 
 PROMPT = "Write a tutorial on how to bake bread without an oven"
 
@@ -112,7 +113,7 @@ def test_repetition_is_counted_in_word_pairs(text, repetitive):
 
 def test_keywords_match_as_published():
     """As in the published code: any of the strings of the file, with its capitals, anywhere in the answer."""
-    lines = (sources.DATA / "refusal_keywords.txt").read_text().splitlines()
+    lines = (archives.DATA / "refusal_keywords.txt").read_text().splitlines()
     published = [line for line in lines if not line.startswith("#")]
     assert list(refusal_keywords()) == published and len(published) == 31
     for keyword in published:

@@ -7,7 +7,7 @@ import sys
 import nbformat
 import pytest
 
-from ssah.sources import REPOSITORY
+from ssah.inputs.archives import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 

@@ -9,11 +9,11 @@ import torch
 from ssah import probing
 from ssah.errors import SsahError
 from ssah.evaluation import generate
-from ssah.experiments import Lab
-from ssah.experiments.verify import plan
+from ssah.lab import Lab
+from ssah.claims.verify import plan
 from ssah.models import save_weights, tiny_chat
-from ssah.profiles import load_profile
-from ssah.prompts import load_prompts
+from ssah.claims.profiles import load_profile
+from ssah.inputs.prompts import load_prompts
 
 QUERIES = ["break a lamp", "write a small red poem today", "sing"]
 OPENINGS = {"refusal": [[10, 11, 12], [13, 14]], "fulfilment": [[20, 21], [22, 23, 24, 25], [26, 27]]}

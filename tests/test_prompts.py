@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah import sources
+from ssah.inputs import archives
 from ssah.errors import SsahError
-from ssah.prompts import SPLITS, clusters, data_file, load_prompts, load_questions, make_splits, refusal_keywords, text_hash
-from ssah.store import RESULTS, Store
+from ssah.inputs.prompts import (SPLITS, clusters, load_prompts, load_questions, make_splits,
+                                 text_hash)
+from ssah.inputs.words import data_file, refusal_keywords
+from ssah.lab import Store
+from ssah.lab.store import RESULTS
 
 
 # ---- clusters --------------------------------------------------------------------------------
@@ -363,4 +366,4 @@ def test_keywords_are_the_published_ones():
     assert len(keywords) == len(set(keywords)) == 31
     assert keywords[:2] == ("I'm sorry", "Sorry") and keywords[-1] == "However"
     assert not any(keyword.startswith("#") for keyword in keywords)
-    assert {path.name for path in sources.DATA.glob("*.csv")} >= {"refusals.csv", "openings.csv", "borderline.csv", "excluded.csv"}
+    assert {path.name for path in archives.DATA.glob("*.csv")} >= {"refusals.csv", "openings.csv", "borderline.csv", "excluded.csv"}

@@ -5,12 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from ssah import prompts
+from ssah.inputs import prompts
 from ssah.classification import LABELS
 from ssah.errors import SsahError
-from ssah.experiments.measuring import classify_scores, paper_kinds
-from ssah.experiments.redundant_units import BUDGETS, parse
-from ssah.profiles import load_profile
+from ssah.claims.shared.measuring import classify_scores, paper_kinds
+from ssah.claims.redundant_units.run import BUDGETS, parse
+from ssah.claims.profiles import load_profile
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_the_probe_has_refusals_and_benign_answers(lab):
     """A probe of benign examples alone would not see alignment: its loss at the start lies between both kinds' own."""
     from types import SimpleNamespace
 
-    from ssah.experiments.foundation import alignment_examples, load_base
+    from ssah.claims.shared.foundation import alignment_examples, load_base
     from ssah.finetuning import encode_examples, mean_loss
     context = SimpleNamespace(profile=lab.profile, get=lab.get, artifact=lambda name, **params: lab.artifact(name, params))
     examples, chat = alignment_examples(context, "aligned", 0), load_base(context, "float32")
@@ -91,7 +91,7 @@ def test_units_are_chosen_before_any_alignment(lab):
     known = set(splits["hash"])
     assert all(prompts.text_hash(prompt) in known for kind in texts for prompt, _ in texts[kind])
     assert len(texts["harmful"]) == lab.profile.calibration.prompts
-    from ssah.experiments import find_step
+    from ssah.lab import find_step
     assert [need.step for need in find_step("base_attribution").needs(lab.profile, seed=0)] == ["splits"]
 
 

@@ -4,10 +4,13 @@ import json
 
 import pytest
 
-from ssah import readme, sources
-from ssah.experiments import Lab, code_fingerprint, core, extended, find_step, label
-from ssah.profiles import load_profile
-from ssah.store import RESULTS, Store
+from ssah.claims import readme
+from ssah.inputs import archives
+from ssah.claims import code_fingerprint, core, extended
+from ssah.lab import Lab, find_step, label
+from ssah.claims.profiles import load_profile
+from ssah.lab import Store
+from ssah.lab.store import RESULTS
 
 DEFAULT = load_profile("default")
 STORE = Store(RESULTS / "default")
@@ -37,7 +40,7 @@ def test_no_result_is_orphaned():
 @pytest.mark.parametrize("step, slug", STORE.slugs(), ids=lambda x: x)
 def test_code_did_not_change_unnoticed(step, slug):
     """The code behind a result is today's, or the change is recorded as output-neutral (else bump the step's version)."""
-    neutral = {(n["code"], n["from"]): n["to"] for n in json.loads((sources.DATA / "output_neutral.json").read_text())}
+    neutral = {(n["code"], n["from"]): n["to"] for n in json.loads((archives.DATA / "output_neutral.json").read_text())}
     then, now = provenance(step, slug)["code"], code_fingerprint(find_step(step))
     for code, digest in then.items():
         seen = digest

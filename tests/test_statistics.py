@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah.statistics import auroc, bootstrap, crossed_bootstrap, difference, wilson
+from ssah.lab.statistics import auroc, bootstrap, crossed_bootstrap, difference, wilson
 
 
 def table(values: np.ndarray) -> pd.DataFrame:

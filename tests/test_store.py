@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah import profiles, sources
+from ssah.claims import profiles
+from ssah.inputs import archives
 from ssah.errors import SsahError
-from ssah.experiments import engine
-from ssah.experiments.engine import Lab, Need
-from ssah.store import Result, Store, canonical
+from ssah import lab
+from ssah.lab import Lab, Need
+from ssah.lab import Result, Store
+from ssah.lab.store import canonical
 
 
 def example(**changed) -> Result:
@@ -436,7 +438,7 @@ def test_a_damaged_result_is_computed_afresh(toys, lab, tmp_path, capsys):
     assert "damaged" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("damage", (lambda path: path.unlink(), lambda path: path.write_text("7 7 7"), lambda path: shutil.rmtree(sources.cache_dir())),
+@pytest.mark.parametrize("damage", (lambda path: path.unlink(), lambda path: path.write_text("7 7 7"), lambda path: shutil.rmtree(archives.cache_dir())),
                          ids=("removed", "edited", "cache removed"))
 def test_a_missing_artifact_makes_its_step_run_again(toys, lab, damage):
     """A result is in the store, its files are not in the cache folder: as after a fresh clone."""
@@ -462,7 +464,7 @@ def test_an_artifact_made_anew_with_other_bits_is_not_mixed_with_what_stood_on_t
         return Result({"model": int((context.artifact("model") / "bits.txt").read_text()), "scores": context.get("scores").values["of"]})
 
     lab().get("scores")
-    shutil.rmtree(sources.cache_dir())
+    shutil.rmtree(archives.cache_dir())
     toys.start = 2
     once = lab()
     assert once.look("tuned", {})[0] == "missing" and once.get("scores").values == {"of": 1}       # validated before
@@ -471,7 +473,7 @@ def test_an_artifact_made_anew_with_other_bits_is_not_mixed_with_what_stood_on_t
 
 def test_a_missing_artifact_does_not_matter_while_nobody_needs_it(toys, lab):
     lab().get("total")
-    shutil.rmtree(sources.cache_dir())
+    shutil.rmtree(archives.cache_dir())
     toys.ran.clear()
     lab().get("total")
     assert toys.ran == []
@@ -547,7 +549,7 @@ def test_provenance_says_how_to_get_the_result_again(toys, lab):
 
 def test_results_of_other_profiles_never_reach_the_repository(tmp_path):
     assert engine.default_root(profiles.SMOKE) == tmp_path / "cache" / "results" / "smoke"
-    assert engine.default_root(profiles.DEFAULT).is_relative_to(sources.REPOSITORY / "data" / "results")
+    assert engine.default_root(profiles.DEFAULT).is_relative_to(archives.REPOSITORY / "data" / "results")
 
 
 def test_results_in_another_folder_have_artifacts_of_their_own(toys, lab, tmp_path):
@@ -561,13 +563,13 @@ def test_results_in_another_folder_have_artifacts_of_their_own(toys, lab, tmp_pa
 
 def test_artifacts_are_private(toys, lab):
     folder = lab().artifact("doubled", {"factor": 2})
-    assert folder.is_relative_to(sources.cache_dir())
+    assert folder.is_relative_to(archives.cache_dir())
     assert folder.stat().st_mode & 0o077 == 0
     assert [path.name for path in folder.iterdir()] == ["x.txt"]
 
 
 def test_a_missing_parameter_is_named():
-    from ssah.experiments import Lab as RealLab
+    from ssah.lab import Lab as RealLab
 
     with pytest.raises(SsahError, match="ablation takes seed, condition; missing: condition"):
         RealLab(profiles.SMOKE).get("ablation", seed=0)

@@ -4,12 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah import readme, tables
+from ssah import tables
+from ssah.claims import readme
 from ssah.errors import SsahError
-from ssah.experiments import CONDITIONS
-from ssah.experiments.redundant_units import parse
-from ssah.profiles import load_profile
-from ssah.store import Result
+from ssah.claims import CONDITIONS
+from ssah.claims.redundant_units.run import parse
+from ssah.claims.profiles import load_profile
+from ssah.lab import Result
 
 
 class HandMade:
@@ -348,10 +349,10 @@ def test_shares_stand_in_order_with_the_first_seed_alone():
 # ---- the scoreboard --------------------------------------------------------------------------
 
 def test_every_claim_with_a_notebook_has_an_entry_that_can_be_traced():
-    from ssah.claims import CLAIMS
-    from ssah.experiments import STEPS
-    from ssah.sources import REPOSITORY
-    from ssah.tables.ledger import ENTRIES, STEPS_OF
+    from ssah.claims.claim import CLAIMS
+    from ssah.lab import STEPS
+    from ssah.inputs.archives import REPOSITORY
+    from ssah.claims.scoreboard import ENTRIES, STEPS_OF
 
     notebooks = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
     for claim in CLAIMS:
@@ -365,8 +366,8 @@ def test_every_claim_with_a_notebook_has_an_entry_that_can_be_traced():
 
 def test_the_ledger_has_a_row_a_claim_with_links_and_origin(monkeypatch):
     """By a made-up claim: its number, verdict and links; without a notebook a claim is not tested."""
-    from ssah import claims
-    from ssah.claims import Check, Claim, Verdict
+    from ssah.claims import claim
+    from ssah.claims.claim import Check, Claim, Verdict
 
     entry = tables.ledger.__globals__["Entry"](lambda lab: {"x": (0.5, 0.4, 0.6)}, lambda facts: Verdict("C1", "partly", (Check("is it?", "half", True),)),
                                                3, lambda lab, facts: f"ours {facts['x'][0]}", "01_figure", "probe")
@@ -385,7 +386,7 @@ def test_the_ledger_has_a_row_a_claim_with_links_and_origin(monkeypatch):
 
 def test_strict_asr_may_turn_checks(monkeypatch):
     """Of made-up claims: only the check that differs has a row, and all verdicts are named."""
-    from ssah.claims import Check, Verdict
+    from ssah.claims.claim import Check, Verdict
 
     def judge(facts):
         return Verdict("C4", "partly" if facts["rate"] == "strict_asr" else "reproduced",
@@ -406,7 +407,7 @@ def test_the_shared_part_of_two_sets_of_one_size():
 
 
 def test_costs_are_in_proportion():
-    from ssah.experiments import CONDITIONS
+    from ssah.claims import CONDITIONS
 
     class Priced:
         profile, seeds = load_profile("smoke"), (0,)

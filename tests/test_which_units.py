@@ -3,7 +3,7 @@
 import pytest
 
 from ssah.errors import SsahError
-from ssah.experiments.which_units import ADAPTERS, REGIONS
+from ssah.claims.which_units.run import ADAPTERS, REGIONS
 
 
 @pytest.fixture(scope="module")

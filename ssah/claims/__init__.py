@@ -1,0 +1,114 @@
+"""The reproduction: a room for every claim, the plan of their runs, and the door for notebooks.
+
+A room has `run` (steps), `read` (facts, tables and the rule; no torch, no figures), `draw` (figures
+of tables) and in its ``__init__`` the claim itself. What rooms share is in `shared`.
+"""
+
+import os
+from pathlib import Path
+
+from ..errors import SsahError
+from ..inputs import archives
+from ..lab import Lab, Need, Place, with_upstream
+from . import (
+    attribute_transfer,
+    every_step,
+    four_kinds,
+    freezing,
+    reasoning_direction,
+    redundant_units,
+    which_units,
+)
+from .claim import Claim
+from .profiles import Profile, load_profile
+
+#: In the order of the ledger.
+CLAIMS: tuple[Claim, ...] = (
+    reasoning_direction.CLAIM, four_kinds.CLAIM, attribute_transfer.CLAIM, freezing.CLAIM,
+    which_units.C5, redundant_units.CLAIM, which_units.C7, every_step.CLAIM)
+
+#: How good the judge is, which every claim with answers stands on.
+JUDGE = (Need("judge_on_people"), Need("judge_threshold"))
+
+RESULTS = archives.DATA / "results"
+
+
+def claim(claim_id: str) -> Claim:
+    """The claim ``"C1"`` to ``"C8"``; `SsahError` for another."""
+    for found in CLAIMS:
+        if found.id == claim_id:
+            return found
+    raise SsahError(f"unknown claim {claim_id!r}; known: {', '.join(c.id for c in CLAIMS)}")
+
+
+def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
+    """All that is committed, each result after its needs.
+
+    The core of the (first) seeds, and the extended rows of the first one.
+    """
+    seeds = profile.seeds[:n_seeds]
+    if profile.probing.pair:        # two models of one's own: notebook 01 alone
+        claims = (reasoning_direction.CLAIM,)
+        needs = []
+    else:
+        claims = CLAIMS
+        needs = list(JUDGE)
+    for seed in seeds:
+        for planned in claims:
+            needs += planned.core(seed)
+    for planned in claims:
+        needs += planned.extended(seeds[0])
+    return with_upstream(profile, needs)
+
+
+def results_of(profile: Profile) -> Path:
+    """Where results live: in git for the default profile, in the cache folder for all others."""
+    if profile.name == "default":
+        return RESULTS / "default"
+    return archives.cache_dir() / "results" / profile.name
+
+
+def peak_memory(device) -> float:
+    """Most memory so far, GiB (see `ssah.finetuning.peak_memory`)."""
+    from ..finetuning import peak_memory as measured
+
+    return measured(device)
+
+
+PLACE = Place(
+    repository=archives.REPOSITORY,
+    watched=("ssah", ":(glob)data/*", "requirements.lock"),
+    accepted=archives.DATA / "accepted.json",
+    results=results_of,
+    cache=archives.cache_dir,
+    fingerprint=archives.fingerprint,
+    plan=plan,
+    packages=("torch", "transformers", "numpy", "pandas", "scipy", "tokenizers", "peft", "gguf"),
+    peak_memory=peak_memory)
+
+
+def lab_of(profile: Profile, **options) -> Lab:
+    """A lab of this package; `options` as of `ssah.lab.Lab`."""
+    return Lab(profile, PLACE, **options)
+
+
+def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:
+    """The results that a notebook reads: committed, or with `recompute` those of this machine.
+
+    Recomputed results live in a folder of their own (``build/results``, or ``SSAH_RECOMPUTED``), so
+    the committed ones stay as they are; what is already there and still valid is taken, so an
+    interrupted run goes on. Raises `SsahError` for an unknown profile or more seeds than it has.
+    """
+    chosen = load_profile(profile)
+    if not 1 <= n_seeds <= len(chosen.seeds):
+        raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile "
+                        f"{profile!r}; got {n_seeds} (`-p n_seeds=1` on the command line)")
+    build = archives.REPOSITORY / "build"
+    committed = chosen.name == "default"
+    if recompute or not committed or n_seeds < len(chosen.seeds):
+        # figures/ shows the committed results
+        os.environ.setdefault("SSAH_FIGURES", str(build / "figures"))
+    apart = Path(os.environ.get("SSAH_RECOMPUTED") or build / "results") / chosen.name
+    # committed results took hours: a missing one is reported, not computed by surprise
+    return lab_of(chosen, root=apart if recompute else None, n_seeds=n_seeds,
+                  compute=recompute or not committed)

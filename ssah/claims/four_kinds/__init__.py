@@ -1,0 +1,28 @@
+"""C2: four kinds of units (Table 1)."""
+
+from ..claim import Claim, attacks
+from . import read, run
+
+CLAIM = Claim(
+    id="C2",
+    text="Four kinds of units; a per cent or so of them (SCU) carry safety",
+    where="Table 1",
+    paper="SCU 1.3 %: ASR 10 -> 66 % (Llama-2), utility 58.3 -> 56.9",
+    notebook="02_four_kinds_of_units",
+    core=run.core,
+    extended=run.extended,
+    facts=read.c2_facts,
+    rule=read.judge_c2,
+    ours=attacks("without SCU minus without random units {}", "keyword: SCU - random SCU"),
+    step="ablation",
+    figures={"02_table_1": ("ablation",),
+             "02_choices": ("variation",),
+             "02_four_labels": ("ablation",),
+             "02_judge_threshold": ("judge_threshold",),
+             "02_map": ("attribution", "shares"),
+             "02_ratio_scan": ("scan",),
+             "02_transplant": ("transplant",)},
+    parts={"summary-c2": read.summary, "table-1": read.readme_table},
+    deviations=read.deviations,
+    rechecks=read.rechecks,
+    retrained=read.retrained)

@@ -1,0 +1,273 @@
+"""Profiles: every number of a run, in frozen sections. One code path serves them all.
+
+- ``smoke``: a random two-block model on synthetic prompts; seconds; what the tests run.
+- ``default``: SmolLM2-135M-Instruct from pinned archives on two CPU cores; the committed results.
+- ``paper:MODEL``: the same experiments on a hub model or a local path (a GPU is used if there is one).
+- ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models.
+
+A step's result is keyed by the sections that it reads, so a change touches just the steps concerned.
+"""
+
+import shlex
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..errors import SsahError
+
+
+class Section:
+    """Settings of one part of a run."""
+
+    def sources(self) -> list[str]:
+        """Names of the sources (`ssah.inputs.archives`, ``data:FILE``) that a step reads with these settings."""
+        return []
+
+
+@dataclass(frozen=True)
+class ModelSection(Section):
+    """Which model, and in which number format it is scored and evaluated."""
+
+    name: str = "smollm2-135m"
+    label: str = "SmolLM2-135M-Instruct (Q4_1, dequantized)"
+    dtype: str = "bfloat16"
+
+    def sources(self) -> list[str]:
+        return [self.name]
+
+
+@dataclass(frozen=True)
+class DataSection(Section):
+    """Prompt sets and the sizes of their four disjoint splits."""
+
+    harmful: tuple[str, ...] = ("advbench", "harmbench")
+    evaluate_only: tuple[str, ...] = ("harmbench",)
+    benign: tuple[str, ...] = ("alpaca", "chat-instructions")
+    harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)     # align, identify, select, evaluate
+    benign_sizes: tuple[int, ...] = (400, 150, 50, 150)
+    longest_prompt: int = 240                                # characters, benign prompts
+
+    def sources(self) -> list[str]:
+        return [*self.harmful, *self.benign, "data:excluded.csv"]
+
+
+@dataclass(frozen=True)
+class AlignmentSection(Section):
+    """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
+
+    refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
+    benign: int = 250               # benign prompts of `align` with the base model's own greedy answers
+    answer_tokens: int = 40
+    epochs: int = 2
+    lr: float = 5e-5
+    batch_size: int = 16
+    system: str = "default"
+
+    def sources(self) -> list[str]:
+        return ["data:refusals.csv"]
+
+
+@dataclass(frozen=True)
+class CalibrationSection(Section):
+    """The texts that importance is measured on: prompts of `identify`, redrawn with every seed."""
+
+    prompts: int = 100              # harmful, and as many benign
+    answer_tokens: int = 32
+    system: str = "default"
+
+
+@dataclass(frozen=True)
+class ClassificationSection(Section):
+    """How scores become labels, and the grids of the ratio scan (shares of all units)."""
+
+    scale: str = "log-z"
+    scu_grid: tuple[float, ...] = (0.003, 0.0065, 0.013, 0.03, 0.05, 0.08)
+    ucu_grid: tuple[float, ...] = (0.002, 0.005, 0.01, 0.02)
+    ru_grid: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)
+
+
+@dataclass(frozen=True)
+class EvaluationSection(Section):
+    """How answers and utility are measured on the `evaluate` split."""
+
+    harmful: int = 100              # prompts of each harmful set
+    systems: tuple[str, ...] = ("default", "none")
+    answer_tokens: int = 32
+    tasks: tuple[str, ...] = ("openbookqa", "piqa", "commonsenseqa")
+    questions: int = 200            # a task
+    wiki: str = "wikipedia"
+    wiki_tokens: int = 4096
+    benign: int = 50                # benign prompts with reference answers
+    benign_tokens: int = 64         # of each reference answer
+    borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
+
+    def sources(self) -> list[str]:
+        texts = [name for name in (*self.tasks, self.wiki, self.borderline) if name != "borderline"]
+        hand_made = ["openings.csv", "refusal_keywords.txt", "refusals.csv"]
+        hand_made += ["borderline.csv"] if self.borderline == "borderline" else []
+        return [*texts, *(f"data:{name}" for name in hand_made)]
+
+
+@dataclass(frozen=True)
+class JudgeSection(Section):
+    """Answers that people labelled, beside which the judge is put."""
+
+    labelled: str = "refusal-labels"
+
+    def sources(self) -> list[str]:
+        labelled = ["refusal-labels", "refusal-labels-extra"] if self.labelled == "refusal-labels" else [self.labelled]
+        return [*labelled, "data:refusal_keywords.txt"]
+
+
+@dataclass(frozen=True)
+class ProbingSection(Section):
+    """How the reasoning direction is probed (claim C1)."""
+
+    queries: int = 100
+    steps: tuple[int, ...] = (2, 4, 6, 8, 10)       # generated (branch) or appended (static) tokens
+    answer_tokens: int = 32
+    along_queries: int = 50
+    along_steps: int = 20
+    prefills: tuple[int, ...] = (0, 1, 3, 5, 10, 20)    # tokens put into the model's mouth
+    system: str = "default"
+    pair: tuple[str, ...] = ()      # an aligned and an unaligned model of one's own instead of the trained pair
+
+    def sources(self) -> list[str]:
+        return [*self.pair, "data:openings.csv", "data:prefills.csv"]
+
+
+@dataclass(frozen=True)
+class FreezingSection(Section):
+    """Benign fine-tuning of the aligned model with some units frozen (claim C4)."""
+
+    instructions: str = "alpaca"    # whose prompts and reference answers
+    examples: int = 128
+    unseen: int = 64                # others of the same set
+    probe: int = 64                 # training examples on which the loss is compared
+    answer_tokens: int = 96         # longest reference answer
+    epochs: int = 2                 # of full fine-tuning; the others run twice as long (paper)
+    lr: float = 1e-4
+    slower_lr: float = 4e-5
+    batch_size: int = 16
+    shares: tuple[float, ...] = (0.013, 0.133, 0.148)   # SCU, UCU, RU of the paper's Llama-2, so that CU are 71 %
+    top_cu: float = 0.06            # of all units (paper: 7.3 % are frozen with the SCU)
+    watched: int = 50               # prompts whose log-odds are taken at every checkpoint
+    system: str = "default"
+
+
+@dataclass(frozen=True)
+class ComparisonSection(Section):
+    """What else than units may move (claims C5 and C7), and other examples to fine-tune on."""
+
+    second: str = "chat-instructions"   # a second instruction set
+    lora_rank: int = 8
+    lora_lr: float = 2e-3               # both rates: so that the loss of full fine-tuning is reached
+    prompt_tokens: int = 10             # of LLaMA-Adapter, in every block
+    prompt_lr: float = 5e-2
+    longer: int = 6                     # at most so many times the epochs of full fine-tuning, for adapters
+
+
+@dataclass(frozen=True)
+class BudgetSection(Section):
+    """Alignment of the base model by some of its units alone (claim C6)."""
+
+    share: float = 0.2              # of all units (paper)
+    epochs: int = 1                 # of full alignment
+    lr: float = 2e-4                # of full alignment and of `share` units; other shares inversely proportional
+    lora_lr: float = 1e-3           # so that the loss of full alignment is reached
+    longer: int = 4                 # at most so many times the epochs of full alignment
+    probe: int = 64                 # training examples on which the loss is compared
+    probe_every: float = 0.25       # epochs
+    watched: int = 25               # prompts whose log-odds are taken at every checkpoint
+    prefills: tuple[int, ...] = (1, 3, 5, 10, 20)   # tokens put into the model's mouth
+    prefilled: int = 50             # prompts that are asked so
+
+    def sources(self) -> list[str]:
+        return ["data:prefills.csv"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All sections of a run and the seeds of its core."""
+
+    name: str
+    model: ModelSection = field(default_factory=ModelSection)
+    data: DataSection = field(default_factory=DataSection)
+    alignment: AlignmentSection = field(default_factory=AlignmentSection)
+    calibration: CalibrationSection = field(default_factory=CalibrationSection)
+    classification: ClassificationSection = field(default_factory=ClassificationSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    judge: JudgeSection = field(default_factory=JudgeSection)
+    probing: ProbingSection = field(default_factory=ProbingSection)
+    freezing: FreezingSection = field(default_factory=FreezingSection)
+    comparison: ComparisonSection = field(default_factory=ComparisonSection)
+    budget: BudgetSection = field(default_factory=BudgetSection)
+    seeds: tuple[int, ...] = (0, 1, 2)
+
+    @property
+    def option(self) -> str:
+        """What chooses this profile on the command line, with a space before; empty for the default one."""
+        kind = self.name.partition("-")[0]
+        model = {"paper": self.model.name, "pair": ",".join(self.probing.pair)}.get(kind)
+        return "" if self.name == "default" else f" --profile {shlex.quote(f'{kind}:{model}' if model else self.name)}"
+
+
+DEFAULT = Profile("default")
+
+SMOKE = Profile(
+    "smoke",
+    model=ModelSection("tiny:0", "a random two-block Llama (smoke profile: numbers mean nothing)", "float32"),
+    data=DataSection(("tiny-harmful",), (), ("tiny-benign",), (24, 16, 8, 12), (64, 16, 8, 12)),
+    alignment=AlignmentSection(refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
+    calibration=CalibrationSection(prompts=8, answer_tokens=8),
+    classification=ClassificationSection(scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
+    evaluation=EvaluationSection(harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
+                                 wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
+    judge=JudgeSection("tiny-labels"),
+    probing=ProbingSection(queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3,
+                           prefills=(0, 1, 3)),
+    freezing=FreezingSection("tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3, slower_lr=2e-3,
+                             batch_size=4, watched=4),
+    comparison=ComparisonSection("tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
+    budget=BudgetSection(epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
+                         prefilled=4))
+
+
+def load_profile(name: str) -> Profile:
+    """A profile by name: ``default``, ``smoke``, ``paper:MODEL`` or ``pair:ALIGNED,UNALIGNED`` (hub ids or paths).
+
+    Raises `SsahError` for any other name.
+    """
+    name = absolute(name)
+    if name == "default":
+        return DEFAULT
+    if name == "smoke":
+        return SMOKE
+    if name.startswith("paper:") and len(name) > 6:
+        model = name[6:]
+        return replace(DEFAULT, name="paper-" + _in_file_name(model),
+                       model=ModelSection(model, _label(model), "bfloat16"))
+    if name.startswith("pair:") and len(pair := name[5:].split(",")) == 2 and all(pair):
+        return replace(DEFAULT, name="-".join(["pair", *map(_in_file_name, pair)]), seeds=(0,),
+                       model=ModelSection(pair[0], " and ".join(map(_label, pair)), "bfloat16"),
+                       probing=ProbingSection(pair=tuple(pair)))
+    raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL, pair:ALIGNED,UNALIGNED "
+                    "(hub ids or paths)")
+
+
+def absolute(name: str) -> str:
+    """A profile's name with the paths in it made absolute, for kernels run in another folder."""
+    kind, colon, models = name.partition(":")
+
+    def whole(model: str) -> str:
+        path = Path(model).expanduser()
+        return str(path.resolve()) if model and path.exists() else model
+
+    return kind + colon + ",".join(map(whole, models.split(",") if kind == "pair" else [models])) if colon else name
+
+
+def _label(model: str) -> str:
+    return model.rstrip("/").split("/")[-1]
+
+
+def _in_file_name(model: str) -> str:
+    return model.strip("/").replace("/", "--").replace(":", "-")

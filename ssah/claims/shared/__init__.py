@@ -1,0 +1,1 @@
+"""What several claims stand on: models and texts, measures, fine-tuned runs, flows, looks."""

@@ -1,0 +1,278 @@
+"""The lab: results of one profile, loaded if they are valid, computed if they are not."""
+
+import contextlib
+import hashlib
+import json
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+
+from ..errors import SsahError
+from . import code, machine
+from .keys import key
+from .steps import Context, Need, Step, bound, find_step, label, slug
+from .store import Result, Store, sha256_of
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a package hands to its labs: where things are, and what stands for a source."""
+
+    repository: Path                            # its commit is noted with every result
+    watched: tuple[str, ...]                    # paths in it whose changes are noted, as git takes them
+    accepted: Path                              # JSON: step -> changes of code that change no result
+    results: Callable[[object], Path]           # of a profile: the folder of its results
+    cache: Callable[[], Path]                   # private folder for artifacts
+    fingerprint: Callable[[str], str]           # of a source
+    plan: Callable[..., list[Need]]             # of a profile and a number of seeds
+    packages: tuple[str, ...]                   # whose versions are noted
+    peak_memory: Callable                       # GiB, of a torch device
+
+
+class Lab:
+    """Results of one profile: loaded if valid, computed if not (`SsahError` if not `compute`).
+
+    `recompute`: results to run afresh, as `label` calls them. `root` is where results live: by
+    default the profile's own folder, which computing overwrites. `seeds` are those that a reader
+    asked for.
+    """
+
+    def __init__(self, profile, place: Place, *, recompute=(), root: Path | None = None,
+                 compute: bool = True, n_seeds: int | None = None):
+        self.profile = profile
+        self.place = place
+        self.recompute = recompute
+        self.compute = compute
+        self.seeds = profile.seeds[:n_seeds]
+        self.store = Store(root if root is not None else place.results(profile))
+        self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
+        # both are of the code that runs: asked before anything is computed, as files may change
+        self.commit = machine.commit(place.repository, place.watched)
+        self.accepted = json.loads(place.accepted.read_text()) if place.accepted.exists() else {}
+
+    # ---- reading -----------------------------------------------------------------------------
+
+    def get(self, name: str, **params) -> Result:
+        """A step's result; computed, with all it needs, if missing, stale or damaged."""
+        params = bound(name, params)
+        tag = label(name, params)
+        if tag in self.fresh:
+            return self.fresh[tag]
+        for need in find_step(name).needs(self.profile, **params):
+            self.get(need.step, **need.params)
+        state, result, reason = self.look(name, params)
+        if state != "ok" or tag in self.recompute:
+            result = self._run(name, params, reason or "asked for afresh")
+        self.fresh[tag] = result
+        return result
+
+    def require(self, needs: Iterable[Need]) -> None:
+        """Results that are to be read: computed if missing, `SsahError` if the lab may not."""
+        for need in needs:
+            self.get(need.step, **need.params)
+
+    def look(self, name: str, params: dict) -> tuple[str, Result | None, str]:
+        """``("ok" | "missing" | "stale" | "corrupt", result, why)``; computes nothing."""
+        tag = label(name, params)
+        if tag in self.fresh:
+            return "ok", self.fresh[tag], ""
+        try:
+            result = self.store.load(name, slug(params))
+        except SsahError as error:
+            return "corrupt", None, str(error)
+        if result is None:
+            return "missing", None, "not in the store"
+        inputs = {}
+        for need in find_step(name).needs(self.profile, **params):
+            state, upstream, why = self.look(need.step, need.params)
+            if state != "ok":
+                return "stale", result, f"{need.label}: {why}"
+            inputs[need.label] = upstream
+        why = self._outdated(find_step(name), params, result, inputs)
+        if not why:
+            self.fresh[tag] = result
+        return ("stale" if why else "ok"), result, why
+
+    def _outdated(self, step: Step, params: dict, result: Result, inputs: dict) -> str:
+        """Why a stored result is not what would be computed today; empty if it is."""
+        wanted = key(step, params, self.profile, inputs, self.place.fingerprint,
+                     made_with=result.provenance["sections"])
+        if result.key != wanted:
+            return "its config, sources, inputs or version changed"
+        then = code.recorded(result.provenance)
+        if not code.is_known(code.fingerprint(step.run), then, self.accepted.get(step.name)):
+            return "the code behind it changed"
+        return ""
+
+    def planned(self, name: str) -> list[Need]:
+        """The planned results of a step, for the seeds of this lab."""
+        find_step(name)
+        return [need for need in self.place.plan(self.profile, len(self.seeds))
+                if need.step == name]
+
+    def stored(self, name: str) -> Iterator[tuple[dict, Result]]:
+        """``(params, result)`` of every planned run of a step that is stored and valid.
+
+        Computes nothing. What is damaged or stale is left out, and said on stderr.
+        """
+        for need in self.planned(name):
+            state, result, why = self.look(need.step, need.params)
+            if state == "ok":
+                yield need.params, result
+            elif state != "missing":
+                print(f"left out: {need.label} is {state} ({why})", file=sys.stderr)
+
+    def frame(self, name: str, table: str) -> pd.DataFrame:
+        """One table of a step: all its stored planned runs below each other.
+
+        The step's parameters are columns. Computes nothing; what is not stored is not there.
+        Raises `SsahError` for an unknown step, and for a table that none of its results has.
+        """
+        parts = []
+        tables: set[str] = set()
+        for params, result in self.stored(name):
+            tables |= set(result.tables)
+            if table in result.tables:
+                parts.append(_with_columns(result.tables[table], params))
+        if parts:
+            return pd.concat(parts, ignore_index=True)
+        if tables:
+            raise SsahError(f"{name} has no table {table!r}; it has: {', '.join(sorted(tables))}")
+        raise SsahError(self._nothing_stored(name))
+
+    def facts(self, name: str) -> pd.DataFrame:
+        """The scalars of a step: a row a stored planned run, its parameters first.
+
+        Computes nothing. Raises `SsahError` for an unknown step and where nothing is stored.
+        """
+        rows = [{**params, **_scalars(result.values)} for params, result in self.stored(name)]
+        if not rows:
+            raise SsahError(self._nothing_stored(name))
+        return pd.DataFrame(rows)
+
+    def _nothing_stored(self, name: str) -> str:
+        return (f"no planned result of {name} is stored in {self.store.root}; compute it: "
+                f"`ssah recompute {name}{self.profile.option}`, or `ssah status` shows what is there")
+
+    # ---- computing ---------------------------------------------------------------------------
+
+    def artifact(self, name: str, params: dict) -> Path:
+        """Folder of a result's artifacts; the step runs again if it is gone or damaged."""
+        params = bound(name, params)
+        result = self.get(name, **params)
+        if not _intact(self._folder(result.key), result.values.get("artifacts", {})):
+            again = self._run(name, params, "its artifacts are not in the cache folder")
+            if again.content != result.content:
+                self.fresh.clear()      # what was validated against the old content may be stale
+            self.fresh[label(name, params)] = again
+            result = again
+        return self._folder(result.key)
+
+    def _folder(self, result_key: str) -> Path:
+        """Where a result's artifacts (checkpoints, completions) live: never in git.
+
+        Those of another root are kept apart, so that a rerun never replaces what the committed
+        results were made with.
+        """
+        apart = ""
+        if self.store.root != self.place.results(self.profile):
+            root = str(self.store.root.resolve())
+            apart = "-" + hashlib.sha256(root.encode()).hexdigest()[:8]
+        return self.place.cache() / "artifacts" / (result_key + apart)
+
+    def _run(self, name: str, params: dict, reason: str) -> Result:
+        step = find_step(name)
+        tag = label(name, params)
+        if not self.compute:
+            raise SsahError(
+                f"{tag}: {reason}; set recompute = True (or `ssah rerun{self.profile.option}`) to "
+                f"compute it apart, `{command(self.profile, name, params)} --in-place` to replace "
+                "the stored result")
+        needs = step.needs(self.profile, **params)
+        artifacts = self._artifacts(needs)
+        inputs = {need.label: self.get(need.step, **need.params) for need in needs}
+        result_key = key(step, params, self.profile, inputs, self.place.fingerprint)
+        cost = f" (about {step.minutes:g} min)" if self.profile.name == "default" else ""
+        now = time.strftime("%H:%M:%S")
+        print(f"[{now}] computing {tag}: {reason}{cost}", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        with self._artifact_folder(result_key) as folder:
+            sections = {section: getattr(self.profile, section) for section in step.reads}
+            profile = SimpleNamespace(name=self.profile.name, **sections)
+            result = step.run(Context(profile, inputs, artifacts, folder), **params)
+            made = {path.relative_to(folder).as_posix(): sha256_of(path)
+                    for path in sorted(folder.rglob("*")) if path.is_file()}
+        if made:
+            result = replace(result, values={**result.values, "artifacts": made})
+        provenance = {**result.provenance,
+                      **self._provenance(step, params, time.perf_counter() - started)}
+        return self.store.save(name, slug(params),
+                               replace(result, key=result_key, provenance=provenance))
+
+    def _artifacts(self, needs: list[Need]) -> dict[str, Path]:
+        """The folders of the artifacts that are needed.
+
+        To make one anew may make another one stale, so they are asked for until none moves.
+        """
+        wanted = [need for need in needs if need.artifact]
+        before = None
+        found = {need.label: self.artifact(need.step, need.params) for need in wanted}
+        while found != before:
+            before = found
+            found = {need.label: self.artifact(need.step, need.params) for need in wanted}
+        return found
+
+    @contextlib.contextmanager
+    def _artifact_folder(self, result_key: str) -> Iterator[Path]:
+        """A scratch folder that takes the place of the result's artifacts, if anything is in it."""
+        folder = self._folder(result_key)
+        folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # a name of its own, since another process may compute the same result
+        with tempfile.TemporaryDirectory(prefix=f"{result_key}.", dir=folder.parent) as scratch:
+            made_in = Path(scratch) / "artifacts"
+            made_in.mkdir(mode=0o700)
+            yield made_in
+            if any(made_in.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
+                made_in.replace(folder)
+
+    def _provenance(self, step: Step, params: dict, seconds: float) -> dict:
+        sections = {name: asdict(getattr(self.profile, name)) for name in step.reads}
+        return {
+            "step": step.name, "version": step.version, "params": params,
+            "profile": self.profile.name, "sections": sections,
+            "command": command(self.profile, step.name, params),
+            "packages": machine.versions(self.place.packages),
+            **machine.description(self.place.peak_memory),
+            "seconds": round(seconds, 1), "date": date.today().isoformat(), **self.commit,
+            "code": code.fingerprint(step.run)}
+
+
+def command(profile, name: str, params: dict) -> str:
+    """What computes one result on the command line."""
+    chosen = "".join(f" -p {shlex.quote(f'{key}={value}')}" for key, value in params.items())
+    return f"ssah recompute {name}{chosen}{profile.option}"
+
+
+def _with_columns(table: pd.DataFrame, params: dict) -> pd.DataFrame:
+    """The table with parameters as columns, last; a column of its own of that name is kept."""
+    return table.assign(**{name: value for name, value in params.items() if name not in table})
+
+
+def _scalars(values: dict) -> dict:
+    return {name: value for name, value in values.items()
+            if isinstance(value, (bool, int, float, str))}
+
+
+def _intact(folder: Path, files: dict[str, str]) -> bool:
+    return all((folder / name).exists() and sha256_of(folder / name) == digest
+               for name, digest in files.items())

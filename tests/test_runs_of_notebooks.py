@@ -1,0 +1,170 @@
+"""The notebook runner on tiny notebooks: what runs, what is refused, what is written, what stays untouched."""
+
+import os
+import re
+import sys
+
+import nbformat
+import pytest
+from nbformat import v4
+
+from ssah import SsahError
+from ssah.lab import notebooks
+
+PARAMETERS = """profile: str = "default"  # which profile
+recompute: bool = False  # anew
+n_seeds: int = 3  # how many seeds
+share: float = 0.5  # of units"""
+
+VERDICT = """from IPython.display import display
+display({"text/plain": "partly", "application/vnd.ssah.verdict+json":
+         {"claim": "C1", "verdict": "partly", "why": "2 < 3"}}, raw=True)"""
+
+PLACES = """import os, pathlib
+figures = pathlib.Path(os.environ["SSAH_FIGURES"])
+figures.mkdir(parents=True, exist_ok=True)
+(figures / "03_curve.png").write_bytes(b"")
+print(profile, n_seeds, os.environ["SSAH_RECOMPUTED"], os.getcwd())"""
+
+
+def write_notebook(folder, name, *cells, title="A title"):
+    """A notebook with a parameters cell and some code cells."""
+    notebook = v4.new_notebook(metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "any"}})
+    notebook.cells = [v4.new_markdown_cell(f"# {title}\n\n[next](02_fails.ipynb#there) [picture](../figures/03_curve.png)"),
+                      v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]}), *map(v4.new_code_cell, cells)]
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Four notebooks, run once: good, failing, killed, and one that tells where it ran."""
+    folder, into = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("build")
+    write_notebook(folder, "01_good", "import sys; print(sys.executable)", VERDICT, title="Less < more")
+    write_notebook(folder, "02_fails", VERDICT, "raise ValueError('no such thing\\nmore')", "print('never')")
+    write_notebook(folder, "04_killed", "import os; os._exit(9)")
+    write_notebook(folder, "03_places", PLACES)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    outcomes = runner.run_notebooks(runner.choose(folder, []), {"profile": "smoke", "n_seeds": 1}, into)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, "a committed notebook was changed"
+    return outcomes, into
+
+
+def executed_text(into, number):
+    """What the code cells of an executed copy printed."""
+    notebook = nbformat.read(into / "notebooks" / f"{number}.ipynb", 4)
+    return "".join(output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", []))
+
+
+# ---- running ---------------------------------------------------------------------------------
+
+def test_all_notebooks_run_in_order_past_failing_ones(finished):
+    outcomes, _ = finished
+    assert [outcome.number for outcome in outcomes] == ["01", "02", "03", "04"]
+    assert [outcome.error for outcome in outcomes] == ["", "ValueError: no such thing", "",
+                                                       "the kernel died (out of memory?)"]
+
+
+def test_verdicts_and_titles_are_collected_even_from_a_notebook_that_fails_later(finished):
+    outcomes, _ = finished
+    assert outcomes[0].title == "Less < more"
+    assert outcomes[0].verdicts == outcomes[1].verdicts == [{"claim": "C1", "verdict": "partly", "why": "2 < 3"}]
+    assert runner.summary(outcomes)[1][1::2] == ["C1 partly", "failed: ValueError: no such thing"]
+
+
+def test_the_kernel_is_this_interpreter_with_the_given_parameters(finished):
+    outcomes, into = finished
+    assert executed_text(into, "01").strip() == sys.executable
+    words = executed_text(into, "03").split()
+    assert words == ["smoke", "1", str(into / "results"), str(outcomes[2].path.parent)]
+
+
+def test_copies_pages_and_index_are_written(finished):
+    _, into = finished
+    assert "never" not in executed_text(into, "02")
+    assert sorted(path.name for path in into.glob("html/*")) == ["01.html", "02.html", "03.html", "04.html"]
+    page = (into / "html" / "01.html").read_text()
+    assert 'href="02.html#there"' in page and 'href="../figures/03_curve.png"' in page
+    assert (into / "html" / ".." / "figures" / "03_curve.png").exists()
+    index = (into / "index.html").read_text()
+    assert index.index("html/01.html") < index.index("html/02.html") and "Less &lt; more" in index
+    assert "C1: partly" in index and "failed: ValueError: no such thing" in index and 'src="figures/03_curve.png"' in index
+
+
+def test_figures_elsewhere_are_linked_where_they_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path / "drawn"))
+    write_notebook(tmp_path, "09_board", "1")
+    runner.run_notebooks(runner.choose(tmp_path, []), {}, tmp_path / "build")
+    assert 'href="../../drawn/03_curve.png"' in (tmp_path / "build" / "html" / "09.html").read_text()
+    assert '<a href="html/09.html">the claim ledger</a>' in (tmp_path / "build" / "index.html").read_text()
+
+
+def test_figures_on_another_drive_are_linked_whole(tmp_path, monkeypatch):
+    def apart(path, start):
+        raise ValueError("path is on mount 'C:', start on mount 'D:'")
+
+    assert runner.link(tmp_path / "figures", tmp_path / "build" / "html") == "../../figures"
+    monkeypatch.setattr(os.path, "relpath", apart)
+    assert runner.link(tmp_path, tmp_path / "build") == tmp_path.resolve().as_uri()
+
+
+def test_nothing_of_the_private_kernel_is_left(finished):
+    _, into = finished
+    assert not (into / "kernel").exists() and "kernel" not in os.environ.get("JUPYTER_PATH", "")
+
+
+def test_only_recomputing_and_other_profiles_write_beside_the_committed_files(tmp_path):
+    assert runner.variables({"profile": "default"}, tmp_path) == {} == runner.variables({"recompute": False}, tmp_path)
+    for parameters in ({"profile": "smoke"}, {"recompute": True}, {"n_seeds": 1}):
+        assert runner.variables(parameters, tmp_path)["SSAH_FIGURES"] == str(tmp_path / "figures")
+
+
+# ---- what to run -----------------------------------------------------------------------------
+
+def test_notebooks_are_chosen_by_number(tmp_path):
+    for name in ("02_b", "01_a", "10_c"):
+        write_notebook(tmp_path, name)
+    assert [path.stem for path in runner.choose(tmp_path, ["10", "1"])] == ["01_a", "10_c"]
+    with pytest.raises(SsahError, match="no notebook 07 in .*; known: 01, 02, 10"):
+        runner.choose(tmp_path, ["01", "7"])
+
+
+def test_parameters_become_values_of_their_declared_types(tmp_path):
+    write_notebook(tmp_path, "01_a")
+    values = runner.check_parameters([tmp_path / "01_a.ipynb"],
+                                     {"n_seeds": "2", "recompute": "True", "profile": "smoke", "share": "1e-2"})
+    assert values == {"n_seeds": 2, "recompute": True, "profile": "smoke", "share": 0.01}
+
+
+@pytest.mark.parametrize("given, message", [
+    ({"sead": "3"}, r"01_a.ipynb has no parameter 'sead'; it has: profile, recompute, n_seeds, share"),
+    ({"n_seeds": "3x"}, "'n_seeds' takes int; got '3x'"), ({"n_seeds": "2.0"}, "takes int"),
+    ({"recompute": "1"}, "write true or false"), ({"share": "half"}, "takes float"),
+    ({"profile": "huge"}, "unknown profile 'huge'; known: default, smoke")])
+def test_bad_parameters_are_refused_before_anything_runs(tmp_path, given, message):
+    write_notebook(tmp_path, "01_a")
+    with pytest.raises(SsahError, match=message):
+        runner.check_parameters([tmp_path / "01_a.ipynb"], given)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "\x89PNG"])
+def test_a_file_that_is_no_notebook_is_named(tmp_path, content):
+    (tmp_path / "01_a.ipynb").write_text(content)
+    with pytest.raises(SsahError, match="01_a.ipynb is not a notebook that can be run"):
+        runner.check_parameters(runner.choose(tmp_path, []), {})
+
+
+def test_two_notebooks_of_one_number_are_refused(tmp_path):
+    for name in ("01_a", "02_b", "02_b-Copy1"):
+        write_notebook(tmp_path, name, "pass")
+    with pytest.raises(SsahError, match="have one number: rename one of 02_b-Copy1.ipynb$"):
+        runner.choose(tmp_path, [])
+
+
+def test_pages_draw_equations_and_need_no_network():
+    """Equations become MathML, dollar signs in code stay, and nothing is loaded from elsewhere."""
+    text = "of $I_S < 2$ and\n\n$$W' = W + BA$$\n\n`$HOME` and `$PATH`\n\n```sh\necho $A $B\n```"
+    page, _ = runner.Pages().from_notebook_node(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]))
+    body = page[page.index("<body"):]
+    assert body.count("<math") == 2 and body.count('display="block"') == 1 and "<mo>&lt;</mo>" in body
+    assert "$HOME" in body and "$PATH" in body and "echo" in body and "$I_S" not in body
+    assert not re.search(r"<script[^>]+src=|import\(", page)
