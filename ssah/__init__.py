@@ -11,7 +11,7 @@ from importlib import import_module
 _HOME = {
     "Chat": "models", "load_chat_model": "models",
     "UnitIndex": "units",
-    "importance": "attribution",
+    "importance": "attribution", "scoring_batches": "attribution",
     "Units": "classification", "classify": "classification", "iou": "classification", "scaled": "classification",
     "ablated": "ablation", "transplanted": "ablation", "without_direction": "ablation",
     "finetune": "finetuning",
