@@ -2,21 +2,26 @@
 
 All of it runs in padded batches sorted by length. Scoring pads on the right (`ssah.likelihood`),
 generation on the left; padding is masked by length, so an answer does not depend on its batch
-(tested in float32).
+(tested in float32). Texts become tokens where they stand: an opening or an answer together with its
+prompt, an option together with its question (`ssah.models.Chat`).
 """
 
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from scipy.special import logsumexp
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from .errors import SsahError
+from .inputs.texts import as_texts
 from .inputs.words import data_file
 from .likelihood import (
     answer_positions,
+    check_finite,
     length_batches,
     packed_log_probs,
     read,
@@ -24,47 +29,53 @@ from .likelihood import (
 )
 from .models import Chat, pad
 
+#: Other forms of an apostrophe and of a space, in which a model may write an opening.
+APOSTROPHES = ("\u2019", "\u02bc", "\u2018")
+NO_BREAK_SPACE = "\u00a0"
+
+#: The columns of a table of questions.
+QUESTION_COLUMNS = ("id", "question", "options", "answer")
+
 
 @dataclass(frozen=True)
 class Answers:
     """Greedy answers to a list of prompts, in the order of the prompts."""
 
     texts: list[str]
-    tokens: list[list[int]]  # without the end token
-    finished: np.ndarray  # Boolean (n,): the model ended the answer by itself
+    tokens: list[list[int]]     # without the end token
+    finished: np.ndarray        # Boolean (n,): the model ended the answer by itself
 
 
 @torch.inference_mode()
 def generate(
     chat: Chat,
-    prompts: list[str],
+    prompts: Sequence[str],
     *,
     system: str = "default",
-    prefill: str | list[list[int]] = "",
+    prefill: str | Sequence[str] | Sequence[list[int]] = "",
     max_new_tokens: int = 32,
     batch_size: int = 50,
     progress: str | None = None,
 ) -> Answers:
-    """Greedy answers to `prompts`.
+    """Greedy answers to `prompts`, each up to the first of the model's end tokens.
 
     `prefill` is put into the model's mouth first and is not part of the answer: a text for all
-    prompts, or token ids for each. Length-sorted batches, each stopped as soon as all its answers
-    are done. `progress` labels a bar. Raises `SsahError` for an empty prompt list.
+    prompts, or a text or token ids for each. Length-sorted batches, each stopped as soon as all its
+    answers are done. `progress` labels a bar. Raises `SsahError` for no prompts, for what is no
+    list of texts, and for a model whose logits are not finite.
     """
+    prompts = as_texts(prompts, "prompts")
     if not prompts:
         raise SsahError("no prompts to answer")
-    if isinstance(prefill, str):
-        opening = chat.tokenizer(prefill, add_special_tokens=False)["input_ids"]
-        prefill = [opening] * len(prompts)
     heads = _heads(chat, prompts, prefill, system)
-    end = chat.tokenizer.eos_token_id
     settings = greedy(chat, max_new_tokens)
+    ends = set(chat.stop_ids)
     tokens: list[list[int]] = [[] for _ in heads]
     finished = np.zeros(len(heads), bool)
     for rows in length_batches(heads, batch_size, progress):
         for row, answer in zip(rows, _continued(chat, [heads[row] for row in rows], settings)):
-            finished[row] = end in answer
-            tokens[row] = answer[: answer.index(end)] if end in answer else answer
+            tokens[row] = _up_to(answer, ends)
+            finished[row] = len(tokens[row]) < len(answer)
     texts = [chat.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
     return Answers(texts, tokens, finished)
 
@@ -79,102 +90,231 @@ def greedy(chat: Chat, most: int, least: int | None = None) -> GenerationConfig:
         no_repeat_ngram_size=0,
         min_new_tokens=least,
         max_new_tokens=most,
-        eos_token_id=chat.tokenizer.eos_token_id,
+        eos_token_id=chat.stop_ids,
         pad_token_id=chat.tokenizer.pad_token_id,
     )
 
 
+class Finite(LogitsProcessor):
+    """Leaves the logits of a generating model alone, and stops it where they are not finite.
+
+    What is forbidden (-inf) is no fault: an end token before the least length.
+    """
+
+    def __init__(self, chat: Chat):
+        self.chat = chat
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        check_finite(self.chat, "the logits", scores.masked_fill(scores == -torch.inf, 0))
+        return scores
+
+
 def _heads(
-    chat: Chat, prompts: list[str], openings: list[list[int]], system: str
+    chat: Chat, prompts: list[str], prefill: str | Sequence[str] | Sequence[list[int]], system: str
 ) -> list[list[int]]:
-    """Token ids of every rendered prompt with its own opening of an answer."""
+    """Token ids of every rendered prompt with the beginning of its answer."""
+    if isinstance(prefill, str):
+        prefill = [prefill] * len(prompts)
     heads = []
-    for prompt, opening in zip(prompts, openings, strict=True):
-        head, _ = chat.encode(prompt, system=system)
-        heads.append(head + opening)
+    for prompt, beginning in zip(prompts, prefill, strict=True):
+        if isinstance(beginning, str):
+            head, (tokens,) = chat.continuations(prompt, [beginning], system)
+        else:
+            head, _ = chat.encode(prompt, system=system)
+            tokens = list(beginning)
+        heads.append(head + tokens)
     return heads
 
 
 def _continued(chat: Chat, heads: list[list[int]], settings: GenerationConfig) -> list[list[int]]:
     """What the model generates after each head, up to where the whole batch ended."""
     batch = pad(heads, chat.tokenizer.pad_token_id, "left", chat.model.device)
-    output = chat.model.generate(**batch, generation_config=settings)
+    output = chat.model.generate(
+        **batch, generation_config=settings, logits_processor=LogitsProcessorList([Finite(chat)])
+    )
     return output[:, batch["input_ids"].shape[1]:].tolist()
+
+
+def _up_to(answer: list[int], ends: set[int]) -> list[int]:
+    """The tokens of an answer before the first that ends it."""
+    for place, token in enumerate(answer):
+        if token in ends:
+            return answer[:place]
+    return answer
 
 
 # ---- refusal log-odds ------------------------------------------------------------------------
 
 
-def opening_tokens(chat: Chat) -> dict[str, list[list[int]]]:
-    """Token ids of the short openings in ``data/openings.csv`` (with probe = 0), by kind.
+@dataclass(frozen=True)
+class Openings:
+    """The short openings of an answer, as token ids after one prompt.
+
+    `refusal`, `fulfilment`: a list of an opening's forms each, the usual one first.
+    """
+
+    head: list[int]
+    refusal: list[list[list[int]]]
+    fulfilment: list[list[list[int]]]
+
+    @property
+    def usual(self) -> list[list[int]]:
+        """The usual form of every opening."""
+        return [forms[0] for forms in self.refusal + self.fulfilment]
+
+    @property
+    def others(self) -> list[list[int]]:
+        """All other forms of all openings."""
+        return [form for forms in self.refusal + self.fulfilment for form in forms[1:]]
+
+
+def openings_after(
+    chat: Chat, prompt: str, system: str = "default", *, all_forms: bool = True
+) -> Openings:
+    """The short openings of the package's list (`openings.csv`, probe = 0) after a prompt.
 
     An opening that begins with another one of its list is dropped (its probability is inside the
     other's), and so is one with words that the tokenizer does not know. Raises `SsahError` if a
     list is left empty.
     """
-    unknown = chat.tokenizer.unk_token_id
+    table = data_file("openings").query("probe == '0'")
+    forms = {text: forms_of(text) if all_forms else [text] for text in table["text"]}
+    texts = [form for text in forms for form in forms[text]]
+    head, tails = chat.continuations(prompt, texts, system)
+    ids = dict(zip(texts, map(tuple, tails)))
     found = {}
-    for kind, rows in data_file("openings").query("probe == '0'").groupby("kind"):
-        ids = {
-            tuple(chat.tokenizer(text, add_special_tokens=False)["input_ids"])
-            for text in rows["text"]
-        }
-        known = {opening for opening in ids if unknown is None or unknown not in opening}
-        found[kind] = sorted(list(opening) for opening in known if not _begins_with(opening, known))
+    for kind, rows in table.groupby("kind"):
+        openings = [[ids[form] for form in forms[text]] for text in rows["text"]]
+        found[kind] = _distinct(openings, chat)
         if not found[kind]:
             raise SsahError(
-                f"the tokenizer knows none of the {kind} openings; see data/openings.csv"
+                f"the tokenizer of {chat.name!r} knows none of the {kind} openings, which are "
+                "English; refusal log-odds need a tokenizer with English words"
             )
-    return found
+    return Openings(head, found["refusal"], found["fulfilment"])
 
 
-def _begins_with(opening: tuple[int, ...], others: set[tuple[int, ...]]) -> bool:
+def forms_of(opening: str) -> list[str]:
+    """The usual form of an opening, and those with other apostrophes and spaces."""
+    forms = [opening]
+    if "'" in opening:
+        forms += [opening.replace("'", apostrophe) for apostrophe in APOSTROPHES]
+    if " " in opening:
+        forms += [form.replace(" ", NO_BREAK_SPACE) for form in forms[:2]]
+    return forms
+
+
+def _distinct(openings: list[list[tuple]], chat: Chat) -> list[list[list[int]]]:
+    """The openings that are no part of each other, by their usual form, in rising order.
+
+    Of each its forms in words that the tokenizer knows. Their order decides about nothing but the
+    last bits of a sum.
+    """
+    unknown = chat.tokenizer.unk_token_id
+    known = {}
+    for forms in openings:
+        forms = [form for form in forms if unknown is None or unknown not in form]
+        if forms:
+            known[forms[0]] = forms
+    kept = [usual for usual in known if not _begins_with(usual, known)]
+    return [[list(form) for form in known[usual]] for usual in sorted(kept)]
+
+
+def _begins_with(opening: tuple[int, ...], others: Iterable[tuple[int, ...]]) -> bool:
     """Whether an opening begins with another one."""
-    return any(opening[: len(other)] == other for other in others - {opening})
+    return any(other != opening and opening[:len(other)] == other for other in others)
 
 
 def refusal_log_odds(
-    chat: Chat, prompts: list[str], *, system: str = "default", batch_size: int = 32
+    chat: Chat,
+    prompts: Sequence[str],
+    *,
+    system: str = "default",
+    batch_size: int = 32,
+    all_forms: bool = True,
 ) -> np.ndarray:
     """Refusal log-odds (n,), in nats.
 
         log P(the answer opens a refusal) - log P(the answer opens a fulfilment)
 
-    Probabilities are summed over the short openings of ``data/openings.csv``, of one to three
-    tokens, since the first token alone does not tell "I'm sorry" from "I'm a helpful assistant".
-    One prefill a prompt scores them all.
+    Probabilities are summed over short openings, of a few tokens each, since the first token alone
+    does not tell "I'm sorry" from "I'm a helpful assistant". One prefill a prompt scores them all.
+    An opening counts in its likeliest form: with a straight or a typographic apostrophe, with plain
+    spaces or such that do not break. With `all_forms=False` only the usual form is scored, in half
+    the time. Raises `SsahError` for no prompts, for what is no list of texts, for a tokenizer
+    without these words, and for probabilities that are not finite.
     """
-    openings = opening_tokens(chat)
-    tails = openings["refusal"] + openings["fulfilment"]
-    items = [(chat.encode(prompt, system=system)[0], tails) for prompt in prompts]
-    totals = np.array(
-        [
-            [tail.sum() for tail in tails_of_prompt]
-            for tails_of_prompt in packed_log_probs(chat, items, batch_size=batch_size)
-        ]
-    )
-    refusal, fulfilment = np.split(totals, [len(openings["refusal"])], axis=1)  # (prompt, opening)
-    return logsumexp(refusal, axis=1) - logsumexp(fulfilment, axis=1)
+    opened = []
+    for prompt in as_texts(prompts, "prompts"):
+        opened.append(openings_after(chat, prompt, system, all_forms=all_forms))
+    usual = _log_probs(chat, [(after.head, after.usual) for after in opened], batch_size)
+    others = [np.zeros(0)] * len(opened)
+    if any(after.others for after in opened):
+        # in a pass of its own, so that the first one is the same with and without it
+        others = _log_probs(chat, [(after.head, after.others) for after in opened], batch_size)
+    odds = []
+    for after, of_usual, of_others in zip(opened, usual, others):
+        best = _likeliest(after.refusal + after.fulfilment, of_usual, of_others)
+        refusal, fulfilment = np.split(best, [len(after.refusal)])
+        odds.append(logsumexp(refusal) - logsumexp(fulfilment))
+    return np.array(odds)
+
+
+def _log_probs(chat: Chat, items: list[tuple], batch_size: int) -> list[np.ndarray]:
+    """Log-probability of every tail of every head: arrays (tail,)."""
+    scored = packed_log_probs(chat, items, batch_size=batch_size)
+    return [np.array([tail.sum() for tail in tails]) for tails in scored]
+
+
+def _likeliest(openings: list, usual: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Log-probability (opening,) of the likeliest form of each.
+
+    `usual`: those of the usual forms; `others`: those of all other forms, opening after opening.
+    """
+    best = usual.copy()
+    start = 0
+    for number, forms in enumerate(openings):
+        stop = start + len(forms) - 1
+        best[number] = max(usual[number], *others[start:stop], -np.inf)
+        start = stop
+    return best
 
 
 # ---- given answers ---------------------------------------------------------------------------
 
 
+def response_tokens(
+    chat: Chat, prompts: Sequence[str], responses: Sequence[str], *, system: str = "default"
+) -> list[list[int]]:
+    """Token ids of each response as they follow its prompt, without an end token."""
+    prompts = as_texts(prompts, "prompts")
+    responses = as_texts(responses, "responses")
+    return [tail for _, tail in _encoded(chat, prompts, responses, system)]
+
+
 def response_nll(
     chat: Chat,
-    prompts: list[str],
-    responses: list[list[int]],
+    prompts: Sequence[str],
+    responses: Sequence[str] | Sequence[list[int]],
     *,
     system: str = "default",
-    prefill: list[list[int]] | None = None,
+    prefill: Sequence[list[int]] | None = None,
     batch_size: int = 32,
 ) -> np.ndarray:
-    """Mean NLL (n,), nats a token, of each response (token ids) after its prompt; NaN if empty.
+    """Mean NLL (n,), nats a token, of each response after its prompt; NaN if it is empty.
 
-    `prefill`: token ids between the two, of each prompt, which are not scored.
+    A response is a text or token ids. `prefill`: token ids between prompt and response (token ids
+    too then), which are not scored. Raises `SsahError` for what is no list, and for losses that are
+    not finite.
     """
-    heads = _heads(chat, prompts, prefill or [[]] * len(prompts), system)
-    scored = token_log_probs(chat, heads, responses, batch_size=batch_size)
+    prompts = as_texts(prompts, "prompts")
+    if prefill is None:
+        encoded = _encoded(chat, prompts, responses, system)
+    else:
+        encoded = list(zip(_heads(chat, prompts, prefill, system), responses, strict=True))
+    heads = [head for head, _ in encoded]
+    tails = [list(tail) for _, tail in encoded]
+    scored = token_log_probs(chat, heads, tails, batch_size=batch_size)
     return np.array([-scores.mean() if len(scores) else np.nan for scores in scored])
 
 
@@ -182,86 +322,138 @@ def response_nll(
 def divergence(
     chat: Chat,
     base: Chat,
-    prompts: list[str],
-    responses: list[list[int]],
+    prompts: Sequence[str],
+    responses: Sequence[str] | Sequence[list[int]],
     *,
     system: str = "default",
     batch_size: int = 16,
 ) -> np.ndarray:
     """KL(base || chat) of the next token, nats, averaged over each response's tokens (n,).
 
-    It says what tuning changed. Both models have one vocabulary. Raises `SsahError` for an empty
-    response, and for another number of responses.
+    It says what tuning changed. A response is a text or token ids; both models have one vocabulary.
+    Raises `SsahError` for an empty response, for another number of responses, and for values that
+    are not finite.
     """
-    if not all(responses) or len(responses) != len(prompts):
-        raise SsahError(
-            f"a response without tokens has no divergence, "
-            f"and each of {len(prompts)} prompts needs one"
-        )
-    heads = _heads(chat, prompts, [[]] * len(prompts), system)
-    whole = [head + response for head, response in zip(heads, responses)]
+    prompts = as_texts(prompts, "prompts")
+    if len(responses) != len(prompts):
+        raise SsahError(_EACH_NEEDS_ONE.format(len(prompts)))
+    encoded = _encoded(chat, prompts, responses, system)
+    if not all(response for _, response in encoded):
+        raise SsahError(_EACH_NEEDS_ONE.format(len(prompts)))
+    whole = [head + response for head, response in encoded]
     result = np.zeros(len(prompts))
     for rows in length_batches(whole, batch_size):
         sequences = [whole[row] for row in rows]
         for row, before, after in zip(rows, read(base, sequences), read(chat, sequences)):
-            predicting = answer_positions(heads[row], responses[row])
+            predicting = answer_positions(*encoded[row])
             log_p = base.model.lm_head(before[predicting]).float().log_softmax(-1)
             log_q = chat.model.lm_head(after[predicting]).float().log_softmax(-1)
-            result[row] = (log_p.exp() * (log_p - log_q)).sum(-1).mean()  # sum: over the vocabulary
+            result[row] = (log_p.exp() * (log_p - log_q)).sum(-1).mean()    # over the vocabulary
+    check_finite(chat, f"the divergences from {base.name!r}", result)
     return result
+
+
+_EACH_NEEDS_ONE = "a response without tokens has no divergence, and each of {} prompts needs one"
+
+
+def _encoded(
+    chat: Chat,
+    prompts: list[str],
+    responses: Sequence[str] | Sequence[list[int]],
+    system: str,
+) -> list[tuple[list[int], list[int]]]:
+    """Token ids (prompt, response), those of a text as they follow the prompt."""
+    if isinstance(responses, str):
+        as_texts(responses, "responses")        # says what to do
+    encoded = []
+    for prompt, response in zip(prompts, responses, strict=True):
+        if isinstance(response, str):
+            head, (tail,) = chat.continuations(prompt, [response], system)
+        else:
+            head, _ = chat.encode(prompt, system=system)
+            tail = list(response)
+        encoded.append((head, tail))
+    return encoded
 
 
 # ---- plain text ------------------------------------------------------------------------------
 
 
 def perplexity(
-    chat: Chat, texts: list[str], *, n_tokens: int, window: int = 256, batch_size: int = 8
+    chat: Chat, texts: Sequence[str], *, n_tokens: int, window: int = 256, batch_size: int = 8
 ) -> float:
-    """Perplexity of plain text: `n_tokens` of the joined texts.
+    """Perplexity of plain text: `n_tokens` of the joined texts, in windows without overlap.
 
-    It is read in windows, of which the first token is not scored.
+    Where the tokenizer puts a begin-of-text token, every window has one, and all its tokens are
+    scored; else its first token is not. Raises `SsahError` for what is no list of texts, for less
+    than two tokens, and for a perplexity that is not finite.
     """
-    ids = chat.tokenizer("\n".join(texts), add_special_tokens=False)["input_ids"][:n_tokens]
-    pieces = [ids[start : start + window] for start in range(0, len(ids) - 1, window)]
-    pieces = [piece for piece in pieces if len(piece) > 1]
-    if not pieces:
+    begin = chat.plain("")
+    ids = chat.plain("\n".join(as_texts(texts)))[len(begin):][:n_tokens]
+    heads = []
+    tails = []
+    for start in range(0, len(ids), window):
+        piece = begin + ids[start:start + window]
+        n_unscored = max(len(begin), 1)
+        if len(piece) > n_unscored:
+            heads.append(piece[:n_unscored])
+            tails.append(piece[n_unscored:])
+    if not tails or len(ids) < 2:
         raise SsahError("perplexity needs a text of at least two tokens")
-    heads = [piece[:1] for piece in pieces]
-    tails = [piece[1:] for piece in pieces]
     scored = token_log_probs(chat, heads, tails, batch_size=batch_size)
-    return float(np.exp(-np.concatenate(scored).mean()))
+    result = np.exp(-np.concatenate(scored).mean())
+    check_finite(chat, "the perplexity", result)
+    return float(result)
 
 
-def multiple_choice(chat: Chat, questions: pd.DataFrame, *, batch_size: int = 32) -> pd.DataFrame:
+def multiple_choice(
+    chat: Chat, questions: pd.DataFrame | Sequence[dict], *, batch_size: int = 32
+) -> pd.DataFrame:
     """Zero-shot multiple choice, a row a question.
 
     Columns: id, correct (bool), gold (mean log-probability of the right answer's tokens).
     `questions` as from `load_questions`, put as plain text without a chat template. The choice is
     the option with the highest log-likelihood per character. The paper's utility (Table 1) is a
-    mean of such accuracies.
+    mean of such accuracies. Raises `SsahError` for no questions, a missing column, an empty option,
+    and likelihoods that are not finite.
     """
-    items = [_question_ids(chat, row.question, row.options) for row in questions.itertuples()]
+    questions = _question_table(questions)
+    items = [_question_ids(chat, row) for row in questions.itertuples()]
     scored = packed_log_probs(chat, items, batch_size=batch_size)
     rows = []
     for row, scores in zip(questions.itertuples(), scored):
-        likelihood = [
-            option_scores.sum() / max(len(option), 1)
-            for option_scores, option in zip(scores, row.options)
-        ]
-        rows.append(
-            {
-                "id": row.id,
-                "correct": int(np.argmax(likelihood)) == row.answer,
-                "gold": float(scores[row.answer].mean()),
-            }
-        )
+        likelihood = []
+        for option_scores, option in zip(scores, row.options):
+            likelihood.append(option_scores.sum() / len(option))
+        rows.append({
+            "id": row.id,
+            "correct": int(np.argmax(likelihood)) == row.answer,
+            "gold": float(scores[row.answer].mean()),
+        })
     return pd.DataFrame(rows)
 
 
-def _question_ids(
-    chat: Chat, question: str, options: list[str]
-) -> tuple[list[int], list[list[int]]]:
-    """Token ids of a question, and of each option after it."""
-    texts = [question, *(" " + option for option in options)]
-    head, *tails = [chat.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    return head, tails
+def _question_table(questions: pd.DataFrame | Sequence[dict]) -> pd.DataFrame:
+    """The questions as a table that has what is needed."""
+    if isinstance(questions, (str, dict, pd.Series)):
+        raise SsahError("questions must be a table or a list of records, as from load_questions")
+    table = pd.DataFrame(questions)
+    missing = [column for column in QUESTION_COLUMNS if column not in table]
+    if len(table) and missing:
+        raise SsahError(
+            f"the questions have no {', '.join(missing)}; load_questions makes such a table"
+        )
+    return table
+
+
+def _question_ids(chat: Chat, row) -> tuple[list[int], list[list[int]]]:
+    """Token ids of a question, and of each option after it: what they share is the question's."""
+    head = chat.plain(row.question)
+    wholes = []
+    for option in as_texts(row.options, f"the options of question {row.id}"):
+        if not option:
+            raise SsahError(f"question {row.id} has an empty option; remove it")
+        wholes.append(chat.plain(f"{row.question} {option}"))
+    for whole in wholes:
+        head = os.path.commonprefix([head, whole])
+    return head, [whole[len(head):] for whole in wholes]

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from .alternatives import adapted, check_weights, holding
 from .errors import SsahError
+from .inputs.columns import examples_of
 from .masking import RESTS, Moving, moving
 from .models import Chat
 from .resuming import Resume, fingerprint
@@ -58,7 +59,7 @@ class FineTuning:
 
 def finetune(
     chat: Chat,
-    examples: Sequence[dict],
+    examples: Sequence[dict] | pd.DataFrame,
     *,
     frozen=None,
     trainable=None,
@@ -86,8 +87,9 @@ def finetune(
 ) -> FineTuning:
     """Train `chat.model` in place: all of it, all but some units, or only some (paper, Table 2).
 
-    `examples`: dicts ``prompt``, ``response`` and optionally ``ended`` (default True: the response
-    is whole, so its end token is trained on too). A mask is Boolean (len(index),), see
+    `examples`: records ``prompt``, ``response`` and optionally ``ended`` (default True: the
+    response is whole, so its end is trained on too), or a table of them; those of `load_prompts`,
+    of Alpaca and of Dolly will do (`ssah.inputs.columns`). A mask is Boolean (len(index),), see
     `ssah.masking.moving` for what moves with a unit:
 
     - ``frozen=mask``: these units stay, bit for bit, and the rest trains unless ``rest="freeze"``;
@@ -267,17 +269,14 @@ def encode_examples(
     chat: Chat, examples: Sequence[dict], system: str = "default"
 ) -> tuple[list[Encoded], int]:
     """Token ids (prompt, answer) of every example, and how many answers the context has cut."""
+    examples = examples_of(examples)
     if not examples:
         raise SsahError("no training examples")
     limit = chat.model.config.max_position_embeddings
     encoded = []
     cut = 0
     for number, example in enumerate(examples):
-        if not example["response"].strip():
-            raise SsahError(f"example {number} has no answer")
-        head, tail = chat.encode(example["prompt"], example["response"], system)
-        if not example.get("ended", True):
-            tail = tail[:-1]
+        head, tail = _encoded(chat, example, system)
         if len(head) >= limit:
             raise SsahError(
                 f"example {number}: the prompt alone ({len(head)} tokens) "
@@ -286,6 +285,15 @@ def encode_examples(
         cut += len(head) + len(tail) > limit
         encoded.append((head, tail[: limit - len(head)]))
     return encoded, cut
+
+
+def _encoded(chat: Chat, example: dict, system: str) -> Encoded:
+    """Token ids of a prompt and its answer, with its end if the answer is whole."""
+    prompt, response = example["prompt"], example["response"]
+    if example["ended"]:
+        return chat.encode(prompt, response, system)
+    head, (tail,) = chat.continuations(prompt, [response], system)
+    return head, tail
 
 
 def _make(

@@ -28,7 +28,7 @@ def token_log_probs(
 ) -> list[np.ndarray]:
     """Log-probabilities (nats) of each tail's tokens given its head and the tail so far.
 
-    Returns a list of arrays (tail,).
+    Returns a list of arrays (tail,). Raises `SsahError` for numbers that are not finite.
     """
     result = [np.zeros(0)] * len(heads)
     whole = [head + tail for head, tail in zip(heads, tails)]
@@ -38,6 +38,7 @@ def token_log_probs(
             predicting = answer_positions(heads[row], tails[row])
             logits = chat.model.lm_head(states[predicting]).float()  # (tail, vocabulary)
             result[row] = _picked(logits, tails[row])
+            check_finite(chat, "the log-probabilities", result[row])
     return result
 
 
@@ -48,10 +49,13 @@ def packed_log_probs(
     """Log-probabilities of several continuations of each head, with every head read only once.
 
     `items`: ``(head ids, [tail ids, ...])``; the result is indexed [item][tail], each an array
-    (tail,). Head and tails share one sequence (`Packed`).
+    (tail,). Head and tails share one sequence (`Packed`), unless a model with a sliding window
+    would not see all of it. Raises `SsahError` for no items, and for numbers that are not finite.
     """
     if not items:
         raise SsahError("nothing to score: no prompts or no questions")
+    if not _fits_window(chat, items):
+        return _one_by_one(chat, items, batch_size)
     packed = [Packed(head, tails) for head, tails in items]
     result: list[list[np.ndarray]] = [[] for _ in items]
     for rows in length_batches([item.ids for item in packed], batch_size):
@@ -59,6 +63,7 @@ def packed_log_probs(
         for row, item, states in zip(rows, batch, _read_packed(chat, batch)):
             logits = chat.model.lm_head(states[item.predicting()]).float()
             scores = _picked(logits, item.ids[len(item.head):])     # (tokens of all tails,)
+            check_finite(chat, "the log-probabilities", scores)
             ends = np.cumsum([len(tail) for tail in item.tails])
             result[row] = np.split(scores, ends[:-1])
     return result
@@ -84,6 +89,16 @@ def length_batches(
     starts = range(0, len(order), size)
     for start in tqdm(starts, desc=progress, disable=progress is None, leave=False):
         yield order[start : start + size]
+
+
+def check_finite(chat: Chat, what: str, values) -> None:
+    """Raise `SsahError` for numbers that are not finite, with the cure."""
+    if not torch.isfinite(torch.as_tensor(values)).all():
+        raise SsahError(
+            f"{what} of {chat.name!r} are not finite: its weights are damaged, or too large for "
+            f"{chat.model.dtype}; load it again with dtype='float32' (train with a lower learning "
+            "rate if training did this)"
+        )
 
 
 def _picked(logits: torch.Tensor, tokens: list[int]) -> np.ndarray:
@@ -137,6 +152,22 @@ class Packed:
             seen[span, :n_head] = True
             seen[span, span] = _causal(len(tail))
         return seen
+
+
+def _fits_window(chat: Chat, items: list[Item]) -> bool:
+    """Whether every head with its tails is seen as a whole by layers with a sliding window."""
+    window = getattr(chat.model.config, "sliding_window", None)
+    if not window:
+        return True
+    return all(len(head) + sum(map(len, tails)) <= window for head, tails in items)
+
+
+def _one_by_one(chat: Chat, items: list[Item], batch_size: int) -> list[list[np.ndarray]]:
+    """As `packed_log_probs`, with every tail after a head of its own."""
+    heads = [head for head, tails in items for _ in tails]
+    all_tails = [tail for _, tails in items for tail in tails]
+    scored = iter(token_log_probs(chat, heads, all_tails, batch_size=batch_size))
+    return [[next(scored) for _ in tails] for _, tails in items]
 
 
 def _causal(length: int) -> torch.Tensor:

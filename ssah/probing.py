@@ -20,10 +20,13 @@ import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
+from transformers import LogitsProcessorList
 
 from .errors import SsahError
-from .evaluation import greedy
+from .evaluation import Finite, greedy
+from .inputs.texts import as_texts
 from .inputs.words import data_file
+from .likelihood import check_finite
 from .models import Chat, pad
 
 OPENINGS = ("refusal", "fulfilment")
@@ -50,20 +53,33 @@ def check_pair(first: Chat, second: Chat) -> None:
 
 
 def probe_openings(chat: Chat) -> Openings:
-    """Token ids of the probe's wordings, by kind: ``data/openings.csv`` with probe = 1."""
+    """Token ids of the probe's wordings, by kind: ``openings.csv`` with probe = 1."""
     table = data_file("openings").query("probe == '1'")
     return {kind: token_lists(chat, table.loc[table["kind"] == kind, "text"]) for kind in OPENINGS}
 
 
 def token_lists(chat: Chat, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of every text, without special tokens; `SsahError` for a text without any."""
-    lists = []
+    """Token ids of every text as the beginning of an answer, without an end token.
+
+    Raises `SsahError` for a text without any, and for a template that lets prompt and answer run
+    together, so that the answer's first token depends on the prompt.
+    """
+    texts = as_texts(texts)
     for text in texts:
-        tokens = chat.tokenizer(text.strip(), add_special_tokens=False)["input_ids"]
-        if not tokens:
-            raise SsahError(f"{text!r} has no tokens; a query or an opening must say something")
-        lists.append(tokens)
+        _check_says_something(text)
+    prompt = "How are you?"
+    head, lists = chat.continuations(prompt, [text.strip() for text in texts])
+    if head != chat.encode(prompt)[0]:
+        raise SsahError(
+            f"the chat template of {chat.name!r} joins the end of a prompt and the beginning of an "
+            "answer into one token; such a model cannot be probed"
+        )
     return lists
+
+
+def _check_says_something(text: str) -> None:
+    if not text.strip():
+        raise SsahError(f"{text!r} has no tokens; a query or an opening must say something")
 
 
 # ---- the two readings ------------------------------------------------------------------------
@@ -82,8 +98,9 @@ def branch(
     """Cosine distances {kind: (query, wording, step, block)} at the n-th generated token.
 
     `openings`: {kind: token ids of its wordings}; `steps`: the n's (paper: 2 to 10; 0 is the
-    prefix's last token). Greedy; the end token is not allowed before the last step, so that every
-    branch has one. Float32 (0 to 2).
+    prefix's last token). Greedy; no end token is allowed before the last step, so that every branch
+    has one. Float32 (0 to 2). Raises `SsahError` for no queries, for what is no list of texts, and
+    for states that are not finite (so do `static` and `along`).
     """
     prefixes = [[], *_wordings(openings)]
     distances = []
@@ -94,7 +111,7 @@ def branch(
         states = states.unflatten(0, (len(heads), len(prefixes)))
         query, opened = states[:, :1], states[:, 1:]
         distances.append(_distance(query, opened))      # (query, wording, step, block)
-    return _by_kind(np.concatenate(distances), openings)
+    return _by_kind(_whole(chat, distances), openings)
 
 
 @torch.inference_mode()
@@ -127,7 +144,7 @@ def static(
         states = _states_at(chat, sequences, places)        # (sequence, 1 + k, block, hidden)
         gaps = _distance(states[:, :1], states[:, 1:])      # (sequence, k, block)
         distances.append(gaps.reshape(len(heads), len(wordings), len(appended), -1))
-    return _by_kind(np.concatenate(distances), openings)
+    return _by_kind(_whole(chat, distances), openings)
 
 
 #: Both readings of the paper's axis, by name.
@@ -182,7 +199,7 @@ def along(
         decoded = chat.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         for first in range(0, len(decoded), len(starts)):
             texts.append([decoded[first + path] for path in place])
-    return np.concatenate(directions), texts
+    return _whole(chat, directions), texts
 
 
 def _direction(on_path: torch.Tensor, opened: torch.Tensor, openings: Openings) -> np.ndarray:
@@ -215,7 +232,11 @@ def generated_states(
     batch = pad(prefixes, chat.tokenizer.pad_token_id, "left", chat.model.device)
     settings = greedy(chat, last + 1, least=last + 1)
     with watched(chat.model, _newest) as seen:
-        output = chat.model.generate(**batch, generation_config=settings)
+        output = chat.model.generate(
+            **batch,
+            generation_config=settings,
+            logits_processor=LogitsProcessorList([Finite(chat)]),
+        )
     # pass 0 reads the prefix, pass n the n-th token; the last token is chosen and not read
     blocks = [torch.stack([passes[step] for step in steps], dim=1) for passes in seen]
     generated = output[:, batch["input_ids"].shape[1]:-1]
@@ -289,9 +310,11 @@ def _by_query(
     progress: str | None,
 ) -> Iterator[list[list[int]]]:
     """Yield token ids of rendered queries, `batch_size` sequences' worth where each has `width`."""
+    queries = as_texts(queries, "queries")
     if not queries:
         raise SsahError("no queries to probe")
-    token_lists(chat, queries)
+    for query in queries:
+        _check_says_something(query)
     heads = [chat.encode(query, system=system)[0] for query in queries]
     size = max(1, batch_size // width)
     starts = range(0, len(heads), size)
@@ -303,6 +326,13 @@ def _distance(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
     """Cosine distance (0 to 2) along the last dimension, in float32."""
     similarity = cosine_similarity(first.float(), second.float(), dim=-1)
     return (1 - similarity).cpu().numpy()
+
+
+def _whole(chat: Chat, parts: list[np.ndarray]) -> np.ndarray:
+    """The queries of all batches; `SsahError` for numbers that are not finite."""
+    whole = np.concatenate(parts)
+    check_finite(chat, "the distances between states", whole)
+    return whole
 
 
 def _by_kind(distances: np.ndarray, openings: Openings) -> dict[str, np.ndarray]:

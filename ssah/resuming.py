@@ -7,7 +7,6 @@ as JSON. A single file is whole or absent, so it is written beside and then rena
 import hashlib
 import json
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from .errors import SsahError
+from .inputs.archives import expanded
 from .masking import Moving
 
 #: Beginnings of the names under which tensors are kept.
@@ -36,7 +36,7 @@ class Resume:
     """The state of one run in a folder, between its epochs."""
 
     def __init__(self, folder, key: str):
-        self.file = Path(folder).expanduser() / "epoch.safetensors"
+        self.file = expanded(folder) / "epoch.safetensors"
         self.key = key
 
     def save(

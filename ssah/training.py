@@ -237,11 +237,12 @@ class Run:
 
     def check(self, name: str, value: float) -> None:
         """`SsahError` unless what the next step stands on is finite."""
-        if not math.isfinite(value):
-            raise SsahError(
-                f"the {name} is {value} at step {len(self.history)}; "
-                f"lower the learning rate (now {self.options.lr:g})"
-            )
+        if math.isfinite(value):
+            return
+        cure = f"lower the learning rate (now {self.options.lr:g})"
+        if not self.history:
+            cure += "; before any step, the model itself may be damaged: load it again in float32"
+        raise SsahError(f"the {name} is {value} at step {len(self.history)}; {cure}")
 
     def check_weights(self) -> None:
         """`SsahError` unless all weights are finite: no loss has seen the last step."""
@@ -273,6 +274,7 @@ class Run:
         with torch.no_grad(), self.arithmetic():
             if self.probes is not None:
                 row["probe_loss"] = mean_loss(self.chat, self.probes, self.options.micro_batch)
+                self.check("probe loss", row["probe_loss"])
             answers = [callback(self.chat, row) for callback in self.callbacks]  # each is called
         model.train()
         return any(answers)

@@ -318,7 +318,7 @@ def test_fingerprints_change_with_what_a_source_holds(tmp_path, monkeypatch):
     )
     assert archives.fingerprint("hub:owner/name@v1") != archives.fingerprint("hub:owner/name@v2")
     assert archives.fingerprint("data:excluded.csv") == sha256(
-        (archives.DATA / "excluded.csv").read_bytes()
+        (archives.PACKAGED / "excluded.csv").read_bytes()
     )
     assert archives.fingerprint("tiny:0") != archives.fingerprint("tiny:1")
 
@@ -377,7 +377,7 @@ def test_removing_the_cache_leaves_other_files_alone():
 def test_a_missing_file_of_the_repository_names_the_remedy():
     with pytest.raises(
         SsahError,
-        match="openings2.csv is missing; restore it with `git checkout data.openings2.csv`",
+        match="openings2.csv is missing; restore it with `git checkout ssah.inputs.data.openings2.csv`",
     ):
         archives.fingerprint("data:openings2.csv")
 
@@ -390,3 +390,71 @@ def test_a_damaged_archive_is_discarded_and_a_sound_one_kept(made_up):
     put(path, content[:-1])
     archives.discard_damaged("archive")
     assert not path.exists()
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    """No home folder is known: neither by HOME nor by the system's list of users."""
+    for name in ("HOME", "USERPROFILE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def unknown(user):
+        raise KeyError(user)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    monkeypatch.setattr("pwd.getpwnam", unknown)
+
+
+def test_the_cache_folder_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("SSAH_CACHE", "~/x")
+    assert archives.cache_dir() == tmp_path / "home" / "x"
+    assert not (tmp_path / "~").exists()
+
+
+@pytest.mark.parametrize("named", (None, "~/x"))
+def test_without_a_home_folder_the_remedy_is_named(homeless, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SSAH_CACHE")
+    if named:
+        monkeypatch.setenv("SSAH_CACHE", named)
+    with pytest.raises(SsahError, match="there is no home folder .*set SSAH_CACHE to a folder"):
+        archives.cache_dir()
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setenv("SSAH_CACHE", str(tmp_path / "cache"))
+    assert archives.cache_dir().is_dir()
+
+
+def test_a_source_in_the_home_folder_needs_one(homeless):
+    with pytest.raises(SsahError, match="there is no home folder .*write the whole path"):
+        archives.split_name("~/mine.csv")
+
+
+def test_a_cache_folder_that_cannot_be_made_names_the_remedy(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SSAH_CACHE", str(tmp_path / "file" / "cache"))
+    with pytest.raises(SsahError, match="cannot be made .*set SSAH_CACHE to a folder"):
+        archives.cache_dir()
+
+
+def test_a_python_without_pip_names_the_remedy(made_up, monkeypatch):
+    """As in the environments that uv makes."""
+    def run(command, **options):
+        message = f"{command[0]}: No module named pip\n"
+        return subprocess.CompletedProcess(command, 1, "", message)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for name in ("SSAH_OFFLINE", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SsahError, match="has no pip.* -m ensurepip` or `uv pip install pip`, then"):
+        archives.read_member("mine")
+
+
+def test_a_hand_made_file_is_known_by_its_bytes(tmp_path, monkeypatch):
+    """In the package or else in the repository: the name alone is in the profile."""
+    for folder in ("PACKAGED", "DATA"):
+        monkeypatch.setattr(archives, folder, tmp_path / folder)
+        put(tmp_path / folder / f"{folder}.csv", folder.encode())
+    assert archives.fingerprint("data:PACKAGED.csv") == sha256(b"PACKAGED")
+    assert archives.fingerprint("data:DATA.csv") == sha256(b"DATA")

