@@ -55,13 +55,14 @@ class Lab:
         self.seeds = profile.seeds[:n_seeds]
         self.store = Store(root if root is not None else place.results(profile))
         self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
-        # both are of the code that runs: asked before anything is computed, as files may change
+        # of the code that runs: asked before anything is computed, as files may change meanwhile
         self.commit = machine.commit(place.repository, place.watched)
+        code.imported_package(__name__.partition(".")[0])
         self.accepted = json.loads(place.accepted.read_text()) if place.accepted.exists() else {}
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def get(self, name: str, **params) -> Result:
+    def get(self, name: str, /, **params) -> Result:
         """A step's result; computed, with all it needs, if missing, stale or damaged."""
         params = bound(name, params)
         tag = label(name, params)
@@ -113,11 +114,14 @@ class Lab:
             return "the code behind it changed"
         return ""
 
+    def plan(self) -> list[Need]:
+        """All that is planned for the seeds of this lab, each result after its needs."""
+        return self.place.plan(self.profile, len(self.seeds))
+
     def planned(self, name: str) -> list[Need]:
-        """The planned results of a step, for the seeds of this lab."""
+        """The planned results of a step."""
         find_step(name)
-        return [need for need in self.place.plan(self.profile, len(self.seeds))
-                if need.step == name]
+        return [need for need in self.plan() if need.step == name]
 
     def stored(self, name: str) -> Iterator[tuple[dict, Result]]:
         """``(params, result)`` of every planned run of a step that is stored and valid.
