@@ -52,8 +52,10 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
                         f"got {parameters['n_seeds']}")
     environment = kernel_variables(parameters, into.resolve())
     figures = environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or FIGURES
+    # side by side they only read: two that compute would compute the same results
+    jobs = 1 if environment else min(2, os.cpu_count() or 1)
     outcomes = notebooks.run_notebooks(paths, parameters, into, figures=Path(figures),
-                                       environment=environment)
+                                       environment=environment, jobs=jobs)
     summary = notebooks.summary(outcomes)
     print("\n" + text_table(["notebook", "verdict", "seconds", "state"], summary))
     print(f"\nopen {into / 'index.html'}")
