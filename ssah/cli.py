@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,7 +79,7 @@ def rerun(args) -> int:
     n_seeds = len(profile.seeds) if args.all else 1
     lab = lab_of(profile, root=args.into / "results" / profile.name, compute=False)
     wanted = plan(profile, n_seeds)
-    missing = [need for need in wanted if lab.look(need.step, need.params)[0] != "ok"]
+    missing = lab.to_compute(wanted)
     print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(profile, missing)}; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
     given = {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}
@@ -99,13 +98,11 @@ def recompute(args) -> int:
     # them would be stale
     root = None if args.in_place else args.into / "results" / profile.name
     lab = lab_of(profile, recompute={need.label for need in chosen}, root=root)
-    print(f"{len(chosen)} results, {estimate(profile, chosen)}, without what may be missing "
-          "upstream", flush=True)
-    for position, need in enumerate(chosen, 1):
-        started = time.perf_counter()
-        lab.get(need.step, **need.params)
-        seconds = time.perf_counter() - started
-        print(f"[{position}/{len(chosen)}] {need.label} ({seconds:.1f} s)", flush=True)
+    wanted = lab.to_compute(chosen)
+    upstream = len(wanted) - len(chosen)
+    print(f"{len(chosen)} results of {args.step} and {upstream} missing upstream, "
+          f"{estimate(profile, wanted)}", flush=True)
+    lab.require(chosen)
     after = "; `ssah status` shows what is stale by now" if args.in_place else ""
     print(f"written to {lab.store.root}{after}")
     return 0
@@ -174,13 +171,30 @@ def _commit_of(provenance: dict) -> str:
 
 
 def verify(args) -> int:
-    """Check results: hashes, keys, labels from stored scores, spot checks (--full: train again)."""
+    """Check results: hashes, keys, labels from stored scores (--spot, --full: with the model)."""
     from .claims import load_profile
     from .claims.verify import verify
 
-    failed = verify(load_profile(args.profile), full=args.full, into=args.into)
+    profile = load_profile(args.profile)
+    depth = "full" if args.full else "spot" if args.spot else "quick"
+    if depth != "quick":
+        print(f"{depth}: needs the model and prompts ({_to_download()}), {_VERIFY_TIME[depth]}",
+              flush=True)
+    failed = verify(profile, depth=depth, into=args.into)
     print(f"{failed} checks failed" if failed else "all checks passed")
     return int(failed > 0)
+
+
+#: Roughly, on two cores with the default profile.
+_VERIFY_TIME = {"spot": "about 5 minutes", "full": "about 2 hours (the first seed again)"}
+
+
+def _to_download() -> str:
+    """What of the pinned archives is not in the cache folder yet."""
+    missing = [archive for name, archive in archives.ARCHIVES.items()
+               if not archives.archive_path(name).exists()]
+    size = sum(archive.megabytes for archive in missing)
+    return f"up to {size:.0f} MB to download" if missing else "all in the cache folder"
 
 
 def readme(args) -> int:
@@ -278,7 +292,8 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="ssah", parents=[everywhere],
                                   description="Run, recompute and check everything.")
     top.add_argument("--version", action="version", version=f"ssah {_version()}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    top.set_defaults(function=lambda args: top.print_help() or 0)
+    commands = top.add_subparsers(metavar="COMMAND")
 
     def add(function, *parents) -> argparse.ArgumentParser:
         command = commands.add_parser(function.__name__, parents=[everywhere, *parents],
@@ -303,6 +318,9 @@ def parser() -> argparse.ArgumentParser:
                          help="compare with it (default: the last whose code made the results)")
     add(status, profile)
     command = add(verify, profile, into)
+    command.add_argument("--quick", action="store_true", help="no model (seconds; the default)")
+    command.add_argument("--spot", action="store_true",
+                         help="two numbers of the model and of training, too (minutes)")
     command.add_argument("--full", action="store_true", help="train the first seed again (hours)")
     add(readme)
     add(fetch)

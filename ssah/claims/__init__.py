@@ -101,10 +101,11 @@ def lab_of(profile: Profile, **options) -> Lab:
 
 
 def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:
-    """The results that a notebook reads: committed, or with `recompute` those of this machine.
+    """The results that a notebook reads; with `recompute` those that are missing are computed.
 
-    Recomputed results live in a folder of their own (``build/results``, or ``SSAH_RECOMPUTED``), so
-    the committed ones stay as they are; what is already there and still valid is taken, so an
+    Of the default profile the committed results are read, and what is recomputed lives apart
+    (``build/results``, or ``SSAH_RECOMPUTED``), so that they stay as they are. Results of every
+    other profile have one place (`results_of`). What is there and still valid is taken, so an
     interrupted run goes on. Raises `SsahError` for an unknown profile or more seeds than it has.
     """
     chosen = load_profile(profile)
@@ -116,7 +117,8 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
     if recompute or not committed or n_seeds < len(chosen.seeds):
         # figures/ shows the committed results
         os.environ.setdefault("SSAH_FIGURES", str(build / "figures"))
-    apart = Path(os.environ.get("SSAH_RECOMPUTED") or build / "results") / chosen.name
-    # committed results took hours: a missing one is reported, not computed by surprise
-    return lab_of(chosen, root=apart if recompute else None, n_seeds=n_seeds,
-                  compute=recompute or not committed)
+    root = None
+    if recompute and committed:
+        root = Path(os.environ.get("SSAH_RECOMPUTED") or build / "results") / chosen.name
+    # results take minutes to hours: a missing one is reported, not computed by surprise
+    return lab_of(chosen, root=root, n_seeds=n_seeds, compute=recompute)
