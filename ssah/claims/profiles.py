@@ -2,14 +2,17 @@
 
 - ``smoke``: a random two-block model on synthetic prompts; seconds; what the tests run.
 - ``default``: SmolLM2-135M-Instruct from pinned archives on two CPU cores; the committed results.
-- ``paper:MODEL``: the same experiments on a hub model or a local path (a GPU is used if there is one).
-- ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models.
+- models and settings of one's own: see `load_profile`.
 
-A step's result is keyed by the sections that it reads, so a change touches just the steps concerned.
+A step's result is keyed by the sections that it reads, so a change touches just the steps
+concerned. A field that is added with a default leaves the keys of older results as they are.
 """
 
+import hashlib
+import json
 import shlex
-from dataclasses import dataclass, field, replace
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..errors import SsahError
@@ -30,9 +33,10 @@ class ModelSection(Section):
     name: str = "smollm2-135m"
     label: str = "SmolLM2-135M-Instruct (Q4_1, dequantized)"
     dtype: str = "bfloat16"
+    aligned: str = ""       # a ready-made aligned model, instead of aligning `name`
 
     def sources(self) -> list[str]:
-        return [self.name]
+        return [name for name in (self.name, self.aligned) if name]
 
 
 @dataclass(frozen=True)
@@ -202,14 +206,19 @@ class Profile:
     comparison: ComparisonSection = field(default_factory=ComparisonSection)
     budget: BudgetSection = field(default_factory=BudgetSection)
     seeds: tuple[int, ...] = (0, 1, 2)
+    chosen: str = ""        # what chooses it on the command line, if not its name
 
     @property
     def option(self) -> str:
-        """What chooses this profile on the command line, with a space before; empty for the default one."""
-        kind = self.name.partition("-")[0]
-        model = {"paper": self.model.name, "pair": ",".join(self.probing.pair)}.get(kind)
-        return "" if self.name == "default" else f" --profile {shlex.quote(f'{kind}:{model}' if model else self.name)}"
+        """What chooses it on the command line, with a space before; empty for the default one."""
+        if self.name == "default":
+            return ""
+        return f" --profile {shlex.quote(self.chosen or self.name)}"
 
+
+#: The sections of a profile, by name.
+SECTIONS = tuple(name for name in Profile.__dataclass_fields__
+                 if name not in ("name", "seeds", "chosen"))
 
 DEFAULT = Profile("default")
 
@@ -232,37 +241,155 @@ SMOKE = Profile(
                          prefilled=4))
 
 
-def load_profile(name: str) -> Profile:
-    """A profile by name: ``default``, ``smoke``, ``paper:MODEL`` or ``pair:ALIGNED,UNALIGNED`` (hub ids or paths).
+# ---- a profile by name -----------------------------------------------------------------------
 
-    Raises `SsahError` for any other name.
+def load_profile(name: str) -> Profile:
+    """A profile by name; settings may be changed by ``+section.field=value`` after it.
+
+    - ``default``, ``smoke``;
+    - ``model:BASE`` (or ``paper:BASE``): the same experiments on another model (hub id or path);
+      ``model:BASE,aligned=CHAT`` takes a ready-made aligned model instead of aligning BASE;
+    - ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models;
+    - ``FILE.toml``: settings by section, and with ``profile = "..."`` the profile that they change.
+
+    A profile with other settings has a name, and so results, of its own. Raises `SsahError` for any
+    other name, and for settings that there are not.
     """
-    name = absolute(name)
+    given = absolute(name)
+    stem, *changes = given.split("+")
+    if stem.endswith(".toml"):
+        profile = _from_file(Path(stem))
+    else:
+        profile = _by_name(stem)
+    return with_settings(profile, _pairs(changes), given)
+
+
+def _by_name(name: str) -> Profile:
+    kind, _, rest = name.partition(":")
+    models = rest.split(",")
     if name == "default":
         return DEFAULT
     if name == "smoke":
         return SMOKE
-    if name.startswith("paper:") and len(name) > 6:
-        model = name[6:]
-        return replace(DEFAULT, name="paper-" + _in_file_name(model),
-                       model=ModelSection(model, _label(model), "bfloat16"))
-    if name.startswith("pair:") and len(pair := name[5:].split(",")) == 2 and all(pair):
-        return replace(DEFAULT, name="-".join(["pair", *map(_in_file_name, pair)]), seeds=(0,),
-                       model=ModelSection(pair[0], " and ".join(map(_label, pair)), "bfloat16"),
-                       probing=ProbingSection(pair=tuple(pair)))
-    raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL, pair:ALIGNED,UNALIGNED "
-                    "(hub ids or paths)")
+    if kind in ("model", "paper") and rest:
+        return _of_model(name, models[0], _pairs(models[1:]))
+    if kind == "pair" and len(models) == 2 and all(models):
+        label = " and ".join(map(_label, models))
+        return replace(DEFAULT, name="-".join(["pair", *map(_in_file_name, models)]), chosen=name,
+                       seeds=(0,), model=ModelSection(models[0], label, "bfloat16"),
+                       probing=ProbingSection(pair=tuple(models)))
+    raise SsahError(f"unknown profile {name!r}; known: default, smoke, "
+                    "model:BASE[,aligned=CHAT] (or paper:BASE), pair:ALIGNED,UNALIGNED (hub ids or "
+                    "paths), FILE.toml")
+
+
+def _of_model(name: str, base: str, options: dict[str, str]) -> Profile:
+    aligned = options.pop("aligned", "")
+    if options:
+        raise SsahError(f"unknown option {', '.join(options)} of the profile {name!r}; known: "
+                        "aligned=CHAT")
+    label = f"{_label(base)}, aligned: {_label(aligned)}" if aligned else _label(base)
+    files = [_in_file_name(model) for model in (base, aligned) if model]
+    return replace(DEFAULT, name="-".join(["paper", *files]), chosen=name,
+                   model=ModelSection(base, label, "bfloat16", aligned))
+
+
+def _from_file(path: Path) -> Profile:
+    """A profile from a TOML file: tables are sections, ``seeds`` and ``profile`` stand on top."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SsahError(f"the profile {path} cannot be read: {error}") from error
+    profile = load_profile(content.pop("profile", "default"))
+    settings = {}
+    for section, fields in content.items():
+        if isinstance(fields, dict):
+            settings |= {f"{section}.{field}": value for field, value in fields.items()}
+        else:
+            settings[section] = fields
+    return with_settings(profile, settings, str(path))
+
+
+def with_settings(profile: Profile, settings: dict, chosen: str) -> Profile:
+    """The profile with other settings, ``section.field`` or ``seeds`` -> value (text is read).
+
+    `chosen`: what chooses it on the command line. Raises `SsahError` for a section or field that
+    there is not, and a value of another type.
+    """
+    changed = profile
+    for name, value in settings.items():
+        changed = _with_setting(changed, name, value)
+    if changed == profile:
+        return profile
+    if not changed.seeds:
+        raise SsahError("seeds must name one seed or more")
+    sections = {name: asdict(getattr(changed, name)) for name in SECTIONS}
+    digest = hashlib.sha256(json.dumps([sections, changed.seeds]).encode()).hexdigest()[:8]
+    return replace(changed, name=f"{profile.name}-{digest}", chosen=chosen)
+
+
+def _with_setting(profile: Profile, name: str, value) -> Profile:
+    if name == "seeds":
+        return replace(profile, seeds=_read(name, value, profile.seeds))
+    section, _, field_name = name.partition(".")
+    if section not in SECTIONS:
+        raise SsahError(f"unknown setting {name!r}; sections: {', '.join(SECTIONS)}")
+    before = getattr(profile, section)
+    known = [one.name for one in fields(before)]
+    if field_name not in known:
+        raise SsahError(f"unknown setting {name!r}; {section} has: {', '.join(known)}")
+    new = _read(name, value, getattr(before, field_name))
+    return replace(profile, **{section: replace(before, **{field_name: new})})
+
+
+def _read(name: str, value, like):
+    """A value of the type of `like`, from text or as TOML has it; lists by commas in text."""
+    try:
+        if isinstance(like, tuple):
+            parts = value.split(",") if isinstance(value, str) else value
+            kind = type(like[0]) if like else str
+            return tuple(_one(part, kind) for part in parts if part != "")
+        return _one(value, type(like))
+    except (TypeError, ValueError):
+        shape = "a list of " if isinstance(like, tuple) else ""
+        kind = type(like[0] if isinstance(like, tuple) and like else like).__name__
+        raise SsahError(f"{name} takes {shape}{kind}; got {value!r}") from None
+
+
+def _one(value, kind: type):
+    if kind is int and isinstance(value, float):
+        raise TypeError("a fraction is no count")
+    if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+        raise TypeError("of another type")
+    return kind(value)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """``name=value`` texts as a dict; `SsahError` for another text."""
+    for text in texts:
+        if "=" not in text:
+            raise SsahError(f"a profile's options are name=value; got {text!r}")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def absolute(name: str) -> str:
     """A profile's name with the paths in it made absolute, for kernels run in another folder."""
-    kind, colon, models = name.partition(":")
+    stem, *changes = name.split("+")
+    kind, colon, rest = stem.partition(":")
+    if stem.endswith(".toml"):
+        return "+".join([_whole(stem), *changes])
+    if not colon:
+        return name
+    models = []
+    for part in rest.split(","):
+        option, equals, model = part.rpartition("=")
+        models.append(option + equals + _whole(model))
+    return "+".join([f"{kind}:{','.join(models)}", *changes])
 
-    def whole(model: str) -> str:
-        path = Path(model).expanduser()
-        return str(path.resolve()) if model and path.exists() else model
 
-    return kind + colon + ",".join(map(whole, models.split(",") if kind == "pair" else [models])) if colon else name
+def _whole(model: str) -> str:
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model and path.exists() else model
 
 
 def _label(model: str) -> str:
