@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from ..shared.pictures import STYLES
+from ..shared.conditions import STYLES
 
 #: Marker and colour of a group of comparisons.
 MARKERS = {"disjoint": ("o", "#000000"), "nested": ("D", "#7f7f7f"), "other": ("^", "#7b3294")}
