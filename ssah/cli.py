@@ -152,6 +152,8 @@ def status(args) -> int:
     rows = []
     for need in plan(lab.profile):
         found, result, why = lab.look(need.step, need.params)
+        if found == "ok" and lab.code_changed(result):
+            why = f"the code behind it changed since: `ssah accept {need.step}`, or recompute it"
         origin = result.provenance if result else {}
         rows.append([need.label, found, origin.get("date", ""), origin.get("seconds", ""),
                      _commit_of(origin), why])

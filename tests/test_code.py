@@ -186,7 +186,7 @@ def repository(tmp_path, monkeypatch):
         return Package.of_folder(folder / "toy").fingerprint("toy.steps", "shown")
 
     monkeypatch.setattr(code, "fingerprint", fingerprint_now)
-    place = Place(folder, ("toy",), folder / "accepted.json", lambda profile: tmp_path / "results",
+    place = Place(folder, ("toy",), tmp_path / "committed", folder / "accepted.json", lambda profile: tmp_path / "results",
                   lambda: tmp_path / "cache", str, lambda profile, n_seeds: [Need("shown", {"seed": 2})],
                   (), lambda device: 0.0)
     profile = SimpleNamespace(name="toy", seeds=(2,), option="")
@@ -198,7 +198,7 @@ def repository(tmp_path, monkeypatch):
 
 
 def _stored(fingerprint: str):
-    return Result({"x": 4}, provenance={"code": fingerprint, "sections": {}})
+    return Result({"x": 4}, provenance={"step": "shown", "code": fingerprint, "sections": {}})
 
 
 def test_a_neutral_change_is_accepted_after_it_was_run(repository):

@@ -106,6 +106,16 @@ def test_results_of_other_code_are_stale(toys, lab, monkeypatch):
     assert toys.ran == ["doubled"]
 
 
+def test_committed_results_stay_readable_while_code_is_edited(toys, lab, monkeypatch, tmp_path):
+    """As in an exercise; that it changed is said by `code_changed`, which a test asks."""
+    result = lab().get("numbers")
+    monkeypatch.setattr(code, "fingerprint", lambda run: "new")
+    one = lab(compute=False)
+    one.place = replace(one.place, committed=tmp_path)
+    assert one.look("numbers", {})[0] == "ok" and one.get("numbers").content == result.content
+    assert one.code_changed(result)
+
+
 def test_a_step_that_fails_leaves_the_former_artifacts(toys, lab):
     lab().get("total")
     folder = lab().artifact("doubled", {"factor": 2})

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
+import numpy as np
 import pytest
 
 from ssah.inputs.archives import REPOSITORY
@@ -92,5 +94,36 @@ def without_clip_names(svg: str) -> str:
     return re.sub(r"#?\bp[0-9a-f]{10}\b", "", svg)
 
 
-def test_fenced_code_in_notebooks_runs():
-    """Every fenced block of Python in the prose, in order, with the names that the prose takes as given."""
+# ---- code in the prose -----------------------------------------------------------------------
+
+def fenced(path: Path) -> list[str]:
+    """The Python blocks of a notebook's prose, or of a Markdown file."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".ipynb":
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    return re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
+
+
+WITH_CODE = [path for path in [*NOTEBOOKS, REPOSITORY / "README.md"] if fenced(path)]
+
+
+@pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.stem)
+def test_code_in_the_prose_runs_as_written(path, monkeypatch, tmp_path):
+    """On the tiny model in place of the real one, with short lists of what a reader brings."""
+    import ssah
+    from ssah.models import tiny_chat
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ssah, "load_chat_model", lambda *names, **how: tiny_chat(), raising=False)
+    chat = tiny_chat()
+    index = ssah.UnitIndex.of(chat.model)
+    draw = np.random.default_rng(0)
+    units = ssah.classify(draw.random(len(index)), draw.random(len(index)), index=index)
+    benign = ssah.load_prompts("tiny-benign").iloc[:4]
+    given = {"ssah": ssah, "chat": chat, "index": index, "units": units,
+             "prompts": benign["text"].tolist(), "answers": benign["response"].tolist(),
+             "examples": [{"prompt": prompt, "response": response}
+                          for prompt, response in zip(benign["text"], benign["response"])]}
+    for block in fenced(path):
+        exec(compile(block, path.name, "exec"), given)      # noqa: S102: our own text

@@ -79,6 +79,7 @@ def peak_memory(device) -> float:
 PLACE = Place(
     repository=archives.REPOSITORY,
     watched=("ssah", ":(glob)data/*", "requirements.lock"),
+    committed=RESULTS,
     accepted=archives.DATA / "accepted.json",
     results=results_of,
     cache=archives.cache_dir,

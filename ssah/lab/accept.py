@@ -21,7 +21,7 @@ from ..errors import SsahError
 from . import code
 from .results import Lab
 from .steps import find_step, slug
-from .store import Store
+from .store import Result, Store
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def accept(lab: Lab, names: Iterable[str], reason: str, trial: Trial,
             now = contents(lab.place.repository, name, trial, Path(scratch) / "now")
             _compare(name, then, now)
             lines[name] = {"code": code.fingerprint(find_step(name).run),
-                           "covers": code.covered(_provenances(lab, name)),
+                           "covers": _codes(lab, name),
                            "before": commit, "reason": reason}
     _write(lab.place.accepted, lab.accepted | lines)
     return changed
@@ -59,16 +59,14 @@ def accept(lab: Lab, names: Iterable[str], reason: str, trial: Trial,
 
 def needs_a_line(lab: Lab, name: str) -> bool:
     """Whether some stored result of a step was made by other code that nobody accepted yet."""
-    now = code.fingerprint(find_step(name).run)
-    return any(not code.is_known(now, code.recorded(provenance), lab.accepted.get(name))
-               for provenance in _provenances(lab, name))
+    return any(lab.code_changed(result) for result in _results(lab, name))
 
 
 def last_valid_commit(lab: Lab, name: str) -> str:
     """The newest commit whose code made, or was accepted for, all stored results of a step."""
     repository = lab.place.repository
     package = find_step(name).run.__module__.partition(".")[0]
-    stored = code.covered(_provenances(lab, name))
+    stored = _codes(lab, name)
     line = lab.accepted.get(name)
     for commit in _git(repository, "log", "--format=%H", "--", package).split():
         tree = package_at(repository, commit, package)
@@ -112,10 +110,15 @@ def _compare(name: str, then: dict[str, str], now: dict[str, str]) -> None:
                         "and recompute it, or undo the change. Nothing was accepted")
 
 
-def _provenances(lab: Lab, name: str) -> list[dict]:
-    """Where the stored planned results of a step come from, whatever their state."""
+def _results(lab: Lab, name: str) -> list[Result]:
+    """The stored planned results of a step, whatever their state."""
     found = [lab.store.load(name, slug(need.params)) for need in lab.planned(name)]
-    return [result.provenance for result in found if result is not None]
+    return [result for result in found if result is not None]
+
+
+def _codes(lab: Lab, name: str) -> list[str]:
+    """The fingerprints of the stored results of a step, each once."""
+    return sorted({code.recorded(result.provenance) for result in _results(lab, name)})
 
 
 def _checked_out(repository: Path, commit: str, folder: Path) -> Path:

@@ -30,6 +30,7 @@ class Place:
 
     repository: Path                            # its commit is noted with every result
     watched: tuple[str, ...]                    # paths in it whose changes are noted, as git takes them
+    committed: Path                             # results in git, held against the code by a test
     accepted: Path                              # JSON: step -> changes of code that change no result
     results: Callable[[object], Path]           # of a profile: the folder of its results
     cache: Callable[[], Path]                   # private folder for artifacts
@@ -130,10 +131,16 @@ class Lab:
                      made_with=result.provenance["sections"])
         if result.key != wanted:
             return "its config, sources, inputs or version changed"
-        then = code.recorded(result.provenance)
-        if not code.is_known(code.fingerprint(step.run), then, self.accepted.get(step.name)):
+        # an edit of the code, such as an exercise, leaves the committed results readable
+        if self.place.committed not in self.store.root.parents and self.code_changed(result):
             return "the code behind it changed"
         return ""
+
+    def code_changed(self, result: Result) -> bool:
+        """Whether a result was made by other code than today's that nobody accepted."""
+        step = find_step(result.provenance["step"])
+        then = code.recorded(result.provenance)
+        return not code.is_known(code.fingerprint(step.run), then, self.accepted.get(step.name))
 
     def plan(self) -> list[Need]:
         """All that is planned for the seeds of this lab, each result after its needs."""

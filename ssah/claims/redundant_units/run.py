@@ -10,9 +10,9 @@ from ...classification import LABELS, Units
 from ...errors import SsahError
 from ...inputs import words
 from ...lab import Context, Need, Result, step
+from ..shared.conditions import lora
 from ..shared.foundation import alignment_examples, draw, load_base, split_prompts
 from ..shared.measuring import (
-    Observer,
     answer_perplexity,
     benign_prompts,
     borderline_requests,
@@ -25,7 +25,7 @@ from ..shared.measuring import (
     reference_tails,
     score_units,
 )
-from ..shared.tuning import lora
+from ..shared.observing import Observer
 
 #: What trains. ``full slower``: everything, at the rate of the rule that sets those of units; ``random``: as many units
 #: of every block x kind as the RU, none of them RU; ``only SCU``: those of the seed's aligned model; ``random like
