@@ -28,9 +28,10 @@ FIGURES = archives.REPOSITORY / "figures"
 
 def run(args) -> int:
     """Execute notebooks (default: all) and write executed copies, HTML pages and an index."""
-    given = pairs(args.parameter)
-    if args.profile != "default":
-        given["profile"] = args.profile
+    settings, given = divided(pairs(args.parameter))
+    profile = "+".join([args.profile, *settings])
+    if profile != "default":
+        given["profile"] = profile
     if args.recompute:
         given["recompute"] = "true"
     return run_notebooks(args.notebooks, given, args.into)
@@ -66,23 +67,25 @@ def kernel_variables(parameters: dict, into: Path) -> dict[str, str]:
     if parameters.items() <= {"profile": "default", "recompute": False}.items():
         return {}
     # a model of a few thousand weights is slower on several threads
-    threads = {"OMP_NUM_THREADS": "1"} if parameters.get("profile") == "smoke" else {}
+    tiny = parameters.get("profile", "").startswith("smoke")
+    threads = {"OMP_NUM_THREADS": "1"} if tiny else {}
     return {"SSAH_RECOMPUTED": str(into / "results"), "SSAH_FIGURES": str(into / "figures"),
             **threads}
 
 
 def rerun(args) -> int:
     """Recompute results into a folder of their own, after an estimate, and run the notebooks."""
-    from .claims import lab_of, load_profile, plan
+    from .claims import plan
 
-    profile = load_profile(args.profile)
+    profile = chosen_profile(args)
     n_seeds = len(profile.seeds) if args.all else 1
-    lab = lab_of(profile, root=args.into / "results" / profile.name, compute=False)
+    lab = recomputed_lab(profile, args.into, compute=False)
     wanted = plan(profile, n_seeds)
     missing = lab.to_compute(wanted)
     print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(profile, missing)}; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
-    given = {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}
+    name = profile.chosen or profile.name
+    given = {"profile": name, "recompute": "true", "n_seeds": str(n_seeds)}
     return run_notebooks([], given, args.into)
 
 
@@ -90,14 +93,16 @@ def rerun(args) -> int:
 
 def recompute(args) -> int:
     """Run a step afresh, for all its planned parameters or those given with -p."""
-    from .claims import lab_of, load_profile
+    from .claims import lab_of
 
-    profile = load_profile(args.profile)
-    chosen = planned_sets(profile, args.step, pairs(args.parameter))
+    profile = chosen_profile(args)
+    _, given = divided(pairs(args.parameter))
+    chosen = planned_sets(profile, args.step, given)
+    recompute = {need.label for need in chosen}
     # committed results are kept unless asked: on another machine bits differ, and what stands on
     # them would be stale
-    root = None if args.in_place else args.into / "results" / profile.name
-    lab = lab_of(profile, recompute={need.label for need in chosen}, root=root)
+    lab = (lab_of(profile, recompute=recompute) if args.in_place
+           else recomputed_lab(profile, args.into, recompute=recompute))
     wanted = lab.to_compute(chosen)
     upstream = len(wanted) - len(chosen)
     print(f"{len(chosen)} results of {args.step} and {upstream} missing upstream, "
@@ -127,6 +132,28 @@ def accept(args) -> int:
     return 0
 
 
+def chosen_profile(args):
+    """The profile of ``--profile``, with the settings among the ``-p`` options."""
+    from .claims import load_profile
+
+    settings, _ = divided(pairs(args.parameter))
+    return load_profile("+".join([args.profile, *settings]))
+
+
+def divided(given: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """``-p`` options: settings of the profile (``section.field=value``), and all others."""
+    settings = [f"{name}={value}" for name, value in given.items() if "." in name]
+    return settings, {name: value for name, value in given.items() if "." not in name}
+
+
+def recomputed_lab(profile, into: Path, **options):
+    """A lab on what this machine computes: of the default profile apart from what is committed."""
+    from .claims import lab_of
+
+    root = into / "results" / profile.name if profile.name == "default" else None
+    return lab_of(profile, root=root, **options)
+
+
 def planned_sets(profile, step: str, given: dict[str, str]) -> list:
     """The planned results of a step whose parameters are as `given`; `SsahError` if there is none."""
     from .claims import plan
@@ -145,10 +172,12 @@ def planned_sets(profile, step: str, given: dict[str, str]) -> list:
 
 
 def status(args) -> int:
-    """Show which planned results are there and valid, and where they come from; nothing is computed."""
-    from .claims import lab_of, load_profile, plan
+    """Show which planned results are there and valid; nothing is computed."""
+    from .claims import lab_of, plan
 
-    lab = lab_of(load_profile(args.profile), compute=False)
+    profile = chosen_profile(args)
+    lab = (recomputed_lab(profile, args.into, compute=False) if args.recomputed
+           else lab_of(profile, compute=False))
     rows = []
     for need in plan(lab.profile):
         found, result, why = lab.look(need.step, need.params)
@@ -174,10 +203,9 @@ def _commit_of(provenance: dict) -> str:
 
 def verify(args) -> int:
     """Check results: hashes, keys, labels from stored scores (--spot, --full: with the model)."""
-    from .claims import load_profile
     from .claims.verify import verify
 
-    profile = load_profile(args.profile)
+    profile = chosen_profile(args)
     depth = "full" if args.full else "spot" if args.spot else "quick"
     if depth != "quick":
         print(f"{depth}: needs the model and prompts ({_to_download()}), {_VERIFY_TIME[depth]}",
@@ -286,11 +314,14 @@ def parser() -> argparse.ArgumentParser:
     everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
                             help="show tracebacks")
     profile = _options(["--profile"], default="default", type=_absolute,
-                       help="default, smoke, paper:MODEL or pair:ALIGNED,UNALIGNED")
+                       help="default, smoke, model:BASE[,aligned=CHAT], pair:ALIGNED,UNALIGNED or "
+                            "a TOML file")
     into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER",
                     help="where everything is written (build)")
     parameter = _options(["-p"], dest="parameter", action="append", default=[],
-                         metavar="NAME=VALUE", help="may be repeated")
+                         metavar="NAME=VALUE",
+                         help="a parameter, or a setting such as alignment.epochs=4; may be "
+                              "repeated")
     top = argparse.ArgumentParser(prog="ssah", parents=[everywhere],
                                   description="Run, recompute and check everything.")
     top.add_argument("--version", action="version", version=f"ssah {_version()}")
@@ -306,7 +337,7 @@ def parser() -> argparse.ArgumentParser:
     command = add(run, profile, parameter, into)
     command.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 02")
     command.add_argument("--recompute", action="store_true", help="from results made on this machine")
-    command = add(rerun, profile, into)
+    command = add(rerun, profile, parameter, into)
     command.add_argument("--all", action="store_true",
                          help="every committed result, not only seed 0")
     command = add(recompute, profile, parameter, into)
@@ -318,8 +349,10 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--reason", help="why no result changes; kept in data/accepted.json")
     command.add_argument("--before", metavar="COMMIT",
                          help="compare with it (default: the last whose code made the results)")
-    add(status, profile)
-    command = add(verify, profile, into)
+    command = add(status, profile, parameter, into)
+    command.add_argument("--recomputed", action="store_true",
+                         help="those of `ssah rerun` instead of the committed ones")
+    command = add(verify, profile, parameter, into)
     command.add_argument("--quick", action="store_true", help="no model (seconds; the default)")
     command.add_argument("--spot", action="store_true",
                          help="two numbers of the model and of training, too (minutes)")

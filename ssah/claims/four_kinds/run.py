@@ -175,7 +175,7 @@ def _scan_needs(profile, seed: int) -> list[Need]:
     return [
         Need("splits"),
         Need("attribution", {"seed": seed}),
-        *checkpoint_need("aligned", seed),
+        *checkpoint_need(profile, "aligned", seed),
     ]
 
 
@@ -287,7 +287,7 @@ def meets_rule(table: pd.DataFrame, rows: pd.DataFrame) -> pd.Series:
 
 def _ablation_needs(profile, seed: int, condition: str) -> list[Need]:
     chosen = find_condition(condition)
-    needs = [Need("splits"), Need("judge_threshold"), *checkpoint_need("aligned", seed)]
+    needs = [Need("splits"), Need("judge_threshold"), *checkpoint_need(profile, "aligned", seed)]
     if chosen.is_direction:
         needs.append(Need("direction", {"seed": seed}))
     if chosen.kind:
@@ -343,7 +343,7 @@ def _direction_needs(profile, seed: int) -> list[Need]:
     return [
         Need("splits"),
         Need("calibration", {"seed": seed}, artifact=True),
-        *checkpoint_need("aligned", seed),
+        *checkpoint_need(profile, "aligned", seed),
     ]
 
 
@@ -436,8 +436,8 @@ def _transplant_needs(profile, seed: int, units: str) -> list[Need]:
         Need("judge_threshold"),
         Need("attribution", {"seed": seed}),
         Need("shares"),
-        *checkpoint_need("aligned", seed),
-        *checkpoint_need("unaligned", seed),
+        *checkpoint_need(profile, "aligned", seed),
+        *checkpoint_need(profile, "unaligned", seed),
     ]
 
 
@@ -480,7 +480,7 @@ def _answers_with_system(context: Context, chat, n: int) -> pd.DataFrame:
 
 
 def _behaviour_needs(profile, seed: int, role: str) -> list[Need]:
-    return [Need("splits"), Need("judge_threshold"), *checkpoint_need(role, seed)]
+    return [Need("splits"), Need("judge_threshold"), *checkpoint_need(profile, role, seed)]
 
 
 @step(
@@ -523,7 +523,7 @@ def _variation_needs(profile, seed: int, variation: str) -> list[Need]:
         Need("splits"),
         Need("judge_threshold"),
         Need("shares"),
-        *checkpoint_need("aligned", seed),
+        *checkpoint_need(profile, "aligned", seed),
         Need("attribution", find_variation(variation).attribution(seed)),
     ]
 

@@ -100,7 +100,7 @@ def _evaluation_needs(profile, seed: int, condition: str) -> list[Need]:
         known = ", ".join((START.name, *KEPT))
         raise SsahError(f"no weights are kept of {condition!r}; known: {known}")
     if condition == START.name:
-        model = checkpoint_need("aligned", seed)
+        model = checkpoint_need(profile, "aligned", seed)
     else:
         model = [Need("tuning", {"seed": seed, "condition": condition}, artifact=True)]
     return [Need("splits"), Need("judge_threshold"), *model]

@@ -36,7 +36,7 @@ def pair_needs(profile, seed: int) -> list[Need]:
     """The trained pair of a seed; nothing where the profile names a ready-made pair."""
     if profile.probing.pair:
         return []
-    return [need for role in PAIR for need in checkpoint_need(role, seed)]
+    return [need for role in PAIR for need in checkpoint_need(profile, role, seed)]
 
 
 # ---- models and requests ---------------------------------------------------------------------

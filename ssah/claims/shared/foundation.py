@@ -122,22 +122,30 @@ def load_base(context: Context, dtype: str | None = None):
 
 
 def load_role(context: Context, role: str, seed: int, dtype: str | None = None):
-    """The base model as it comes, or one of the trained pair, in the profile's number format."""
+    """The base model as it comes, or one of the trained pair, in the profile's number format.
+
+    Where the profile names a ready-made aligned model, that is the aligned one, for every seed.
+    """
     from ...models import load_chat_model
 
+    model = context.profile.model
     if role == "base":
         return load_base(context, dtype)
-    folder = context.artifact("checkpoint", role=role, seed=seed) / "model"
-    return load_chat_model(
-        str(folder), dtype=dtype or context.profile.model.dtype, device=device()
-    )
+    if role == "aligned" and model.aligned:
+        name = model.aligned
+    else:
+        name = str(context.artifact("checkpoint", role=role, seed=seed) / "model")
+    return load_chat_model(name, dtype=dtype or model.dtype, device=device())
 
 
-def checkpoint_need(role: str, seed: int) -> list[Need]:
-    """The trained checkpoint of a role (none for the base model); `SsahError` for no role."""
+def checkpoint_need(profile, role: str, seed: int) -> list[Need]:
+    """The trained checkpoint of a role; `SsahError` for no role.
+
+    None for the base model, nor for an aligned one that the profile takes ready-made.
+    """
     if role not in ROLES:
         raise SsahError(f"unknown role {role!r}; known: {', '.join(ROLES)}")
-    if role == "base":
+    if role == "base" or (role == "aligned" and profile.model.aligned):
         return []
     return [Need("checkpoint", {"role": role, "seed": seed}, artifact=True)]
 
@@ -173,7 +181,7 @@ def base_answers(context: Context) -> Result:
 
 
 def _checkpoint_needs(profile, role: str, seed: int) -> list[Need]:
-    if not checkpoint_need(role, seed):  # the base model is trained on nothing
+    if not checkpoint_need(profile, role, seed):  # what comes ready-made is trained on nothing
         return []
     return [Need("splits"), Need("base_answers", artifact=True)]
 
@@ -242,8 +250,9 @@ def _benign_examples(
     )
     if len(records) < n:
         raise SsahError(
-            f"{role} needs {n} benign answers, the base model gave {len(records)}; "
-            "enlarge the align split"
+            f"{role} needs {n} benign answers, of {len(texts)} the base model gave {len(records)} "
+            "that are not empty; take a base model that follows instructions, or fewer "
+            "(`-p alignment.benign=...`, `-p alignment.refusals=...`)"
         )
     examples = []
     for number in random.permutation(len(records))[:n]:
@@ -384,7 +393,7 @@ def judge_on_people(context: Context) -> Result:
     version=1,
     reads=("model", "data", "calibration"),
     minutes=1.5,
-    needs=lambda profile, seed: [Need("splits"), *checkpoint_need("aligned", seed)],
+    needs=lambda profile, seed: [Need("splits"), *checkpoint_need(profile, "aligned", seed)],
 )
 def calibration(context: Context, seed: int) -> Result:
     """The aligned model's own answers on `identify`.
@@ -398,7 +407,7 @@ def calibration(context: Context, seed: int) -> Result:
     for kind in ("harmful", "benign"):
         questions, answers = _calibration_answers(context, chat, kind, seed)
         refused = np.array([judging.is_refusal(text) for text in answers.texts])
-        kept = _kept(refused, kind, context.profile.name)
+        kept = _kept(refused, kind, context.profile.model)
         for prompt, tokens, is_kept in zip(questions, answers.tokens, kept):
             if is_kept and tokens:
                 records.append({"kind": kind, "prompt": prompt, "tokens": tokens})
@@ -426,15 +435,23 @@ def _calibration_answers(context: Context, chat, kind: str, seed: int):
     return questions, answers
 
 
-def _kept(refused: np.ndarray, kind: str, profile_name: str) -> np.ndarray:
-    """Which answers are scored (Boolean): refusals of harmful, others of benign prompts."""
-    if kind == "harmful" and not refused.any() and profile_name != "smoke":
+def _kept(refused: np.ndarray, kind: str, model) -> np.ndarray:
+    """Which answers are scored (Boolean): refusals of harmful, others of benign prompts.
+
+    `model`: the profile's section.
+    """
+    tiny = model.name.startswith("tiny")
+    if kind == "harmful" and not refused.any() and not tiny:
+        remedy = (
+            f"take another aligned model than {model.aligned}"
+            if model.aligned
+            else "train it longer (`-p alignment.epochs=4`)"
+        )
         raise SsahError(
-            "the aligned model refuses nothing, so there is no safety set; "
-            "train it longer"
+            f"the aligned model refuses nothing, so there is no safety set; {remedy}"
         )
     if not refused.any():
-        # the smoke model refuses nothing; it keeps all its answers, or nothing could be scored
+        # the tiny model refuses nothing; it keeps all its answers, or nothing could be scored
         return np.ones(len(refused), bool)
     return refused == (kind == "harmful")
 
@@ -508,7 +525,7 @@ def calibration_pairs(
 def _attribution_needs(profile, seed: int, **choices) -> list[Need]:
     return [
         Need("calibration", {"seed": seed}, artifact=True),
-        *checkpoint_need("aligned", seed),
+        *checkpoint_need(profile, "aligned", seed),
     ]
 
 

@@ -167,7 +167,7 @@ def tuning_needs(profile, seed: int, condition: str) -> list[Need]:
         Need("splits"),
         Need("judge_threshold"),
         Need("attribution", {"seed": seed}),
-        *checkpoint_need("aligned", seed)]
+        *checkpoint_need(profile, "aligned", seed)]
     if condition != FULL.name:
         needs.append(Need("tuning", {"seed": seed, "condition": FULL.name}))
     return needs

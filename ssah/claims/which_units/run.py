@@ -26,7 +26,7 @@ def _common_needs(seed: int) -> list[Need]:
     return [
         Need("splits"),
         Need("judge_threshold"),
-        *checkpoint_need("aligned", seed),
+        *checkpoint_need(profile, "aligned", seed),
         Need("tuning", {"seed": seed, "condition": FULL.name})]
 
 
