@@ -225,10 +225,7 @@ class Lab:
         step = find_step(name)
         tag = label(name, params)
         if not self.compute:
-            raise SsahError(
-                f"{tag}: {reason}; set recompute = True (or `ssah rerun{self.profile.option}`) to "
-                f"compute it apart, `{command(self.profile, name, params)} --in-place` to replace "
-                "the stored result")
+            raise SsahError(f"{tag}: {reason}; {self._remedy(name, params)}")
         needs = step.needs(self.profile, **params)
         artifacts = self._artifacts(needs)
         inputs = {need.label: self.get(need.step, **need.params) for need in needs}
@@ -249,6 +246,13 @@ class Lab:
                       **self._provenance(step, params, time.perf_counter() - started)}
         return self.store.save(name, slug(params),
                                replace(result, key=result_key, provenance=provenance))
+
+    def _remedy(self, name: str, params: dict) -> str:
+        option = self.profile.option
+        replaced = f"`{command(self.profile, name, params)} --in-place` to replace the stored result"
+        if self.place.committed in self.store.root.parents:
+            return f"set recompute = True (or `ssah rerun{option}`) to compute it apart, {replaced}"
+        return f"set recompute = True (or `ssah run --recompute{option}`) to compute it, {replaced}"
 
     def _tell(self, step: Step, tag: str, reason: str) -> None:
         """What is being computed, and why: beside the bar, or a line of its own."""

@@ -76,7 +76,8 @@ def reattribution(context: Context, seed: int, model: str) -> Result:
 
 def subsample_needs(profile, seed: int, part: str) -> list[Need]:
     """The texts and the aligned model."""
-    return [Need("calibration", {"seed": seed}, artifact=True), *checkpoint_need(profile, "aligned", seed)]
+    return [Need("calibration", {"seed": seed}, artifact=True),
+            *checkpoint_need(profile, "aligned", seed)]
 
 
 @step(version=1, reads=("model", "data", "calibration", "classification", "freezing"), minutes=0.3,

@@ -22,7 +22,7 @@ def weight_core(seed: int) -> list[Need]:
     return [Need("weight_tuning", {"seed": seed, "region": region}) for region in REGIONS]
 
 
-def _common_needs(seed: int) -> list[Need]:
+def _common_needs(profile, seed: int) -> list[Need]:
     return [
         Need("splits"),
         Need("judge_threshold"),
@@ -34,7 +34,7 @@ def _common_needs(seed: int) -> list[Need]:
 
 def _adapter_needs(profile, seed: int, method: str) -> list[Need]:
     find(TABLE_3, method, "method")
-    return _common_needs(seed)
+    return _common_needs(profile, seed)
 
 
 @step(version=1, reads=("model", "data", "evaluation", "freezing", "comparison"), minutes=9,
@@ -65,7 +65,7 @@ def adapter_tuning(context: Context, seed: int, method: str) -> Result:
 def _weight_needs(profile, seed: int, region: str) -> list[Need]:
     find(SINGLE_WEIGHTS, region, "region")
     return [
-        *_common_needs(seed),
+        *_common_needs(profile, seed),
         Need("attribution", {"seed": seed}),
         Need("calibration", {"seed": seed}, artifact=True)]
 
