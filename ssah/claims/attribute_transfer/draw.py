@@ -84,10 +84,10 @@ def harm(table: pd.DataFrame, noise: pd.DataFrame):
         models = models.sort_values("left")
         axis.plot(models["left"], models["attacks"], color="#bdbdbd", linewidth=1, zorder=1)
     for (condition, title), models in per_cent.groupby(["condition", "title"], sort=False):
-        colour, marker, line = STYLES[condition]
+        look = STYLES[condition]
         axis.plot(
-            models["left"], models["attacks"], marker,
-            color=colour, markerfacecolor="none" if line == ":" else colour,
+            models["left"], models["attacks"], look.marker,
+            color=look.colour, markerfacecolor="none" if look.line == ":" else look.colour,
             markersize=9, markeredgewidth=1.6, label=title)
     axis.axvline(
         noise["left"].mean() * 100,

@@ -127,6 +127,7 @@ OTHER_CHOICES = (
 )
 
 
+@cache      # asked for several times a notebook
 def transfers(lab: Lab) -> pd.DataFrame:
     """`flows` of all `COMPARISONS`."""
     return flows(COMPARISONS, lab)

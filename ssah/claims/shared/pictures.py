@@ -1,4 +1,4 @@
-"""Figures that several claims draw: tuned models, labels of answers, flows between kinds."""
+"""Figures that several claims draw: tuned models, and the labels of answers."""
 
 from functools import partial
 
