@@ -1,9 +1,10 @@
-"""Temporary edits of a model: remove units, remove the refusal direction, borrow another model's units.
+"""Temporary edits of a model: units removed, the refusal direction removed, units borrowed.
 
-Every edit is a context manager that puts the model back bit for bit, also after an exception. Saving
-the edited model is refused: this package publishes no degraded weights.
+Every edit is a context manager that puts the model back bit for bit, also after an exception.
+Saving the edited model is refused: this package publishes no degraded weights.
 """
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -19,125 +20,160 @@ from .units import UnitIndex
 def ablated(model, index: UnitIndex, mask, value: str = "zero", means=None):
     """Remove whole channels: the masked columns of o_proj and down_proj (paper, Table 1).
 
-    `mask`: Boolean (len(index),). `value="zero"` takes the channels out; `value="mean"` holds each at its
-    mean activation `means` (len(index),), added as a constant to the module's output. Raises
+    `mask`: Boolean (len(index),). `value="zero"` takes the channels out; `value="mean"` holds each
+    at its mean activation `means` (len(index),), added as a constant to the module's output. Raises
     `SsahError` for a mask, index or means of another model, and an unknown value.
     """
     mask = _checked(model, index, mask)
     if value not in ("zero", "mean"):
         raise SsahError(f"unknown value {value!r}; known: zero, mean")
     if value == "mean" and np.shape(means) != (len(index),):
-        raise SsahError(f'value="mean" needs means, an array of length {len(index)} '
-                        "(the `means` of an attribution result)")
-    saved, handles = [], []
-    try:
-        with torch.no_grad():
-            for linear, (_, _, where) in zip(unit_outputs(model), index.modules()):
-                columns = _positions(mask[where], linear.weight)
-                if len(columns) == 0:
-                    continue
-                saved.append((linear.weight, columns, linear.weight[:, columns].clone()))
-                if value == "mean":
-                    held = torch.as_tensor(np.asarray(means)[where], dtype=linear.weight.dtype,
-                                           device=linear.weight.device)
-                    handles.append(linear.register_forward_hook(_add(linear.weight[:, columns] @ held[columns])))
-                linear.weight[:, columns] = 0
-        with _unsaveable(model, "ablated"):
-            yield model
-    finally:
-        for handle in handles:
-            handle.remove()
-        with torch.no_grad():
-            for weight, columns, original in saved:
-                weight[:, columns] = original
+        raise SsahError(
+            f'value="mean" needs means, an array of length {len(index)} '
+            "(the `means` of an attribution result)"
+        )
+    with _edited(model, "ablated") as edit:
+        for linear, (_, _, where) in zip(unit_outputs(model), index.modules()):
+            columns = _positions(mask[where], linear.weight)
+            if len(columns) == 0:
+                continue
+            if value == "mean":
+                held = torch.as_tensor(np.asarray(means)[where]).to(linear.weight)[columns]
+                constant = linear.weight.detach()[:, columns] @ held        # (hidden,)
+                edit.output(linear, lambda output, constant=constant: output + constant)
+            edit.replace(linear.weight, 1, columns, torch.zeros(()))
+        yield model
 
 
 @contextmanager
 def transplanted(model, donor, index: UnitIndex, mask):
-    """Copy the masked units' weights from `donor` into `model`: o and down columns, gate and up rows, v rows.
+    """Copy the masked units' weights from `donor` into `model`.
 
-    A shared v row moves only if all the columns it feeds are in the mask (len(index),). Biases of moved rows come
-    along. Raises `SsahError` for a mask, index or donor of another shape.
+    With a unit come its o or down column, its gate and up rows, and its v row, with the biases of
+    rows. A shared v row comes only if all the columns it feeds are in the mask (len(index),).
+    Raises `SsahError` for a mask, index or donor of another shape.
     """
     mask = _checked(model, index, mask)
     if UnitIndex.of(donor) != index:
-        raise SsahError("the donor has another unit index; a transplant needs two models of the same architecture")
-    saved = []
-
-    def copy(target: torch.nn.Linear, source: torch.nn.Linear, positions, dim: int) -> None:
-        for name in ("weight", "bias") if dim == 0 and target.bias is not None else ("weight",):
-            into, out_of = getattr(target, name), getattr(source, name)
-            saved.append((into, dim, positions, into.index_select(dim, positions).clone()))
-            into.index_copy_(dim, positions, out_of.index_select(dim, positions).to(into.dtype))
-
-    slices = [where for _, _, where in index.modules()]
-    try:
-        with torch.no_grad():
-            for i, (own, other) in enumerate(zip(blocks(model), blocks(donor))):
-                attn, mlp = mask[slices[2 * i]], mask[slices[2 * i + 1]]
-                copy(own.attn_out, other.attn_out, _positions(attn, own.attn_out.weight), 1)
-                copy(own.value, other.value, _positions(index.value_rows(attn), own.value.weight), 0)
-                channels = _positions(mlp, own.mlp_out.weight)
-                copy(own.mlp_out, other.mlp_out, channels, 1)
-                copy(own.gate, other.gate, channels, 0)
-                copy(own.up, other.up, channels, 0)
-        with _unsaveable(model, "transplanted"):
-            yield model
-    finally:
-        with torch.no_grad():
-            for tensor, dim, positions, original in reversed(saved):
-                tensor.index_copy_(dim, positions, original)
+        raise SsahError(
+            "the donor has another unit index; "
+            "a transplant needs two models of the same architecture"
+        )
+    masks = [mask[where] for _, _, where in index.modules()]
+    with _edited(model, "transplanted") as edit:
+        own_and_other = zip(blocks(model), blocks(donor), masks[::2], masks[1::2])
+        for own, other, attn, mlp in own_and_other:
+            edit.copy_columns(own.attn_out, other.attn_out, attn)
+            edit.copy_rows(own.value, other.value, index.value_rows(attn))
+            edit.copy_columns(own.mlp_out, other.mlp_out, mlp)
+            edit.copy_rows(own.gate, other.gate, mlp)
+            edit.copy_rows(own.up, other.up, mlp)
+        yield model
 
 
 @contextmanager
 def without_direction(model, direction):
-    """Project a direction (hidden,) out of all that is written to the residual stream (Arditi et al. 2024)."""
-    weight = model.get_input_embeddings().weight
-    r = torch.as_tensor(np.asarray(direction), dtype=torch.float32, device=weight.device)
-    if r.shape != (weight.shape[1],):
-        raise SsahError(f"the direction has shape {tuple(r.shape)}, the residual stream is {weight.shape[1]} wide")
-    if not (torch.isfinite(r).all() and r.any()):
+    """Project a direction (hidden,) out of all that is written to the residual stream.
+
+    What Arditi et al. (2024) do with the refusal direction. Raises `SsahError` for a direction of
+    another length, of zeros, or with numbers that are not finite.
+    """
+    embeddings = model.get_input_embeddings()
+    unit = _unit_vector(direction, embeddings.weight)
+
+    def project(output):                            # (batch, time, hidden)
+        along = (output.float() @ unit).unsqueeze(-1)
+        return (output - along * unit).to(output.dtype)
+
+    with _edited(model, "without its refusal direction") as edit:
+        for writer in [embeddings, *unit_outputs(model)]:
+            edit.output(writer, project)
+        yield model
+
+
+def _unit_vector(direction, like: torch.Tensor) -> torch.Tensor:
+    """The direction at length 1, float32 (hidden,)."""
+    vector = torch.as_tensor(np.asarray(direction), dtype=torch.float32, device=like.device)
+    width = like.shape[1]
+    if vector.shape != (width,):
+        raise SsahError(
+            f"the direction has shape {tuple(vector.shape)}, "
+            f"the residual stream is {width} wide"
+        )
+    if not (torch.isfinite(vector).all() and vector.any()):
         raise SsahError("the direction is zero or not finite")
-    r = r / r.norm()
+    return vector / vector.norm()
 
-    def project(module, inputs, output):
-        return (output - (output.float() @ r).unsqueeze(-1) * r).to(output.dtype)   # (batch, time, hidden)
 
-    writers = [model.get_input_embeddings(), *unit_outputs(model)]
-    handles = [writer.register_forward_hook(project) for writer in writers]
-    try:
-        with _unsaveable(model, "without its refusal direction"):
-            yield model
-    finally:
-        for handle in handles:
+# ---- edits that are undone -------------------------------------------------------------------
+
+class _Edit:
+    """What was changed in a model, so that it can be put back."""
+
+    def __init__(self):
+        self.saved: list[tuple] = []
+        self.handles: list = []
+
+    @torch.no_grad()
+    def replace(self, tensor, dim: int, positions: torch.Tensor, values: torch.Tensor) -> None:
+        """Put `values` at the positions along `dim`; one number stands for all of them."""
+        before = tensor.index_select(dim, positions).clone()
+        self.saved.append((tensor, dim, positions, before))
+        tensor.index_copy_(dim, positions, values.to(tensor).expand_as(before))
+
+    def copy_columns(self, target, source, mask: np.ndarray) -> None:
+        """The masked columns of a linear map, from those of another."""
+        columns = _positions(mask, target.weight)
+        self.replace(target.weight, 1, columns, source.weight.index_select(1, columns))
+
+    def copy_rows(self, target, source, mask: np.ndarray) -> None:
+        """The masked rows of a linear map, and their biases, from those of another."""
+        rows = _positions(mask, target.weight)
+        self.replace(target.weight, 0, rows, source.weight.index_select(0, rows))
+        if target.bias is not None:
+            self.replace(target.bias, 0, rows, source.bias.index_select(0, rows))
+
+    def output(self, module: torch.nn.Module, change) -> None:
+        """Change what a module gives out."""
+        self.handles.append(module.register_forward_hook(lambda _, inputs, output: change(output)))
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Put everything back, the last change first."""
+        for handle in self.handles:
             handle.remove()
+        for tensor, dim, positions, before in reversed(self.saved):
+            tensor.index_copy_(dim, positions, before)
+
+
+@contextmanager
+def _edited(model, state: str) -> Iterator[_Edit]:
+    """Yield an edit that is undone on leaving; inside, the model refuses to be saved.
+
+    An edited model must not reach the disk by accident.
+    """
+    def refuse(*args, **kwargs):
+        raise SsahError(f"the model is {state}; leave the `with` block before saving it")
+
+    edit = _Edit()
+    outer = vars(model).get("save_pretrained")      # set where edits are nested
+    model.save_pretrained = refuse                  # shadows the method on this instance
+    try:
+        yield edit
+    finally:
+        edit.undo()
+        del model.save_pretrained
+        if outer is not None:
+            model.save_pretrained = outer
 
 
 def _checked(model, index: UnitIndex, mask) -> np.ndarray:
     if UnitIndex.of(model) != index:
-        raise SsahError("the unit index belongs to a model of another shape; use UnitIndex.of(model)")
+        raise SsahError(
+            "the unit index belongs to a model of another shape; use UnitIndex.of(model)"
+        )
     return index.check_mask(mask)
 
 
 def _positions(mask: np.ndarray, like: torch.Tensor) -> torch.Tensor:
     return torch.as_tensor(np.flatnonzero(mask), device=like.device)
-
-
-def _add(constant: torch.Tensor):
-    return lambda module, inputs, output: output + constant
-
-
-@contextmanager
-def _unsaveable(model, state: str):
-    """Inside, `model.save_pretrained` raises: an edited model must not reach the disk by accident."""
-    def refuse(*args, **kwargs):
-        raise SsahError(f"the model is {state}; leave the `with` block before saving it")
-
-    outer = vars(model).get("save_pretrained")      # set where edits are nested
-    model.save_pretrained = refuse                  # shadows the method on this instance
-    try:
-        yield
-    finally:
-        del model.save_pretrained
-        if outer is not None:
-            model.save_pretrained = outer

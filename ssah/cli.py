@@ -1,8 +1,9 @@
-"""The command line: `ssah run`, `recompute`, `rerun`, `status`, `verify`, `readme`, `fetch`, `clean`, `bench`.
+"""The command line: run, rerun, recompute, accept, status, verify, readme, fetch, clean, bench.
 
-Each command is a function of the parsed arguments that returns an exit code: 0, or 1 where something
-failed that was looked at. `main` turns bad input (2) and Ctrl-C (130) into one line. Heavy modules are
-imported where they are used, so that help and cached notebooks never wait for torch.
+Each command is a function of the parsed arguments that returns an exit code: 0, or 1 where
+something failed that was looked at. `main` turns bad input (2) and Ctrl-C (130) into one line.
+Heavy modules are imported where they are used, so that help and cached notebooks never wait for
+torch.
 """
 
 import argparse
@@ -51,8 +52,10 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
                         f"got {parameters['n_seeds']}")
     environment = kernel_variables(parameters, into.resolve())
     figures = environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or FIGURES
+    # side by side they only read: two that compute would compute the same results
+    jobs = 1 if environment else min(2, os.cpu_count() or 1)
     outcomes = notebooks.run_notebooks(paths, parameters, into, figures=Path(figures),
-                                       environment=environment)
+                                       environment=environment, jobs=jobs)
     summary = notebooks.summary(outcomes)
     print("\n" + text_table(["notebook", "verdict", "seconds", "state"], summary))
     print(f"\nopen {into / 'index.html'}")
@@ -80,7 +83,8 @@ def rerun(args) -> int:
     missing = [need for need in wanted if lab.look(need.step, need.params)[0] != "ok"]
     print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(profile, missing)}; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
-    return run_notebooks([], {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}, args.into)
+    given = {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}
+    return run_notebooks([], given, args.into)
 
 
 # ---- results ---------------------------------------------------------------------------------
@@ -91,16 +95,38 @@ def recompute(args) -> int:
 
     profile = load_profile(args.profile)
     chosen = planned_sets(profile, args.step, pairs(args.parameter))
-    # committed results are kept unless asked: on another machine bits differ, and what stands on them would be stale
-    lab = lab_of(profile, recompute={need.label for need in chosen},
-                 root=None if args.in_place else args.into / "results" / profile.name)
-    print(f"{len(chosen)} results, {estimate(profile, chosen)}, without what may be missing upstream", flush=True)
+    # committed results are kept unless asked: on another machine bits differ, and what stands on
+    # them would be stale
+    root = None if args.in_place else args.into / "results" / profile.name
+    lab = lab_of(profile, recompute={need.label for need in chosen}, root=root)
+    print(f"{len(chosen)} results, {estimate(profile, chosen)}, without what may be missing "
+          "upstream", flush=True)
     for position, need in enumerate(chosen, 1):
         started = time.perf_counter()
         lab.get(need.step, **need.params)
         seconds = time.perf_counter() - started
         print(f"[{position}/{len(chosen)}] {need.label} ({seconds:.1f} s)", flush=True)
-    print(f"written to {lab.store.root}" + ("; `ssah status` shows what is stale by now" if args.in_place else ""))
+    after = "; `ssah status` shows what is stale by now" if args.in_place else ""
+    print(f"written to {lab.store.root}{after}")
+    return 0
+
+
+def accept(args) -> int:
+    """Note that a change of code changes no result, after running steps before and after it."""
+    from .claims import TRIAL, lab_of, load_profile
+    from .lab.accept import accept as accept_change
+    from .lab.accept import needs_a_line
+
+    lab = lab_of(load_profile("default"), compute=False)
+    names = args.steps or list(dict.fromkeys(need.step for need in lab.plan()))
+    if not (changed := [name for name in names if needs_a_line(lab, name)]):
+        print("nothing to accept: the stored results are known to be those of today's code")
+        return 0
+    if not args.reason:
+        raise SsahError(f"the code behind {', '.join(changed)} changed; say why no result does: "
+                        '--reason "..."')
+    noted = accept_change(lab, changed, args.reason, TRIAL, args.before)
+    print(f"accepted in {lab.place.accepted}: {', '.join(noted)}")
     return 0
 
 
@@ -111,11 +137,12 @@ def planned_sets(profile, step: str, given: dict[str, str]) -> list:
 
     find_step(step)
     planned = [need for need in plan(profile) if need.step == step]
-    matching = [need for need in planned if given.items() <= {k: str(v) for k, v in need.params.items()}.items()]
+    matching = [need for need in planned
+                if given.items() <= {name: str(value) for name, value in need.params.items()}.items()]
     if not planned:
         raise SsahError(f"this profile has no results of {step}")
     if not matching:
-        raise SsahError(f"no planned result of {step} has {', '.join(f'{k}={v}' for k, v in given.items())}; "
+        raise SsahError(f"no planned result of {step} has {slug(given).replace(',', ', ')}; "
                         f"planned: {'; '.join(slug(need.params) for need in planned)}")
     return matching
 
@@ -128,18 +155,28 @@ def status(args) -> int:
     rows = []
     for need in plan(lab.profile):
         found, result, why = lab.look(need.step, need.params)
+        if found == "ok" and lab.code_changed(result):
+            why = f"the code behind it changed since: `ssah accept {need.step}`, or recompute it"
         origin = result.provenance if result else {}
-        commit = (origin.get("commit") or "none")[:7] + ("" if origin.get("clean") else " + changes") if origin else ""
         rows.append([need.label, found, origin.get("date", ""), origin.get("seconds", ""),
-                     commit, why])
+                     _commit_of(origin), why])
     print(text_table(["result", "state", "date", "seconds", "commit", "why"], rows))
     counts = Counter(row[1] for row in rows)
-    print(f"\n{len(rows)} results in {lab.store.root}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    totals = ", ".join(f"{n} {name}" for name, n in counts.items())
+    print(f"\n{len(rows)} results in {lab.store.root}: {totals}")
     return int(set(counts) != {"ok"})
 
 
+def _commit_of(provenance: dict) -> str:
+    """The commit that made a result, in short; empty where there is no result."""
+    if not provenance:
+        return ""
+    commit = (provenance.get("commit") or "none")[:7]
+    return commit if provenance.get("clean") else f"{commit} + changes"
+
+
 def verify(args) -> int:
-    """Check results: hashes, keys, Table 1's units from stored scores, spot checks (--full: train seed 0 again)."""
+    """Check results: hashes, keys, labels from stored scores, spot checks (--full: train again)."""
     from .claims import load_profile
     from .claims.verify import verify
 
@@ -173,9 +210,10 @@ def fetch(args) -> int:
 
 
 def clean(args) -> int:
-    """Empty the cache folder: archives, models, checkpoints, answers, other profiles' results (committed ones stay)."""
+    """Empty the cache folder: archives, models, checkpoints, answers, other profiles' results."""
     folders = archives.cache_folders()
-    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
     print(f"{archives.cache_dir()}: {size / 2**30:.2f} GiB")
     # without a terminal nobody can be asked
     if not args.yes and not (sys.stdin.isatty() and input("delete it? [y/N] ").strip().lower() == "y"):
@@ -202,7 +240,8 @@ def pairs(texts: list[str]) -> dict[str, str]:
             raise SsahError(f"-p takes name=value; got {text!r}")
     given = dict(text.split("=", 1) for text in texts)
     if len(given) < len(texts):
-        raise SsahError("-p gives a name twice; run the command once for each value, or leave the name out for all")
+        raise SsahError("-p gives a name twice; run the command once for each value, or leave the "
+                        "name out for all")
     return given
 
 
@@ -213,26 +252,33 @@ def estimate(profile, needs: list) -> str:
     if profile.name != "default":
         return "time not known for this profile"
     minutes = sum(find_step(need.step).minutes for need in needs)
-    return (f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} hours") + " on two cores"
+    if minutes < 90:
+        return f"about {minutes:.0f} min on two cores"
+    return f"about {minutes / 60:.1f} hours on two cores"
 
 
 def text_table(head: list[str], rows: list[list]) -> str:
     """Left-aligned columns for a terminal."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands; the global options are taken before or after the command."""
-    everywhere = _options(["--offline"], action="store_true", default=argparse.SUPPRESS, help="never use the network")
-    everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    everywhere = _options(["--offline"], action="store_true", default=argparse.SUPPRESS,
+                          help="never use the network")
+    everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
+                            help="show tracebacks")
     profile = _options(["--profile"], default="default", type=_absolute,
                        help="default, smoke, paper:MODEL or pair:ALIGNED,UNALIGNED")
-    into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER", help="where everything is written (build)")
-    parameter = _options(["-p"], dest="parameter", action="append", default=[], metavar="NAME=VALUE",
-                         help="may be repeated")
-    top = argparse.ArgumentParser(prog="ssah", parents=[everywhere], description="Run, recompute and check everything.")
+    into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER",
+                    help="where everything is written (build)")
+    parameter = _options(["-p"], dest="parameter", action="append", default=[],
+                         metavar="NAME=VALUE", help="may be repeated")
+    top = argparse.ArgumentParser(prog="ssah", parents=[everywhere],
+                                  description="Run, recompute and check everything.")
     top.add_argument("--version", action="version", version=f"ssah {_version()}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
 
@@ -245,16 +291,26 @@ def parser() -> argparse.ArgumentParser:
     command = add(run, profile, parameter, into)
     command.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 02")
     command.add_argument("--recompute", action="store_true", help="from results made on this machine")
-    add(rerun, profile, into).add_argument("--all", action="store_true", help="every committed result, not only seed 0")
+    command = add(rerun, profile, into)
+    command.add_argument("--all", action="store_true",
+                         help="every committed result, not only seed 0")
     command = add(recompute, profile, parameter, into)
     command.add_argument("step", metavar="STEP")
-    command.add_argument("--in-place", action="store_true", help="into the committed results (for maintainers)")
+    command.add_argument("--in-place", action="store_true",
+                         help="into the committed results (for maintainers)")
+    command = add(accept)
+    command.add_argument("steps", nargs="*", metavar="STEP", help="default: all that changed")
+    command.add_argument("--reason", help="why no result changes; kept in data/accepted.json")
+    command.add_argument("--before", metavar="COMMIT",
+                         help="compare with it (default: the last whose code made the results)")
     add(status, profile)
-    add(verify, profile, into).add_argument("--full", action="store_true", help="train the first seed again (hours)")
+    command = add(verify, profile, into)
+    command.add_argument("--full", action="store_true", help="train the first seed again (hours)")
     add(readme)
     add(fetch)
     add(clean).add_argument("--yes", action="store_true", help="do not ask")
-    add(bench, profile).add_argument("--quick", action="store_true", help="measure once instead of five times")
+    command = add(bench, profile)
+    command.add_argument("--quick", action="store_true", help="measure once instead of five times")
     return top
 
 
@@ -279,7 +335,7 @@ def _version() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; its exit code, or 2 after bad input and 130 after Ctrl-C, each with one line on stderr."""
+    """Run one command; its exit code, or 2 after bad input and 130 after Ctrl-C, with one line."""
     args = parser().parse_args(argv)
     if "offline" in args:
         os.environ.update(SSAH_OFFLINE="1", HF_HUB_OFFLINE="1")

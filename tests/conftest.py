@@ -84,13 +84,18 @@ def assert_moves_as_by_hand(chat, examples, masks, optimizer, **how):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12, msg=name)
 
 
-@pytest.fixture(scope="module")
-def smoke_lab(tmp_path_factory):
-    """The smoke profile's experiments with folders of their own, which one module's tests share."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSAH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("SSAH_OFFLINE", "1")
-        yield lab_of(load_profile("smoke"), root=tmp_path_factory.mktemp("results"))
+@pytest.fixture(scope="session")
+def smoke_folders(tmp_path_factory):
+    """Cache folder and results of the smoke profile: computed once, for all tests that only read them."""
+    return tmp_path_factory.mktemp("smoke-cache"), tmp_path_factory.mktemp("smoke-results")
+
+
+@pytest.fixture
+def smoke_lab(smoke_folders, private_cache, monkeypatch):
+    """The smoke profile's experiments; what one test has computed the next one finds."""
+    cache, results = smoke_folders
+    monkeypatch.setenv("SSAH_CACHE", str(cache))
+    return lab_of(load_profile("smoke"), root=results)
 
 
 @pytest.fixture(autouse=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import SsahError
 from ..inputs import archives
 from ..lab import Lab, Need, Place, with_upstream
+from ..lab.accept import Trial
 from . import (
     attribute_transfer,
     every_step,
@@ -78,6 +79,7 @@ def peak_memory(device) -> float:
 PLACE = Place(
     repository=archives.REPOSITORY,
     watched=("ssah", ":(glob)data/*", "requirements.lock"),
+    committed=RESULTS,
     accepted=archives.DATA / "accepted.json",
     results=results_of,
     cache=archives.cache_dir,
@@ -85,6 +87,13 @@ PLACE = Place(
     plan=plan,
     packages=("torch", "transformers", "numpy", "pandas", "scipy", "tokenizers", "peft", "gguf"),
     peak_memory=peak_memory)
+
+
+#: How `ssah accept` computes a step by the code of a tree, before and after a change.
+TRIAL = Trial(
+    command=lambda step, into: ["-m", "ssah.cli", "recompute", step, "--profile", "smoke",
+                                "--into", str(into)],
+    results=lambda into: into / "results" / "smoke")
 
 
 def lab_of(profile: Profile, **options) -> Lab:

@@ -2,10 +2,11 @@
 
 - ``smoke``: a random two-block model on synthetic prompts; seconds; what the tests run.
 - ``default``: SmolLM2-135M-Instruct from pinned archives on two CPU cores; the committed results.
-- ``paper:MODEL``: the same experiments on a hub model or a local path (a GPU is used if there is one).
+- ``paper:MODEL``: the same experiments on a hub model or a local path (on a GPU if there is one).
 - ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models.
 
-A step's result is keyed by the sections that it reads, so a change touches just the steps concerned.
+A step's result is keyed by the sections that it reads, so a change touches just the steps
+concerned.
 """
 
 import shlex
@@ -19,7 +20,10 @@ class Section:
     """Settings of one part of a run."""
 
     def sources(self) -> list[str]:
-        """Names of the sources (`ssah.inputs.archives`, ``data:FILE``) that a step reads with these settings."""
+        """Names of the sources that a step reads with these settings.
+
+        Those of `ssah.inputs.archives`, or ``data:FILE`` for a file of ``data/``.
+        """
         return []
 
 
@@ -42,9 +46,9 @@ class DataSection(Section):
     harmful: tuple[str, ...] = ("advbench", "harmbench")
     evaluate_only: tuple[str, ...] = ("harmbench",)
     benign: tuple[str, ...] = ("alpaca", "chat-instructions")
-    harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)     # align, identify, select, evaluate
+    harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)    # align, identify, select, evaluate
     benign_sizes: tuple[int, ...] = (400, 150, 50, 150)
-    longest_prompt: int = 240                                # characters, benign prompts
+    longest_prompt: int = 240       # characters, benign prompts
 
     def sources(self) -> list[str]:
         return [*self.harmful, *self.benign, "data:excluded.csv"]
@@ -55,7 +59,7 @@ class AlignmentSection(Section):
     """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
 
     refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
-    benign: int = 250               # benign prompts of `align` with the base model's own greedy answers
+    benign: int = 250               # benign ones with the base model's own greedy answers
     answer_tokens: int = 40
     epochs: int = 2
     lr: float = 5e-5
@@ -101,10 +105,11 @@ class EvaluationSection(Section):
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
 
     def sources(self) -> list[str]:
-        texts = [name for name in (*self.tasks, self.wiki, self.borderline) if name != "borderline"]
-        hand_made = ["openings.csv", "refusal_keywords.txt", "refusals.csv"]
-        hand_made += ["borderline.csv"] if self.borderline == "borderline" else []
-        return [*texts, *(f"data:{name}" for name in hand_made)]
+        hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
+        borderline = self.borderline
+        if borderline == "borderline":      # ours, and no archive
+            borderline = "data:borderline.csv"
+        return [*self.tasks, self.wiki, borderline, *hand_made]
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,9 @@ class JudgeSection(Section):
     labelled: str = "refusal-labels"
 
     def sources(self) -> list[str]:
-        labelled = ["refusal-labels", "refusal-labels-extra"] if self.labelled == "refusal-labels" else [self.labelled]
+        labelled = [self.labelled]
+        if self.labelled == "refusal-labels":       # two archives, one set
+            labelled.append("refusal-labels-extra")
         return [*labelled, "data:refusal_keywords.txt"]
 
 
@@ -129,7 +136,7 @@ class ProbingSection(Section):
     along_steps: int = 20
     prefills: tuple[int, ...] = (0, 1, 3, 5, 10, 20)    # tokens put into the model's mouth
     system: str = "default"
-    pair: tuple[str, ...] = ()      # an aligned and an unaligned model of one's own instead of the trained pair
+    pair: tuple[str, ...] = ()      # two models of one's own, aligned and unaligned, if not ours
 
     def sources(self) -> list[str]:
         return [*self.pair, "data:openings.csv", "data:prefills.csv"]
@@ -144,11 +151,12 @@ class FreezingSection(Section):
     unseen: int = 64                # others of the same set
     probe: int = 64                 # training examples on which the loss is compared
     answer_tokens: int = 96         # longest reference answer
-    epochs: int = 2                 # of full fine-tuning; the others run twice as long (paper)
+    epochs: int = 2                 # of full fine-tuning; the others: twice as long (paper)
     lr: float = 1e-4
     slower_lr: float = 4e-5
     batch_size: int = 16
-    shares: tuple[float, ...] = (0.013, 0.133, 0.148)   # SCU, UCU, RU of the paper's Llama-2, so that CU are 71 %
+    # SCU, UCU, RU of the paper's Llama-2, so that CU are 71 %
+    shares: tuple[float, ...] = (0.013, 0.133, 0.148)
     top_cu: float = 0.06            # of all units (paper: 7.3 % are frozen with the SCU)
     watched: int = 50               # prompts whose log-odds are taken at every checkpoint
     system: str = "default"
@@ -160,10 +168,10 @@ class ComparisonSection(Section):
 
     second: str = "chat-instructions"   # a second instruction set
     lora_rank: int = 8
-    lora_lr: float = 2e-3               # both rates: so that the loss of full fine-tuning is reached
+    lora_lr: float = 2e-3               # both rates: so that the loss of full training is reached
     prompt_tokens: int = 10             # of LLaMA-Adapter, in every block
     prompt_lr: float = 5e-2
-    longer: int = 6                     # at most so many times the epochs of full fine-tuning, for adapters
+    longer: int = 6                     # adapters: at most so many times the epochs of full
 
 
 @dataclass(frozen=True)
@@ -172,7 +180,7 @@ class BudgetSection(Section):
 
     share: float = 0.2              # of all units (paper)
     epochs: int = 1                 # of full alignment
-    lr: float = 2e-4                # of full alignment and of `share` units; other shares inversely proportional
+    lr: float = 2e-4                # of full alignment, and of `share` units; less for more units
     lora_lr: float = 1e-3           # so that the loss of full alignment is reached
     longer: int = 4                 # at most so many times the epochs of full alignment
     probe: int = 64                 # training examples on which the loss is compared
@@ -205,64 +213,99 @@ class Profile:
 
     @property
     def option(self) -> str:
-        """What chooses this profile on the command line, with a space before; empty for the default one."""
-        kind = self.name.partition("-")[0]
-        model = {"paper": self.model.name, "pair": ",".join(self.probing.pair)}.get(kind)
-        return "" if self.name == "default" else f" --profile {shlex.quote(f'{kind}:{model}' if model else self.name)}"
+        """What chooses this profile on the command line, with a space before.
+
+        Empty for the default one.
+        """
+        kind, _, _ = self.name.partition("-")
+        if kind == "default":
+            return ""
+        chosen = {"paper": f"paper:{self.model.name}",
+                  "pair": f"pair:{','.join(self.probing.pair)}"}.get(kind, self.name)
+        return f" --profile {shlex.quote(chosen)}"
 
 
 DEFAULT = Profile("default")
 
 SMOKE = Profile(
     "smoke",
-    model=ModelSection("tiny:0", "a random two-block Llama (smoke profile: numbers mean nothing)", "float32"),
-    data=DataSection(("tiny-harmful",), (), ("tiny-benign",), (24, 16, 8, 12), (64, 16, 8, 12)),
-    alignment=AlignmentSection(refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
+    model=ModelSection(
+        name="tiny:0",
+        label="a random two-block Llama (smoke profile: numbers mean nothing)",
+        dtype="float32"),
+    data=DataSection(
+        harmful=("tiny-harmful",), evaluate_only=(), benign=("tiny-benign",),
+        harmful_sizes=(24, 16, 8, 12), benign_sizes=(64, 16, 8, 12)),
+    alignment=AlignmentSection(
+        refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
     calibration=CalibrationSection(prompts=8, answer_tokens=8),
-    classification=ClassificationSection(scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
-    evaluation=EvaluationSection(harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
-                                 wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
-    judge=JudgeSection("tiny-labels"),
-    probing=ProbingSection(queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3,
-                           prefills=(0, 1, 3)),
-    freezing=FreezingSection("tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3, slower_lr=2e-3,
-                             batch_size=4, watched=4),
-    comparison=ComparisonSection("tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
-    budget=BudgetSection(epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
-                         prefilled=4))
+    classification=ClassificationSection(
+        scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
+    evaluation=EvaluationSection(
+        harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
+        wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
+    judge=JudgeSection(labelled="tiny-labels"),
+    probing=ProbingSection(
+        queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3,
+        prefills=(0, 1, 3)),
+    freezing=FreezingSection(
+        instructions="tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3,
+        slower_lr=2e-3, batch_size=4, watched=4),
+    comparison=ComparisonSection(second="tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
+    budget=BudgetSection(
+        epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
+        prefilled=4))
 
 
 def load_profile(name: str) -> Profile:
-    """A profile by name: ``default``, ``smoke``, ``paper:MODEL`` or ``pair:ALIGNED,UNALIGNED`` (hub ids or paths).
+    """A profile by name: ``default``, ``smoke``, ``paper:MODEL`` or ``pair:ALIGNED,UNALIGNED``.
 
-    Raises `SsahError` for any other name.
+    Models are hub ids or paths. Raises `SsahError` for any other name.
     """
     name = absolute(name)
+    kind, _, models = _parts(name)
     if name == "default":
         return DEFAULT
     if name == "smoke":
         return SMOKE
-    if name.startswith("paper:") and len(name) > 6:
-        model = name[6:]
-        return replace(DEFAULT, name="paper-" + _in_file_name(model),
-                       model=ModelSection(model, _label(model), "bfloat16"))
-    if name.startswith("pair:") and len(pair := name[5:].split(",")) == 2 and all(pair):
-        return replace(DEFAULT, name="-".join(["pair", *map(_in_file_name, pair)]), seeds=(0,),
-                       model=ModelSection(pair[0], " and ".join(map(_label, pair)), "bfloat16"),
-                       probing=ProbingSection(pair=tuple(pair)))
-    raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL, pair:ALIGNED,UNALIGNED "
-                    "(hub ids or paths)")
+    if kind == "paper" and all(models):
+        return of_model(*models)
+    if kind == "pair" and all(models) and len(models) == 2:
+        return of_pair(*models)
+    raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL, "
+                    "pair:ALIGNED,UNALIGNED (hub ids or paths)")
+
+
+def of_model(model: str) -> Profile:
+    """All experiments of the default profile on another model."""
+    return replace(DEFAULT, name=f"paper-{_in_file_name(model)}",
+                   model=ModelSection(model, _label(model), "bfloat16"))
+
+
+def of_pair(aligned: str, unaligned: str) -> Profile:
+    """Claim C1 alone, on two ready-made models."""
+    label = f"{_label(aligned)} and {_label(unaligned)}"
+    return replace(DEFAULT, name=f"pair-{_in_file_name(aligned)}-{_in_file_name(unaligned)}",
+                   seeds=(0,),
+                   model=ModelSection(aligned, label, "bfloat16"),
+                   probing=ProbingSection(pair=(aligned, unaligned)))
 
 
 def absolute(name: str) -> str:
     """A profile's name with the paths in it made absolute, for kernels run in another folder."""
+    kind, colon, models = _parts(name)
+    return kind + colon + ",".join(map(_whole_path, models))
+
+
+def _parts(name: str) -> tuple[str, str, list[str]]:
+    """A profile's name as its kind, the colon if there is one, and the models (none: one empty)."""
     kind, colon, models = name.partition(":")
+    return kind, colon, models.split(",") if kind == "pair" else [models]
 
-    def whole(model: str) -> str:
-        path = Path(model).expanduser()
-        return str(path.resolve()) if model and path.exists() else model
 
-    return kind + colon + ",".join(map(whole, models.split(",") if kind == "pair" else [models])) if colon else name
+def _whole_path(model: str) -> str:
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model and path.exists() else model
 
 
 def _label(model: str) -> str:

@@ -47,8 +47,8 @@ def by_strict(lab: Lab) -> str:
     for claim in TESTED:
         if not claim.by_rate:
             continue
-        usual = claim.rule(claim.facts(lab))
-        strict = claim.rule(claim.facts(lab, "strict_asr"))
+        usual = claim.verdict(lab)
+        _, strict = claim.judged(lab, rate="strict_asr")
         verdicts.append(f"{claim.id} {strict.verdict}")
         for one, other in zip(usual.checks, strict.checks):
             if one.holds != other.holds:

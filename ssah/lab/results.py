@@ -29,6 +29,7 @@ class Place:
 
     repository: Path                            # its commit is noted with every result
     watched: tuple[str, ...]                    # paths in it whose changes are noted, as git takes them
+    committed: Path                             # results in git, held against the code by a test
     accepted: Path                              # JSON: step -> changes of code that change no result
     results: Callable[[object], Path]           # of a profile: the folder of its results
     cache: Callable[[], Path]                   # private folder for artifacts
@@ -55,13 +56,14 @@ class Lab:
         self.seeds = profile.seeds[:n_seeds]
         self.store = Store(root if root is not None else place.results(profile))
         self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
-        # both are of the code that runs: asked before anything is computed, as files may change
+        # of the code that runs: asked before anything is computed, as files may change meanwhile
         self.commit = machine.commit(place.repository, place.watched)
+        code.imported_package(__name__.partition(".")[0])
         self.accepted = json.loads(place.accepted.read_text()) if place.accepted.exists() else {}
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def get(self, name: str, **params) -> Result:
+    def get(self, name: str, /, **params) -> Result:
         """A step's result; computed, with all it needs, if missing, stale or damaged."""
         params = bound(name, params)
         tag = label(name, params)
@@ -108,16 +110,25 @@ class Lab:
                      made_with=result.provenance["sections"])
         if result.key != wanted:
             return "its config, sources, inputs or version changed"
-        then = code.recorded(result.provenance)
-        if not code.is_known(code.fingerprint(step.run), then, self.accepted.get(step.name)):
+        # an edit of the code, such as an exercise, leaves the committed results readable
+        if self.place.committed not in self.store.root.parents and self.code_changed(result):
             return "the code behind it changed"
         return ""
 
+    def code_changed(self, result: Result) -> bool:
+        """Whether a result was made by other code than today's that nobody accepted."""
+        step = find_step(result.provenance["step"])
+        then = code.recorded(result.provenance)
+        return not code.is_known(code.fingerprint(step.run), then, self.accepted.get(step.name))
+
+    def plan(self) -> list[Need]:
+        """All that is planned for the seeds of this lab, each result after its needs."""
+        return self.place.plan(self.profile, len(self.seeds))
+
     def planned(self, name: str) -> list[Need]:
-        """The planned results of a step, for the seeds of this lab."""
+        """The planned results of a step."""
         find_step(name)
-        return [need for need in self.place.plan(self.profile, len(self.seeds))
-                if need.step == name]
+        return [need for need in self.plan() if need.step == name]
 
     def stored(self, name: str) -> Iterator[tuple[dict, Result]]:
         """``(params, result)`` of every planned run of a step that is stored and valid.

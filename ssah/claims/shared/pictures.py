@@ -1,21 +1,15 @@
-"""Figures that several claims draw: tuned models, labels of answers, flows between kinds."""
+"""Figures that several claims draw: tuned models, and the labels of answers."""
 
 from functools import partial
-from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
-from matplotlib.patches import PathPatch, Rectangle
-from matplotlib.path import Path
 
-from ...classification import LABELS
 from . import tables
 from .conditions import NAMES, STYLES
-from .style import COLOURS, LABEL_STYLES, hollow_if_dotted, interval_panels, marked
+from .style import LABEL_STYLES, hollow_if_dotted, interval_panels, marked
 
-BAR, GAP = 0.07, 0.035      # width of a bar, space between two, of a panel that is 1 wide and 1 high
 style_of = partial(hollow_if_dotted, STYLES)
 
 #: Panels of Table 2: column of the table, of the points, title, in per cent?
@@ -116,63 +110,3 @@ def _inside(axis, x: float, y: float, value: float, label: str) -> None:
         bbox=ground if hatch else None)
 
 
-def alluvial(flows: dict[str, pd.DataFrame], zoom: str | None = "SCU"):
-    """Fig. 5: what became of every label, a panel a flow (title -> shares or counts, before x after).
-
-    `zoom`: a second row shows the units of this label alone, enlarged.
-    """
-    rows = 2 if zoom else 1
-    figure, axes = plt.subplots(rows, len(flows), figsize=(3.4 * len(flows), 3.7 * rows), squeeze=False)
-    for column, (title, counts) in zip(axes.T, flows.items()):
-        ribbons(column[0], counts / counts.to_numpy().sum())
-        column[0].set_title(fill(title, 20))
-        if zoom:
-            own = counts * (counts.index == zoom)[:, None]
-            ribbons(column[1], own / own.to_numpy().sum())
-    axes[0, 0].set_ylabel("all units (%)")
-    if zoom:
-        axes[1, 0].set_ylabel(f"{zoom} alone (% of them)")
-    return figure
-
-
-def ribbons(axis, shares: pd.DataFrame) -> None:
-    """One flow: bars of the labels before and after with their per cents, ribbons in the colour of before."""
-    sides = {"left": shares.sum(axis=1), "right": shares.sum(axis=0)}
-    tops = {side: dict(zip(LABELS, _tops(sizes))) for side, sizes in sides.items()}
-    for side, sizes in sides.items():
-        x, text, align = (0, -0.02, "right") if side == "left" else (1 - BAR, 1.02, "left")
-        for label in LABELS:
-            if sizes[label] == 0:
-                continue
-            top = tops[side][label]
-            axis.add_patch(Rectangle((x, top - sizes[label]), BAR, sizes[label], facecolor=COLOURS[label], linewidth=0,
-                                     zorder=3))
-            axis.text(text, top - sizes[label] / 2, f"{label}\n{sizes[label] * 100:.1f}", ha=align, va="center",
-                      fontsize=9, linespacing=0.95)
-    for source in LABELS:
-        for target in LABELS:
-            size = shares.loc[source, target]
-            _ribbon(axis, tops["left"][source], tops["right"][target], size, COLOURS[source])
-            tops["left"][source] -= size
-            tops["right"][target] -= size
-    axis.set(xlim=(-0.24, 1.24), ylim=(-0.04, 1 + GAP * 3 + 0.03), xticks=[], yticks=[])
-    axis.set_xlabel("before → after")
-    sns.despine(ax=axis, left=True, bottom=True)
-
-
-def _tops(sizes: pd.Series) -> np.ndarray:
-    """Upper ends (label,) of bars that stand on each other with gaps, the first on top."""
-    return 1 + GAP * (len(LABELS) - 1) - np.concatenate([[0], np.cumsum(sizes[[*LABELS]])[:-1]]) \
-        - GAP * np.arange(len(LABELS))
-
-
-def _ribbon(axis, left: float, right: float, size: float, colour: str) -> None:
-    """A band of constant height from a left bar to a right one, as two Bézier curves."""
-    if size == 0:
-        return
-    a, b, middle = BAR, 1 - BAR, 0.5
-    points = [(a, left), (middle, left), (middle, right), (b, right),
-              (b, right - size), (middle, right - size), (middle, left - size), (a, left - size), (a, left)]
-    codes = [Path.MOVETO, *[Path.CURVE4] * 3, Path.LINETO, *[Path.CURVE4] * 3, Path.CLOSEPOLY]
-    # an edge, so that also a flow of a few units is seen
-    axis.add_patch(PathPatch(Path(points, codes), facecolor=colour, edgecolor=colour, alpha=0.45, linewidth=0.5))
