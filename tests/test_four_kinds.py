@@ -37,7 +37,10 @@ class HandMade:
         return pd.concat(parts, ignore_index=True)
 
     def facts(self, step):
-        rows = [{**params, **self.get(step, **params).values} for params in self.planned(step)]
+        rows = [
+            {**params, **self.get(step, **params).values}
+            for params in self.planned(step)
+        ]
         return pd.DataFrame(rows)
 
     def get(self, step, **params):
@@ -65,14 +68,22 @@ class Ablations(HandMade):
             for prompt in ("a", "b"):
                 text_hash = f"{condition} {seed} {system} {prompt}"
                 rows.append(
-                    answer(label, id=prompt, system=system, log_odds=log_odds, hash=text_hash)
+                    answer(
+                        label,
+                        id=prompt,
+                        system=system,
+                        log_odds=log_odds,
+                        hash=text_hash,
+                    )
                 )
-        choice = pd.DataFrame({
-            "id": ["q1", "q2"],
-            "correct": [True, condition == "none"],
-            "gold": [-1.0, -2.0],
-            "task": "tiny",
-        })
+        choice = pd.DataFrame(
+            {
+                "id": ["q1", "q2"],
+                "correct": [True, condition == "none"],
+                "gold": [-1.0, -2.0],
+                "task": "tiny",
+            }
+        )
         facts = {
             "share": 0.01,
             "parameter_share": 0.02,
@@ -82,6 +93,7 @@ class Ablations(HandMade):
 
 
 # ---- Table 1 ---------------------------------------------------------------------------------
+
 
 def test_table_one_by_hand():
     table = read.table_one(Ablations())
@@ -116,7 +128,11 @@ def test_points_of_the_seeds_by_hand():
     assert len(points) == 2 * len(CONDITIONS)
     assert points.loc[("SCU", 0), ["keyword_asr", "strict_asr"]].tolist() == [1.0, 1.0]
     assert points.loc[("SCU", 1), ["keyword_asr", "strict_asr"]].tolist() == [1.0, 0.0]
-    assert points.loc[("none", 1), ["accuracy", "wiki ppl", "log_odds"]].tolist() == [1, 10, 1]
+    assert points.loc[("none", 1), ["accuracy", "wiki ppl", "log_odds"]].tolist() == [
+        1,
+        10,
+        1,
+    ]
 
 
 def test_each_seed_has_its_own_interval():
@@ -152,6 +168,7 @@ def test_paper_table_is_as_published():
 
 # ---- the rule --------------------------------------------------------------------------------
 
+
 def test_c2_facts_by_hand():
     facts = read.c2_facts(Ablations())
     assert facts["keyword: SCU - random SCU"] == Estimate(1.0, 1.0, 1.0)
@@ -184,20 +201,23 @@ def test_all_margins_met_is_reproduced():
     assert all(check.holds for check in verdict.checks)
 
 
-@pytest.mark.parametrize("fact, value, failing", [
-    ("share: SCU", (0.05, 0.05, 0.05), 0),
-    ("keyword: SCU - random SCU", (0.29, 0.2, 0.4), 0),
-    ("keyword: SCU - random SCU", (0.4, -0.01, 0.8), 0),
-    ("strict: SCU - random SCU", (0.1, 0.0, 0.2), 1),
-    ("accuracy: none - SCU", (0.05, 0.01, 0.09), 2),
-    ("perplexity: SCU / none", (1.3, 1.2, 1.4), 2),
-    ("perplexity: UCU / none", (4.9, 4.0, 6.0), 3),
-    ("perplexity: random UCU / none", (31.0, 30.0, 32.0), 3),
-    ("strict: RU - none", (0.2, 0.1, 0.3), 4),
-    ("strict: RU - none", (-0.2, -0.3, -0.1), 4),
-    ("perplexity: RU / none", (1.6, 1.5, 1.7), 4),
-    ("perplexity: random RU / none", (1.1, 1.0, 1.2), 4),
-])
+@pytest.mark.parametrize(
+    "fact, value, failing",
+    [
+        ("share: SCU", (0.05, 0.05, 0.05), 0),
+        ("keyword: SCU - random SCU", (0.29, 0.2, 0.4), 0),
+        ("keyword: SCU - random SCU", (0.4, -0.01, 0.8), 0),
+        ("strict: SCU - random SCU", (0.1, 0.0, 0.2), 1),
+        ("accuracy: none - SCU", (0.05, 0.01, 0.09), 2),
+        ("perplexity: SCU / none", (1.3, 1.2, 1.4), 2),
+        ("perplexity: UCU / none", (4.9, 4.0, 6.0), 3),
+        ("perplexity: random UCU / none", (31.0, 30.0, 32.0), 3),
+        ("strict: RU - none", (0.2, 0.1, 0.3), 4),
+        ("strict: RU - none", (-0.2, -0.3, -0.1), 4),
+        ("perplexity: RU / none", (1.6, 1.5, 1.7), 4),
+        ("perplexity: random RU / none", (1.1, 1.0, 1.2), 4),
+    ],
+)
 def test_each_margin_can_fail_alone(fact, value, failing):
     verdict = judge_c2(GOOD | {fact: Estimate(*value)})
     assert [check.holds for check in verdict.checks] == [i != failing for i in range(5)]
@@ -215,10 +235,13 @@ def test_too_few_checks_is_not_reproduced():
 
 # ---- conditions, and the rule of the shares --------------------------------------------------
 
+
 @pytest.fixture
 def units():
     """Two blocks of 8 + 12 units; in every module the first three are SCU, UCU and RU."""
-    index = UnitIndex(n_blocks=2, n_heads=2, n_kv_heads=2, head_dim=4, n_mlp=12, hidden=8)
+    index = UnitIndex(
+        n_blocks=2, n_heads=2, n_kv_heads=2, head_dim=4, n_mlp=12, hidden=8
+    )
     labels = np.full(len(index), "CU", dtype="<U3")
     for _, _, where in index.modules():
         labels[where][:3] = ["SCU", "UCU", "RU"]
@@ -246,18 +269,29 @@ def test_two_rows_remove_no_unit(units, name):
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-    with pytest.raises(SsahError, match="unknown condition 'ESU'; known: none, SCU, UCU, RU, ra"):
+    with pytest.raises(
+        SsahError, match="unknown condition 'ESU'; known: none, SCU, UCU, RU, ra"
+    ):
         run.find_condition("ESU")
-    with pytest.raises(SsahError, match="unknown variation 'x'; known: as in Table 1, scale z"):
+    with pytest.raises(
+        SsahError, match="unknown variation 'x'; known: as in Table 1, scale z"
+    ):
         run.find_variation("x")
 
 
 def test_a_variation_changes_one_choice():
     for variation in run.VARIATIONS:
-        changed = [variation.scale != "", variation.scores != {}, variation.value != "zero"]
+        changed = [
+            variation.scale != "",
+            variation.scores != {},
+            variation.value != "zero",
+        ]
         assert sum(changed) == (variation.choice != "nothing")
         assert len(variation.scores) <= 1
-    assert run.find_variation("score wanda").attribution(2) == {"seed": 2, "method": "wanda"}
+    assert run.find_variation("score wanda").attribution(2) == {
+        "seed": 2,
+        "method": "wanda",
+    }
     assert run.find_variation("scale z").attribution(0) == {"seed": 0}
 
 
@@ -265,12 +299,21 @@ def scan_table(rows) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["label", "share", "refusing", "perplexity"])
 
 
-SCAN = scan_table([
-    ("none", 0.0, 1.0, 10.0),
-    ("SCU", 0.02, 0.1, 11.0), ("SCU", 0.01, 0.19, 11.0), ("SCU", 0.005, 0.2, 11.0),
-    ("UCU", 0.1, 0.5, 100.0), ("UCU", 0.05, 0.5, 99.0), ("UCU", 0.2, 0.5, 500.0),
-    ("RU", 0.1, 0.95, 14.0), ("RU", 0.2, 0.9, 15.0), ("RU", 0.3, 0.8, 12.0), ("RU", 0.4, 1.0, 16.0),
-])
+SCAN = scan_table(
+    [
+        ("none", 0.0, 1.0, 10.0),
+        ("SCU", 0.02, 0.1, 11.0),
+        ("SCU", 0.01, 0.19, 11.0),
+        ("SCU", 0.005, 0.2, 11.0),
+        ("UCU", 0.1, 0.5, 100.0),
+        ("UCU", 0.05, 0.5, 99.0),
+        ("UCU", 0.2, 0.5, 500.0),
+        ("RU", 0.1, 0.95, 14.0),
+        ("RU", 0.2, 0.9, 15.0),
+        ("RU", 0.3, 0.8, 12.0),
+        ("RU", 0.4, 1.0, 16.0),
+    ]
+)
 
 
 def test_shares_by_the_rule():
@@ -281,17 +324,28 @@ def test_shares_by_the_rule():
 
 def test_shares_where_none_meets_its_rule():
     """SCU: the one that leaves fewest refusals; UCU: the largest; RU: the smallest."""
-    table = scan_table([
-        ("none", 0.0, 1.0, 10.0),
-        ("SCU", 0.01, 0.4, 11.0), ("SCU", 0.02, 0.3, 11.0), ("SCU", 0.04, 0.5, 11.0),
-        ("UCU", 0.1, 0.5, 20.0), ("UCU", 0.2, 0.5, 30.0),
-        ("RU", 0.1, 0.5, 10.0), ("RU", 0.2, 1.0, 20.0),
-    ])
+    table = scan_table(
+        [
+            ("none", 0.0, 1.0, 10.0),
+            ("SCU", 0.01, 0.4, 11.0),
+            ("SCU", 0.02, 0.3, 11.0),
+            ("SCU", 0.04, 0.5, 11.0),
+            ("UCU", 0.1, 0.5, 20.0),
+            ("UCU", 0.2, 0.5, 30.0),
+            ("RU", 0.1, 0.5, 10.0),
+            ("RU", 0.2, 1.0, 20.0),
+        ]
+    )
     assert run.choose_shares(table) == {"scu": 0.02, "ucu": 0.2, "ru": 0.1}
 
 
-@pytest.mark.parametrize("chosen, met", [
-    ({"scu": 0.01, "ucu": 0.1, "ru": 0.2}, True), ({"scu": 0.005, "ucu": 0.05, "ru": 0.4}, False)])
+@pytest.mark.parametrize(
+    "chosen, met",
+    [
+        ({"scu": 0.01, "ucu": 0.1, "ru": 0.2}, True),
+        ({"scu": 0.005, "ucu": 0.05, "ru": 0.4}, False),
+    ],
+)
 def test_the_scan_says_what_was_taken_and_whether_it_meets_the_rule(chosen, met):
     class Scanned(HandMade):
         def frame(self, step, table):
@@ -311,20 +365,32 @@ def test_the_scan_starts_with_the_intact_model():
     grids = load_profile("smoke").classification
     assert points[0] == ("none", 0.0)
     assert [share for label, share in points if label == "UCU"] == list(grids.ucu_grid)
-    assert len(points) == 1 + len(grids.scu_grid) + len(grids.ucu_grid) + len(grids.ru_grid)
+    assert len(points) == 1 + len(grids.scu_grid) + len(grids.ucu_grid) + len(
+        grids.ru_grid
+    )
 
 
 # ---- other choices ---------------------------------------------------------------------------
+
 
 class Varied(Ablations):
     """The first variation chooses units 0 to 9, the control 4 to 13, all others 0 to 9."""
 
     def variation(self, seed, variation):
         first = 4 if variation == choices.CONTROL else 0
-        labels = ["refuse", "comply"] if variation == choices.CONTROL else ["evasive", "comply"]
-        rows = [answer(label, id=number, system="default") for number, label in enumerate(labels)]
+        labels = (
+            ["refuse", "comply"]
+            if variation == choices.CONTROL
+            else ["evasive", "comply"]
+        )
+        rows = [
+            answer(label, id=number, system="default")
+            for number, label in enumerate(labels)
+        ]
         # one answer of one token, one of three: mean NLL log 8 and log 2
-        losses = pd.DataFrame({"id": [0, 1], "nll": np.log([8.0, 2.0]), "tokens": [1, 3]})
+        losses = pd.DataFrame(
+            {"id": [0, 1], "nll": np.log([8.0, 2.0]), "tokens": [1, 3]}
+        )
         chosen = np.arange(first, first + 10, dtype=np.int32)
         tables = {"answers": pd.DataFrame(rows), "benign": losses}
         return Result({"mlp_share": 0.75}, tables, {"scu": chosen})
@@ -339,7 +405,11 @@ def test_variations_by_hand():
     control = table.loc[choices.CONTROL]
     assert control["iou"] == pytest.approx(6 / 14)
     assert table["iou"].drop(choices.CONTROL).eq(1).all()
-    assert (control["refuse"], control["keyword_asr"], control["strict_asr"]) == (0.5, 0.5, 0.5)
+    assert (control["refuse"], control["keyword_asr"], control["strict_asr"]) == (
+        0.5,
+        0.5,
+        0.5,
+    )
     assert table.loc["scale z", ["keyword_asr", "strict_asr"]].tolist() == [1.0, 0.5]
     # (log 8 + 3 log 2) / 4 = 1.5 log 2
     assert table["perplexity"].tolist() == pytest.approx([2**1.5] * len(table))
@@ -349,8 +419,14 @@ def test_variations_by_hand():
 
 def test_what_is_said_of_variations():
     said = choices.variation_summary(choices.variations(Varied()))
-    assert "as in Table 1 0% (100%), scale z 0% (100%), scale rank 0% (100%), scale raw" in said
-    assert "by other scores: score wanda 0% (100%), score gradient 0% (100%). The control" in said
+    assert (
+        "as in Table 1 0% (100%), scale z 0% (100%), scale rank 0% (100%), scale raw"
+        in said
+    )
+    assert (
+        "by other scores: score wanda 0% (100%), score gradient 0% (100%). The control"
+        in said
+    )
     assert "shares 60% of the SCU (IoU 0.43, by chance 0.333)" in said
     assert "without its units 50% (50%) refuse. 75% of the SCU are MLP units." in said
 
@@ -368,7 +444,11 @@ class Transplanted(HandMade):
     def transplant(self, seed, units):
         n_refused = {"none": 0, "SCU": 1, "random SCU": 2}[units]
         rows = [
-            answer("refuse" if number < n_refused else "comply", id=number, log_odds=n_refused)
+            answer(
+                "refuse" if number < n_refused else "comply",
+                id=number,
+                log_odds=n_refused,
+            )
             for number in range(2)
         ]
         return Result({"share": 0.01}, {"answers": pd.DataFrame(rows)})
@@ -377,9 +457,14 @@ class Transplanted(HandMade):
 def test_transplants_by_hand():
     table, points = choices.transplants(Transplanted())
     assert table["refused"].to_dict() == {"none": 0.0, "SCU": 0.5, "random SCU": 1.0}
-    assert (table.loc["SCU", "refused low"], table.loc["SCU", "refused high"]) == (0.0, 1.0)
+    assert (table.loc["SCU", "refused low"], table.loc["SCU", "refused high"]) == (
+        0.0,
+        1.0,
+    )
     assert table["title"].tolist() == ["nothing", "SCU", "random SCU"]
-    assert points.set_index("condition").loc["random SCU", ["seed", "log_odds"]].tolist() == [0, 2]
+    assert points.set_index("condition").loc[
+        "random SCU", ["seed", "log_odds"]
+    ].tolist() == [0, 2]
     said = choices.transplant_summary(table)
     assert "refuses 0.0 [0.0, 0.0] % of the requests, with the SCU" in said
     assert said.endswith("0.0 [0.0, 0.0], 1.0 [1.0, 1.0] and 2.0 [2.0, 2.0].")
@@ -390,7 +475,9 @@ def test_the_summary_and_the_deviations_say_the_numbers():
     said = read.summary(lab, judge_c2(GOOD))
     assert "**reproduced**; 5 of 5 checks hold." in said
     assert "without the 1.00% of units called SCU 0%; " in said
-    assert "Keyword ASR without SCU: as here 100%, scale z 100%, scale rank 100%, " in said
+    assert (
+        "Keyword ASR without SCU: as here 100%, scale z 100%, scale rank 100%, " in said
+    )
     assert "60% of the SCU are the same units (first seed; by chance 50.0%)." in said
     rows = {row.name: row for row in read.deviations(lab)}
     assert len(rows) == 8
@@ -400,12 +487,15 @@ def test_the_summary_and_the_deviations_say_the_numbers():
 
 # ---- the pair and the judge ------------------------------------------------------------------
 
+
 def test_behaviours_by_hand():
     """Three requests to every role: base complies, aligned refuses; the third is babble."""
 
     class Behaving(HandMade):
         def behaviour(self, seed, role):
-            label = {"base": "comply", "aligned": "refuse", "unaligned": "evasive"}[role]
+            label = {"base": "comply", "aligned": "refuse", "unaligned": "evasive"}[
+                role
+            ]
             rows = [answer(label, id=number, source="harmbench") for number in (0, 1)]
             rows.append(answer("incoherent", id=2, source="benign"))
             return Result({}, {"answers": pd.DataFrame(rows)})
@@ -427,7 +517,9 @@ def test_coherent_is_likely_and_not_repetitive():
                 ("select", "benign", False, 2.1, False),
                 ("select", "benign", True, 3.0, False),
             ]
-            return Result({"threshold": 2.0}, {"nll": pd.DataFrame(rows, columns=columns)})
+            return Result(
+                {"threshold": 2.0}, {"nll": pd.DataFrame(rows, columns=columns)}
+            )
 
     row = judge.called_coherent(Judged()).loc[("select", "benign")]
     assert row[["as it is %", "words shuffled %", "n"]].tolist() == [50, 0, 4]
@@ -439,7 +531,7 @@ def test_hand_labels_are_matched_by_hash():
     class Labelled(Ablations):
         def ablation(self, seed, condition):
             result = super().ablation(seed, condition)
-            if seed == 0 and condition in ("SCU", "UCU"):        # the same answer twice
+            if seed == 0 and condition in ("SCU", "UCU"):  # the same answer twice
                 result.tables["answers"].loc[0, "hash"] = hand["hash"].iloc[0]
                 result.tables["answers"].loc[0, "label"] = "comply"
             return result
@@ -452,16 +544,24 @@ def test_hand_labels_are_matched_by_hash():
 def test_people_beside_the_judge():
     class Labelled(HandMade):
         def judge_on_people(self):
-            labels = {"human": [True, True, False], "judge": ["refuse", "evasive", "comply"]}
+            labels = {
+                "human": [True, True, False],
+                "judge": ["refuse", "evasive", "comply"],
+            }
             return Result({}, {"labels": pd.DataFrame(labels)})
 
     table = judge.judge_beside_people(Labelled())
     assert table.loc["refusal or off-topic"].to_dict() == {
-        "comply": 0, "evasive": 1, "refuse": 1, "n": 2}
+        "comply": 0,
+        "evasive": 1,
+        "refuse": 1,
+        "n": 2,
+    }
     assert table.loc["answers the request", "comply"] == 1
 
 
 # ---- what is computed again ------------------------------------------------------------------
+
 
 def test_rates_of_another_training_must_be_near():
     """The committed seeds span keyword ASR 1 and strict ASR 0 to 1 without SCU, else 0."""
@@ -473,7 +573,11 @@ def test_rates_of_another_training_must_be_near():
     again = list(rechecks.retrained(Ablations(), Ablations()))
     assert len(again) == 2 * len(CONDITIONS)
     assert all(recheck.passed for recheck in again)
-    failed = [row.name for row in rechecks.retrained(Ablations(), Elsewhere()) if not row.passed]
+    failed = [
+        row.name
+        for row in rechecks.retrained(Ablations(), Elsewhere())
+        if not row.passed
+    ]
     assert failed == ["keyword ASR, RU", "strict ASR, RU"]
 
 
@@ -486,15 +590,21 @@ def test_costs_are_in_proportion():
                 "seconds": 60.0 if step == "ablation" else 0.0,
                 "peak_memory_gib": 2.5 if step == "checkpoint" else 9.0,
             }
-            return Result({"moved_bytes": 4e8}, provenance=facts)  # a hundred million parameters
+            return Result(
+                {"moved_bytes": 4e8}, provenance=facts
+            )  # a hundred million parameters
 
     table = costs.costs(Priced(), sizes=(1e9,))
-    assert table["minutes"].tolist() == [str(len(CONDITIONS)), str(10 * len(CONDITIONS))]
+    assert table["minutes"].tolist() == [
+        str(len(CONDITIONS)),
+        str(10 * len(CONDITIONS)),
+    ]
     assert table["GiB"].tolist() == ["2", "17"]
     assert table["parameters"].tolist() == ["100 M", "1,000 M"]
 
 
 # ---- scored positions ------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("positions, shift", [("predicting", 1), ("response", 0)])
 def test_scored_positions_by_hand(chat, positions, shift):
@@ -505,7 +615,7 @@ def test_scored_positions_by_hand(chat, positions, shift):
     for row, (prompt, answer_tokens) in enumerate(shortest_first):
         head = chat.encode(prompt, system="default")[0]
         whole = head + answer_tokens
-        assert batch["input_ids"][row, :len(whole)].tolist() == whole
+        assert batch["input_ids"][row, : len(whole)].tolist() == whole
         scored = batch["score_mask"][row].nonzero()[:, 0].tolist()
         first = len(head) - shift
         assert scored == list(range(first, first + len(answer_tokens)))
@@ -518,5 +628,7 @@ def test_batches_hold_so_many_at_most(chat):
 
 
 def test_other_positions_are_refused(chat):
-    with pytest.raises(SsahError, match="unknown positions 'all'; known: predicting, response"):
+    with pytest.raises(
+        SsahError, match="unknown positions 'all'; known: predicting, response"
+    ):
         scoring_batches(chat, [("sing", [5])], "default", "all")

@@ -82,7 +82,7 @@ SIZES = dict(zip(SPLITS, (20, 10, 5, 12)))
 
 @pytest.fixture
 def pool():
-    """Sixty prompts of two sources: twenty pairs of near-duplicates and twenty that stand alone; some pairs cross the sources."""
+    """Sixty prompts of two sources: twenty pairs of near-duplicates and twenty that stand alone; some pairs cross the archives."""
     rows = []
     for i in range(20):
         rows += [("x" if i < 15 else "y", f"one{i} two{i} three{i} four{i}"), ("x", f"one{i} two{i} three{i} five{i}"), ("y", f"alone{i}")]
