@@ -50,6 +50,8 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
     if not 1 <= parameters.get("n_seeds", 1) <= len(profile.seeds):     # not in every notebook
         raise SsahError(f"n_seeds is 1 to {len(profile.seeds)} for this profile; "
                         f"got {parameters['n_seeds']}")
+    if profile.name != "default":       # pages of one profile never replace another's
+        into = into / profile.name
     environment = kernel_variables(parameters, into.resolve())
     figures = environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or FIGURES
     # side by side they only read: two that compute would compute the same results
@@ -96,6 +98,9 @@ def recompute(args) -> int:
     from .claims import lab_of
 
     profile = chosen_profile(args)
+    if args.step == "help":
+        print(steps_of(profile))
+        return 0
     _, given = divided(pairs(args.parameter))
     chosen = planned_sets(profile, args.step, given)
     recompute = {need.label for need in chosen}
@@ -130,6 +135,20 @@ def accept(args) -> int:
     noted = accept_change(lab, changed, args.reason, TRIAL, args.before)
     print(f"accepted in {lab.place.accepted}: {', '.join(noted)}")
     return 0
+
+
+def steps_of(profile) -> str:
+    """The steps that a profile plans: how many results, the minutes of one, what they are."""
+    from .claims import plan
+    from .lab import find_step
+
+    planned = Counter(need.step for need in plan(profile))
+    rows = []
+    for name, count in planned.items():
+        step = find_step(name)
+        about = step.run.__doc__.strip().splitlines()[0]
+        rows.append([name, count, f"{step.minutes:g}", about])
+    return text_table(["step", "results", "minutes each", ""], rows)
 
 
 def chosen_profile(args):
@@ -225,6 +244,16 @@ def _to_download() -> str:
                if not archives.archive_path(name).exists()]
     size = sum(archive.megabytes for archive in missing)
     return f"up to {size:.0f} MB to download" if missing else "all in the cache folder"
+
+
+def compare(args) -> int:
+    """Put the ledgers of two profiles side by side, from what is stored; nothing is computed."""
+    from .claims import lab_of, load_profile
+    from .claims.scoreboard import comparison
+
+    labs = [lab_of(load_profile(name), compute=False) for name in (args.first, args.second)]
+    print(comparison(*labs))
+    return 0
 
 
 def readme(args) -> int:
@@ -341,7 +370,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--all", action="store_true",
                          help="every committed result, not only seed 0")
     command = add(recompute, profile, parameter, into)
-    command.add_argument("step", metavar="STEP")
+    command.add_argument("step", metavar="STEP", help="`ssah recompute help` lists them")
     command.add_argument("--in-place", action="store_true",
                          help="into the committed results (for maintainers)")
     command = add(accept)
@@ -357,6 +386,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--spot", action="store_true",
                          help="two numbers of the model and of training, too (minutes)")
     command.add_argument("--full", action="store_true", help="train the first seed again (hours)")
+    command = add(compare)
+    command.add_argument("first", metavar="PROFILE", help="such as default")
+    command.add_argument("second", metavar="PROFILE", help="such as model:BASE,aligned=CHAT")
     add(readme)
     add(fetch)
     add(clean).add_argument("--yes", action="store_true", help="do not ask")

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import dataclass, field, make_dataclass, replace
+from dataclasses import field, make_dataclass, replace
 
 import numpy as np
 import pandas as pd

@@ -200,3 +200,20 @@ def test_pages_draw_equations_and_need_no_network():
     assert body.count("<math") == 2 and body.count('display="block"') == 1 and "<mo>&lt;</mo>" in body
     assert "$HOME" in body and "$PATH" in body and "echo" in body and "$I_S" not in body
     assert not re.search(r"<script[^>]+src=|import\(", page)
+
+
+def test_the_index_of_a_folder_lists_what_earlier_runs_left(tmp_path):
+    """A run of one notebook replaces its own row alone; a page that is gone has none."""
+    for number in ("01", "02"):
+        write_notebook(tmp_path, f"{number}_a", "1", title=f"Title {number}")
+
+    def run(*numbers):
+        notebooks.run_notebooks(notebooks.choose(tmp_path, list(numbers)), {}, tmp_path / "build", figures=tmp_path, environment={})
+        return (tmp_path / "build" / "index.html").read_text()
+
+    run("01", "02")
+    write_notebook(tmp_path, "02_a", "1", title="Another title")
+    page = run("02")
+    assert "Title 01" in page and "Another title" in page and "Title 02" not in page
+    (tmp_path / "build" / "html" / "01.html").unlink()
+    assert "Title 01" not in run("02")

@@ -164,3 +164,21 @@ def test_a_lab_of_the_real_claims_reads_the_committed_results():
     lab = lab_of(replace(load_profile("default")), compute=False)
     verdict = claim("C4").verdict(lab)
     assert verdict.claim == "C4" and len(verdict.checks) == 6
+
+
+def test_two_ledgers_stand_side_by_side(two_claims):
+    """One of them has no results yet: its cell names the command."""
+    from ssah.errors import SsahError as Missing
+
+    def require(needs):
+        raise Missing("not in the store")
+
+    def lab(label, **changed):
+        model = SimpleNamespace(label=label)
+        return SimpleNamespace(**{**vars(LAB), **changed, "profile": SimpleNamespace(
+            seeds=(0, 1, 2), model=model, option=" --profile model:x")})
+
+    head, _, first, second = scoreboard.comparison(lab("ours"), lab("theirs", require=require)).splitlines()
+    assert head == "|  | claim | ours | theirs | the paper's number |"
+    assert "| **partly**: ours keyword_asr, 3 seeds | not computed (`ssah run 01 --recompute --profile model:x`) | 1 % |" in first
+    assert second.count("**not tested**") == 2

@@ -22,7 +22,10 @@ class Section:
     """Settings of one part of a run."""
 
     def sources(self) -> list[str]:
-        """Names of the sources (`ssah.inputs.archives`, ``data:FILE``) that a step reads with these settings."""
+        """Names of the sources that a step reads with these settings.
+
+        Those of `ssah.inputs.archives`, or ``data:FILE`` for a file of ``data/``.
+        """
         return []
 
 
@@ -46,9 +49,9 @@ class DataSection(Section):
     harmful: tuple[str, ...] = ("advbench", "harmbench")
     evaluate_only: tuple[str, ...] = ("harmbench",)
     benign: tuple[str, ...] = ("alpaca", "chat-instructions")
-    harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)     # align, identify, select, evaluate
+    harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)    # align, identify, select, evaluate
     benign_sizes: tuple[int, ...] = (400, 150, 50, 150)
-    longest_prompt: int = 240                                # characters, benign prompts
+    longest_prompt: int = 240       # characters, benign prompts
 
     def sources(self) -> list[str]:
         return [*self.harmful, *self.benign, "data:excluded.csv"]
@@ -59,7 +62,7 @@ class AlignmentSection(Section):
     """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
 
     refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
-    benign: int = 250               # benign prompts of `align` with the base model's own greedy answers
+    benign: int = 250               # benign ones with the base model's own greedy answers
     answer_tokens: int = 40
     epochs: int = 2
     lr: float = 5e-5
@@ -105,10 +108,11 @@ class EvaluationSection(Section):
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
 
     def sources(self) -> list[str]:
-        texts = [name for name in (*self.tasks, self.wiki, self.borderline) if name != "borderline"]
-        hand_made = ["openings.csv", "refusal_keywords.txt", "refusals.csv"]
-        hand_made += ["borderline.csv"] if self.borderline == "borderline" else []
-        return [*texts, *(f"data:{name}" for name in hand_made)]
+        hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
+        borderline = self.borderline
+        if borderline == "borderline":      # ours, and no archive
+            borderline = "data:borderline.csv"
+        return [*self.tasks, self.wiki, borderline, *hand_made]
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,9 @@ class JudgeSection(Section):
     labelled: str = "refusal-labels"
 
     def sources(self) -> list[str]:
-        labelled = ["refusal-labels", "refusal-labels-extra"] if self.labelled == "refusal-labels" else [self.labelled]
+        labelled = [self.labelled]
+        if self.labelled == "refusal-labels":       # two archives, one set
+            labelled.append("refusal-labels-extra")
         return [*labelled, "data:refusal_keywords.txt"]
 
 
@@ -133,7 +139,7 @@ class ProbingSection(Section):
     along_steps: int = 20
     prefills: tuple[int, ...] = (0, 1, 3, 5, 10, 20)    # tokens put into the model's mouth
     system: str = "default"
-    pair: tuple[str, ...] = ()      # an aligned and an unaligned model of one's own instead of the trained pair
+    pair: tuple[str, ...] = ()      # two models of one's own, aligned and unaligned, if not ours
 
     def sources(self) -> list[str]:
         return [*self.pair, "data:openings.csv", "data:prefills.csv"]
@@ -148,11 +154,12 @@ class FreezingSection(Section):
     unseen: int = 64                # others of the same set
     probe: int = 64                 # training examples on which the loss is compared
     answer_tokens: int = 96         # longest reference answer
-    epochs: int = 2                 # of full fine-tuning; the others run twice as long (paper)
+    epochs: int = 2                 # of full fine-tuning; the others: twice as long (paper)
     lr: float = 1e-4
     slower_lr: float = 4e-5
     batch_size: int = 16
-    shares: tuple[float, ...] = (0.013, 0.133, 0.148)   # SCU, UCU, RU of the paper's Llama-2, so that CU are 71 %
+    # SCU, UCU, RU of the paper's Llama-2, so that CU are 71 %
+    shares: tuple[float, ...] = (0.013, 0.133, 0.148)
     top_cu: float = 0.06            # of all units (paper: 7.3 % are frozen with the SCU)
     watched: int = 50               # prompts whose log-odds are taken at every checkpoint
     system: str = "default"
@@ -164,10 +171,10 @@ class ComparisonSection(Section):
 
     second: str = "chat-instructions"   # a second instruction set
     lora_rank: int = 8
-    lora_lr: float = 2e-3               # both rates: so that the loss of full fine-tuning is reached
+    lora_lr: float = 2e-3               # both rates: so that the loss of full training is reached
     prompt_tokens: int = 10             # of LLaMA-Adapter, in every block
     prompt_lr: float = 5e-2
-    longer: int = 6                     # at most so many times the epochs of full fine-tuning, for adapters
+    longer: int = 6                     # adapters: at most so many times the epochs of full
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,7 @@ class BudgetSection(Section):
 
     share: float = 0.2              # of all units (paper)
     epochs: int = 1                 # of full alignment
-    lr: float = 2e-4                # of full alignment and of `share` units; other shares inversely proportional
+    lr: float = 2e-4                # of full alignment, and of `share` units; less for more units
     lora_lr: float = 1e-3           # so that the loss of full alignment is reached
     longer: int = 4                 # at most so many times the epochs of full alignment
     probe: int = 64                 # training examples on which the loss is compared
@@ -224,21 +231,32 @@ DEFAULT = Profile("default")
 
 SMOKE = Profile(
     "smoke",
-    model=ModelSection("tiny:0", "a random two-block Llama (smoke profile: numbers mean nothing)", "float32"),
-    data=DataSection(("tiny-harmful",), (), ("tiny-benign",), (24, 16, 8, 12), (64, 16, 8, 12)),
-    alignment=AlignmentSection(refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
+    model=ModelSection(
+        name="tiny:0",
+        label="a random two-block Llama (smoke profile: numbers mean nothing)",
+        dtype="float32"),
+    data=DataSection(
+        harmful=("tiny-harmful",), evaluate_only=(), benign=("tiny-benign",),
+        harmful_sizes=(24, 16, 8, 12), benign_sizes=(64, 16, 8, 12)),
+    alignment=AlignmentSection(
+        refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
     calibration=CalibrationSection(prompts=8, answer_tokens=8),
-    classification=ClassificationSection(scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
-    evaluation=EvaluationSection(harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
-                                 wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
-    judge=JudgeSection("tiny-labels"),
-    probing=ProbingSection(queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3,
-                           prefills=(0, 1, 3)),
-    freezing=FreezingSection("tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3, slower_lr=2e-3,
-                             batch_size=4, watched=4),
-    comparison=ComparisonSection("tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
-    budget=BudgetSection(epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
-                         prefilled=4))
+    classification=ClassificationSection(
+        scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
+    evaluation=EvaluationSection(
+        harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
+        wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
+    judge=JudgeSection(labelled="tiny-labels"),
+    probing=ProbingSection(
+        queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3,
+        prefills=(0, 1, 3)),
+    freezing=FreezingSection(
+        instructions="tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3,
+        slower_lr=2e-3, batch_size=4, watched=4),
+    comparison=ComparisonSection(second="tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
+    budget=BudgetSection(
+        epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
+        prefilled=4))
 
 
 # ---- a profile by name -----------------------------------------------------------------------

@@ -3,6 +3,7 @@
 All of it is a loop over `CLAIMS`.
 """
 
+from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
 from ..lab import Lab
 from ..lab.words import markdown_table
@@ -31,6 +32,27 @@ def _row(lab: Lab, claim: Claim, notebooks: str, figures: str) -> list[str]:
     return [claim.id, claim.text, f"**{verdict.verdict}**",
             f"{claim.ours(lab, facts)}, {number_of_seeds(lab)}", claim.paper, claim.where,
             "recomputed", links, f"`ssah recompute {claim.step}`"]
+
+
+def comparison(first: Lab, second: Lab) -> str:
+    """The ledgers of two labs side by side, as Markdown, from what is stored."""
+    labels = [lab.profile.model.label for lab in (first, second)]
+    head = ["", "claim", *labels, "the paper's number"]
+    rows = [[claim.id, claim.text, _found(first, claim), _found(second, claim), claim.paper]
+            for claim in CLAIMS]
+    return markdown_table(head, rows)
+
+
+def _found(lab: Lab, claim: Claim) -> str:
+    """Verdict and number of a claim, or that its results are not there."""
+    if not claim.notebook:
+        return "**not tested**"
+    try:
+        facts, verdict = claim.judged(lab)
+    except SsahError:
+        number = claim.notebook[:2]
+        return f"not computed (`ssah run {number} --recompute{lab.profile.option}`)"
+    return f"**{verdict.verdict}**: {claim.ours(lab, facts)}, {number_of_seeds(lab)}"
 
 
 def checks(lab: Lab) -> str:

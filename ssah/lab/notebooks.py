@@ -6,6 +6,7 @@ kernels the user has. One that fails is reported and the others go on.
 
 import contextlib
 import html
+import json
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -125,9 +126,21 @@ def run_notebooks(paths: list[Path], parameters: dict, into: Path, *, figures: P
             pool.shutdown(wait=False, cancel_futures=True)      # what is not begun stays undone
             raise
     outcomes = [done.result() for done in running]
-    page = index_page(outcomes, into, figures)
+    page = index_page(_with_earlier(outcomes, into), into, figures)
     (into / "index.html").write_text(page, encoding="utf-8")
     return outcomes
+
+
+def _with_earlier(outcomes: list[Outcome], into: Path) -> list[Outcome]:
+    """Also what earlier runs left in the folder, for an index that lists all of its pages."""
+    record = into / "outcomes.json"
+    known = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    known |= {outcome.number: {**asdict(outcome), "path": str(outcome.path)}
+              for outcome in outcomes}
+    record.write_text(json.dumps(known, indent=1), "utf-8")
+    return [Outcome(**{**facts, "path": Path(facts["path"])})
+            for number, facts in sorted(known.items())
+            if (into / "html" / f"{number}.html").exists()]
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ def bootstrap(table: pd.DataFrame, value: str) -> Estimate:
 
 @lru_cache(maxsize=8)       # hundreds of bootstraps have one and the same shape
 def _resampled(n_prompts: int, n_seeds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which prompts (prompts, draws) and which seeds (draws, seeds) every draw of a bootstrap takes.
+    """What every draw of a bootstrap takes: prompts (prompts, draws) and seeds (draws, seeds).
 
     The draws of the prompts stand last: adding up rows is several times as fast as within a row.
     """

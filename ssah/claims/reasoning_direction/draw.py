@@ -46,8 +46,9 @@ SCORES = {
 def _bars(axis, table: pd.DataFrame, shift: float, look: Look) -> None:
     """Means joined by a line, intervals as bars, each seed's own mean as a small hollow mark."""
     x = table["n"].to_numpy() + shift
-    reach = np.abs(table[["low", "high"]].to_numpy().T - table["mean"].to_numpy())
-    axis.errorbar(x, table["mean"], reach, capsize=3, markersize=6, **look.options)
+    mean = table["mean"].to_numpy()
+    reach = np.abs(table[["low", "high"]].to_numpy().T - mean)
+    axis.errorbar(x, mean, reach, capsize=3, markersize=6, **look.options)
     for seed_means in np.stack(table["seeds"].to_list()).T:
         axis.plot(x + 0.14, seed_means, look.marker, color=look.colour,
                   markersize=3, markerfacecolor="white", markeredgewidth=0.8)
@@ -109,8 +110,8 @@ def by_tokens(table: pd.DataFrame, x: str = "generated tokens"):
 def by_block(table: pd.DataFrame):
     """Fig. 3: distance in every block, a row a model and a column a number of generated tokens."""
     steps = table["n"].unique()
-    figure, axes = plt.subplots(2, len(steps), figsize=(2.7 * len(steps), 5), sharex=True,
-                                sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(steps), figsize=(2.7 * len(steps), 5), sharex=True, sharey=True, squeeze=False)
     for row, role in zip(axes, ROLES):
         for axis, n in zip(row, steps):
             for kind, look in KINDS.items():
@@ -130,8 +131,8 @@ def difference_by_block(tables: dict[str, pd.DataFrame], width: int = 5):
 
     Hollow marks have not the claimed sign. `tables`: {title: as of `read.direction_by_block`}.
     """
-    figure, axes = plt.subplots(1, len(tables), figsize=(6 * len(tables), 4), sharey=True,
-                                squeeze=False)
+    n = len(tables)
+    figure, axes = plt.subplots(1, n, figsize=(6 * n, 4), sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items()):
         for shift, (role, look) in zip((-0.15, 0.15), ROLES.items()):
             _sizes(axis, table[table["role"] == role], shift, look, width)
@@ -145,9 +146,9 @@ def difference_by_block(tables: dict[str, pd.DataFrame], width: int = 5):
 def _sizes(axis, table: pd.DataFrame, shift: float, look: Look, width: int) -> None:
     """One model's size of the direction by block, with intervals and a smoothed line."""
     # the interval of the size, not of the direction: where the mean is below 0 it is turned over
-    sign = np.sign(table["mean"].to_numpy())
-    ends = np.sort(table[["low", "high"]].to_numpy() * sign[:, None], axis=1)
-    axis.vlines(table["block"] + shift, ends[:, 0], ends[:, 1],
+    sign = np.sign(table["mean"])
+    ends = table[["low", "high"]].mul(sign, axis=0)
+    axis.vlines(table["block"] + shift, ends.min(axis=1), ends.max(axis=1),
                 color=look.colour, linewidth=1, alpha=0.5)
     marks = ((True, look.colour, look.label),
              (False, "white", f"{look.label}, not the claimed sign"))
@@ -188,9 +189,10 @@ def by_wording(tables: dict[str, pd.DataFrame]):
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.4))
     limit = max(table.abs().to_numpy().max() for table in tables.values())
     for axis, (role, table) in zip(axes, tables.items()):
+        last = axis is axes[-1]
         sns.heatmap(table, ax=axis, cmap="RdBu", center=0, vmin=-limit, vmax=limit,
                     annot=True, fmt="+.3f", annot_kws={"size": 8.5}, linewidths=0.5,
-                    square=True, cbar=axis is axes[-1], cbar_kws={"label": "direction"})
+                    square=True, cbar=last, cbar_kws={"label": "direction"})
         axis.set(title=f"{role} model", xlabel="fulfilment wording", ylabel="refusal wording")
         axis.tick_params(axis="y", rotation=0)
     return figure
@@ -249,8 +251,10 @@ def along(directions: pd.DataFrame, refused: pd.DataFrame, lengths=(0, 5, 20)):
 def _looks_of(lengths: list[int]) -> list[Look]:
     """A look for every length of a prefill."""
     colours = sns.color_palette("viridis", len(lengths))
-    return [Look(colour, marker, line, f"{length} tokens put first")
-            for colour, marker, line, length in zip(colours, "osD", ("-", "--", "-."), lengths)]
+    looks = []
+    for length, colour, marker, line in zip(lengths, colours, "osD", ("-", "--", "-.")):
+        looks.append(Look(colour, marker, line, f"{length} tokens put first"))
+    return looks
 
 
 def _still_refuses(axis, table: pd.DataFrame) -> None:

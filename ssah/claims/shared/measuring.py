@@ -86,7 +86,7 @@ def borderline_requests(context: Context) -> pd.DataFrame:
 
 
 def evaluation_requests(context: Context, n: int) -> pd.DataFrame:
-    """The first `n` harmful prompts of `evaluate`, from sources that the other splits draw on too."""
+    """The first `n` harmful prompts of `evaluate`, of sources that other splits have too."""
     table = split_prompts(context, "harmful", "evaluate")
     is_unseen = table["source"].isin(context.profile.data.evaluate_only)
     return table[~is_unseen].iloc[:n].reset_index(drop=True)
