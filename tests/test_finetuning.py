@@ -1,4 +1,6 @@
-"""Training on answers only: the loss by hand, which tokens carry it, batches, seeds, checkpoints, resuming."""
+"""Training on answers only: the loss by hand, which tokens carry it, batches, seeds, checkpoints,
+resuming.
+"""
 
 import math
 
@@ -11,9 +13,16 @@ from ssah.finetuning import answer_loss, encode_examples, finetune, length_bucke
 from ssah.models import tiny_chat
 from ssah.units import UnitIndex
 
-EXAMPLES = [{"prompt": "break a lamp", "response": "sorry i can not help"}, {"prompt": "write a small red poem", "response": "here is how"},
-            {"prompt": "sing", "response": "sure"}, {"prompt": "how do you burn the old bridge today", "response": "no"},
-            {"prompt": "bake the cake and then explain it", "response": "first take the lamp and then make a garden"}]
+EXAMPLES = [
+    {"prompt": "break a lamp", "response": "sorry i can not help"},
+    {"prompt": "write a small red poem", "response": "here is how"},
+    {"prompt": "sing", "response": "sure"},
+    {"prompt": "how do you burn the old bridge today", "response": "no"},
+    {
+        "prompt": "bake the cake and then explain it",
+        "response": "first take the lamp and then make a garden",
+    },
+]
 QUICK = dict(autocast=False, progress=None)
 
 
@@ -29,8 +38,11 @@ def weights(chat):
 
 # ---- the loss --------------------------------------------------------------------------------
 
+
 def loss_by_hand(chat, encoded) -> tuple[float, int]:
-    """Mean of -log P(token) over all answer tokens of a batch, one unpadded forward pass an example."""
+    """Mean of -log P(token) over all answer tokens of a batch, one unpadded forward pass an
+    example.
+    """
     losses, length = [], 0
     for head, tail in encoded:
         with torch.no_grad():
@@ -47,11 +59,13 @@ def test_the_loss_is_the_mean_over_all_answer_tokens(family_chat, rows):
     loss, tokens = answer_loss(family_chat, batch)
     expected, length = loss_by_hand(family_chat, batch)
     assert loss.item() == pytest.approx(expected, rel=1e-5)
-    assert tokens == length                 # prompt and answer, no padding
+    assert tokens == length  # prompt and answer, no padding
 
 
 def test_the_end_token_is_trained_on_unless_the_answer_was_cut(chat):
-    whole, cut = ({"prompt": "sing", "response": "sure here is", "ended": ended} for ended in (True, False))
+    whole, cut = (
+        {"prompt": "sing", "response": "sure here is", "ended": ended} for ended in (True, False)
+    )
     (head, tail), (same_head, open_tail) = encode_examples(chat, [whole, cut])[0]
     assert chat.tokenizer.convert_ids_to_tokens(tail) == ["sure", "here", "is", "</s>"]
     assert chat.tokenizer.convert_ids_to_tokens(open_tail) == ["sure", "here", "is"]
@@ -60,23 +74,34 @@ def test_the_end_token_is_trained_on_unless_the_answer_was_cut(chat):
 
 @pytest.mark.parametrize("ended", (True, False))
 def test_only_what_predicts_an_answer_token_carries_loss(chat, ended):
-    """Seen by the output layer: its rows are the last prompt token to the second-to-last answer token, and no other."""
+    """Seen by the output layer: its rows are the last prompt token to the second-to-last answer
+    token, and no other.
+    """
     example = {"prompt": "sing", "response": "sure here is", "ended": ended}
     encoded = encode_examples(chat, [example, EXAMPLES[3]])[0]
     rows = []
-    chat.model.lm_head.register_forward_hook(lambda module, inputs, output: rows.append(inputs[0].shape))
+    chat.model.lm_head.register_forward_hook(
+        lambda module, inputs, output: rows.append(inputs[0].shape)
+    )
     answer_loss(chat, encoded)
     assert rows == [(sum(len(tail) for _, tail in encoded), 32)]
     assert [len(tail) for _, tail in encoded] == [4 if ended else 3, 2]
 
 
 def test_prompt_tokens_are_no_targets(chat):
-    """Another word of the same prompt changes the loss only through what the model sees, so with a deaf model not at all."""
+    """Another word of the same prompt changes the loss only through what the model sees, so with a
+    deaf model not at all.
+    """
     with torch.no_grad():
         for layer in chat.model.model.layers:
-            layer.self_attn.o_proj.weight.zero_()       # no position sees another one
-    first, second = ([{"prompt": text, "response": "sure here is"}] for text in ("sing a song", "poison old garden"))
-    losses = [answer_loss(chat, encode_examples(chat, examples)[0])[0] for examples in (first, second)]
+            layer.self_attn.o_proj.weight.zero_()  # no position sees another one
+    first, second = (
+        [{"prompt": text, "response": "sure here is"}]
+        for text in ("sing a song", "poison old garden")
+    )
+    losses = [
+        answer_loss(chat, encode_examples(chat, examples)[0])[0] for examples in (first, second)
+    ]
     assert losses[0].item() == losses[1].item()
 
 
@@ -89,13 +114,20 @@ def test_the_system_mode_is_passed_on(chat):
 def test_an_answer_is_cut_to_the_context_and_counted(chat):
     head = chat.encode("sing")[0]
     chat.model.config.max_position_embeddings = len(head) + 3
-    encoded, cut = encode_examples(chat, [{"prompt": "sing", "response": text} for text in ("sure here", "sure here is", "sure here is how")])
+    encoded, cut = encode_examples(
+        chat,
+        [
+            {"prompt": "sing", "response": text}
+            for text in ("sure here", "sure here is", "sure here is how")
+        ],
+    )
     words = [chat.tokenizer.convert_ids_to_tokens(tail) for _, tail in encoded]
     assert words == [["sure", "here", "</s>"], ["sure", "here", "is"], ["sure", "here", "is"]]
     assert cut == 2
 
 
 # ---- steps -----------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("n, batch_size", [(1, 4), (7, 2), (8, 4), (100, 3), (5, 16)])
 def test_every_example_comes_once_an_epoch(n, batch_size):
@@ -107,10 +139,14 @@ def test_every_example_comes_once_an_epoch(n, batch_size):
 
 
 def test_a_batch_holds_examples_of_similar_length():
-    """Within 8 batches' worth, sorted: less padding than batches drawn blindly, and still another order every epoch."""
+    """Within 8 batches' worth, sorted: less padding than batches drawn blindly, and still another
+    order every epoch.
+    """
     lengths, draw = np.random.default_rng(0).integers(1, 100, 160), np.random.default_rng(1)
-    padding = [sum(len(b) * max(lengths[b]) - sum(lengths[b]) for b in batches) for batches in
-               (length_buckets(lengths, 10, draw), np.arange(160).reshape(-1, 10))]
+    padding = [
+        sum(len(b) * max(lengths[b]) - sum(lengths[b]) for b in batches)
+        for batches in (length_buckets(lengths, 10, draw), np.arange(160).reshape(-1, 10))
+    ]
     assert padding[0] < padding[1] / 3
     first, second = length_buckets(lengths, 10, draw), length_buckets(lengths, 10, draw)
     assert [b.tolist() for b in first] != [b.tolist() for b in second]
@@ -118,7 +154,10 @@ def test_a_batch_holds_examples_of_similar_length():
 
 def test_history_has_a_row_a_step():
     _, trained = train(epochs=3)
-    assert trained.history["step"].tolist() == list(range(9))            # 5 examples, 2 a batch: 3 steps an epoch
+    # 5 examples, 2 a batch: 3 steps an epoch
+    assert trained.history["step"].tolist() == list(
+        range(9)
+    )
     assert trained.history["epoch"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     tokens = sum(len(head) + len(tail) for head, tail in encode_examples(tiny_chat(), EXAMPLES)[0])
     assert trained.history.groupby("epoch")["tokens"].sum().tolist() == [tokens] * 3
@@ -128,12 +167,21 @@ def test_history_has_a_row_a_step():
 def test_the_first_loss_is_that_of_the_untrained_model():
     _, trained = train(epochs=1, batch_size=5)
     chat = tiny_chat()
-    assert trained.history["loss"].tolist() == [pytest.approx(loss_by_hand(chat, encode_examples(chat, EXAMPLES)[0])[0], rel=1e-5)]
+    assert trained.history["loss"].tolist() == [
+        pytest.approx(loss_by_hand(chat, encode_examples(chat, EXAMPLES)[0])[0], rel=1e-5)
+    ]
 
 
-@pytest.mark.parametrize("weight_decay, max_norm", [(0.0, 1.0), (5.0, 1.0), (0.0, 1e-8)], ids=["plain", "decay", "clipped"])
+@pytest.mark.parametrize(
+    "weight_decay, max_norm",
+    [(0.0, 1.0), (5.0, 1.0), (0.0, 1e-8)],
+    ids=["plain", "decay", "clipped"],
+)
 def test_steps_are_those_of_adamw_on_the_clipped_gradient(weight_decay, max_norm):
-    """Against torch.optim on a loss written with plain logits. A gradient clipped below Adam's epsilon (1e-8) hardly moves a weight."""
+    """Against torch.optim on a loss written with plain logits.
+
+    A gradient clipped below Adam's epsilon (1e-8) hardly moves a weight.
+    """
     options = dict(lr=1e-2, weight_decay=weight_decay)
     chat, _ = train(epochs=2, batch_size=5, warmup_steps=0, max_norm=max_norm, **options)
     reference = tiny_chat()
@@ -153,7 +201,9 @@ def test_steps_are_those_of_adamw_on_the_clipped_gradient(weight_decay, max_norm
 
 
 def test_the_rate_warms_up_and_then_stays():
-    """Adam's first step moves a weight by the learning rate, so a tenth of the rate shows as a tenth of the way."""
+    """Adam's first step moves a weight by the learning rate, so a tenth of the rate shows as a
+    tenth of the way.
+    """
     start = tiny_chat().model.model.layers[0].mlp.up_proj.weight
     moved = []
     for warmup in (0, 1, 10):
@@ -165,13 +215,18 @@ def test_the_rate_warms_up_and_then_stays():
 
 def test_training_is_fixed_by_its_seed():
     (first, a), (second, b), (other, c) = (train(epochs=2, seed=seed) for seed in (1, 1, 2))
-    assert all(torch.equal(tensor, weights(second)[name]) for name, tensor in weights(first).items())
+    assert all(
+        torch.equal(tensor, weights(second)[name]) for name, tensor in weights(first).items()
+    )
     assert a.history["loss"].tolist() == b.history["loss"].tolist() != c.history["loss"].tolist()
-    assert any(not torch.equal(tensor, weights(other)[name]) for name, tensor in weights(first).items())
+    assert any(
+        not torch.equal(tensor, weights(other)[name]) for name, tensor in weights(first).items()
+    )
 
 
 def test_a_tiny_task_is_learned():
-    """Forty steps on five answers: the loss falls to a tenth, and the answers are given as trained."""
+    """Forty steps on five answers: the loss falls to a tenth, and the answers are given as trained.
+    """
     from ssah.evaluation import generate
 
     chat, trained = train(epochs=40, batch_size=5, lr=2e-2)
@@ -200,6 +255,7 @@ def test_training_leaves_the_global_random_state_alone():
 
 # ---- options ---------------------------------------------------------------------------------
 
+
 def units(seed: int = 0) -> np.ndarray:
     """Half of the tiny chat's units, at random."""
     return np.random.default_rng(seed).random(len(UnitIndex.of(tiny_chat().model))) < 0.5
@@ -209,15 +265,25 @@ def train_double(**options):
     """As `train`, in float64 and on all examples at once: nothing but rounding may differ."""
     chat = tiny_chat()
     chat.model.double()
-    trained = finetune(chat, EXAMPLES, **{**QUICK, "epochs": 4, "lr": 1e-2, "batch_size": 5, "warmup_steps": 0, **options})
+    trained = finetune(
+        chat,
+        EXAMPLES,
+        **{**QUICK, "epochs": 4, "lr": 1e-2, "batch_size": 5, "warmup_steps": 0, **options},
+    )
     return chat, trained
 
 
-@pytest.mark.parametrize("masks", ({}, {"frozen": units()}, {"trainable": units()}), ids=("all", "frozen", "trainable"))
-@pytest.mark.parametrize("option", ({"micro_batch": 1}, {"micro_batch": 2}, {"checkpointing": True}), ids=str)
+@pytest.mark.parametrize(
+    "masks", ({}, {"frozen": units()}, {"trainable": units()}), ids=("all", "frozen", "trainable")
+)
+@pytest.mark.parametrize(
+    "option", ({"micro_batch": 1}, {"micro_batch": 2}, {"checkpointing": True}), ids=str
+)
 def test_less_memory_gives_the_same_steps(option, masks):
     (chat, trained), (other, expected) = train_double(**option, **masks), train_double(**masks)
-    np.testing.assert_allclose(trained.history[["loss", "grad_norm"]], expected.history[["loss", "grad_norm"]], rtol=1e-9)
+    np.testing.assert_allclose(
+        trained.history[["loss", "grad_norm"]], expected.history[["loss", "grad_norm"]], rtol=1e-9
+    )
     for (name, found), wanted in zip(chat.model.named_parameters(), other.model.parameters()):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-12, msg=name)
 
@@ -225,7 +291,9 @@ def test_less_memory_gives_the_same_steps(option, masks):
 @pytest.mark.parametrize("micro_batch, sizes", [(None, [5]), (2, [2, 2, 1]), (1, [1] * 5)])
 def test_no_more_than_a_micro_batch_is_computed_at_once(chat, micro_batch, sizes):
     seen = []
-    chat.model.model.embed_tokens.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    chat.model.model.embed_tokens.register_forward_hook(
+        lambda module, inputs, output: seen.append(len(output))
+    )
     finetune(chat, EXAMPLES, epochs=2, batch_size=5, micro_batch=micro_batch, **QUICK)
     assert seen == 2 * sizes
 
@@ -233,43 +301,72 @@ def test_no_more_than_a_micro_batch_is_computed_at_once(chat, micro_batch, sizes
 def test_checkpointing_computes_activations_twice(chat):
     """So it does happen; and it is switched off afterwards."""
     calls = []
-    chat.model.model.layers[0].mlp.register_forward_pre_hook(lambda module, inputs: calls.append(module.training))
+    chat.model.model.layers[0].mlp.register_forward_pre_hook(
+        lambda module, inputs: calls.append(module.training)
+    )
     finetune(chat, EXAMPLES, epochs=1, batch_size=5, checkpointing=True, **QUICK)
     assert calls == [True, True]
     assert not chat.model.is_activation_checkpointing
     assert not chat.model.model.embed_tokens._forward_hooks
 
 
-@pytest.mark.parametrize("schedule, factors", [
-    ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1]),
-    ("linear", [1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
-    ("cosine", [1 / 3, 2 / 3, 1, *[(1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]]),
-])
+@pytest.mark.parametrize(
+    "schedule, factors",
+    [
+        ("constant", [1 / 3, 2 / 3, 1, 1, 1, 1, 1, 1, 1]),
+        ("linear", [1 / 3, 2 / 3, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]),
+        ("cosine", [1 / 3, 2 / 3, 1, *[(1 + math.cos(math.pi * k / 6)) / 2 for k in range(6)]]),
+    ],
+)
 def test_rates_by_hand(schedule, factors):
-    """Nine steps, three of them warm-up; the rates are those that the optimizer had, and end early without a change."""
+    """Nine steps, three of them warm-up.
+
+    The rates are those that the optimizer had, and end early without a change.
+    """
     used = []
 
     def noting(parameters, **options):
         stepper = torch.optim.SGD(parameters, **options)
-        stepper.register_step_pre_hook(lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"]))
+        stepper.register_step_pre_hook(
+            lambda optimizer, *_: used.append(optimizer.param_groups[0]["lr"])
+        )
         return stepper
 
     _, trained = train(epochs=3, warmup_steps=3, schedule=schedule, optimizer=noting, lr=0.5)
-    assert used == trained.history["lr"].tolist() == pytest.approx([0.5 * factor for factor in factors])
-    _, short = train(epochs=3, warmup_steps=3, schedule=schedule, optimizer=noting, lr=0.5, max_steps=5)
+    assert (
+        used
+        == trained.history["lr"].tolist()
+        == pytest.approx([0.5 * factor for factor in factors])
+    )
+    _, short = train(
+        epochs=3, warmup_steps=3, schedule=schedule, optimizer=noting, lr=0.5, max_steps=5
+    )
     assert short.history["lr"].tolist() == trained.history["lr"].tolist()[:5]
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.Adagrad, torch.optim.RMSprop, torch.optim.Adamax, torch.optim.NAdam])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        torch.optim.SGD,
+        torch.optim.Adagrad,
+        torch.optim.RMSprop,
+        torch.optim.Adamax,
+        torch.optim.NAdam,
+    ],
+)
 def test_any_torch_optimizer_will_do(optimizer):
-    """One step on all examples, against the class itself on the same gradient (of a mask, rest and all, unclipped)."""
+    """One step on all examples, against the class itself on the same gradient (of a mask, rest and
+    all, unclipped).
+    """
     chat, _ = train_double(optimizer=optimizer, epochs=1, frozen=units(), max_norm=1e9)
     reference = tiny_chat()
     reference.model.double()
     answer_loss(reference, encode_examples(reference, EXAMPLES)[0])[0].backward()
     optimizer(reference.model.parameters(), lr=1e-2, weight_decay=0.0).step()
     moved = 0
-    for (name, found), expected, start in zip(chat.model.named_parameters(), reference.model.parameters(), tiny_chat().model.parameters()):
+    for (name, found), expected, start in zip(
+        chat.model.named_parameters(), reference.model.parameters(), tiny_chat().model.parameters()
+    ):
         moves = found != start
         moved += int(moves.sum())
         torch.testing.assert_close(found[moves], expected[moves], rtol=1e-9, atol=1e-12, msg=name)
@@ -278,18 +375,43 @@ def test_any_torch_optimizer_will_do(optimizer):
 
 # ---- checkpoints -----------------------------------------------------------------------------
 
+
 def test_history_says_what_was_used():
     _, trained = train(epochs=2, batch_size=5)
-    assert trained.history.columns.tolist() == ["step", "epoch", "loss", "lr", "grad_norm", "tokens", "seconds", "peak_gib"]
-    assert trained.history["peak_gib"].between(0.05, 100).all() and trained.history["peak_gib"].is_monotonic_increasing
+    assert trained.history.columns.tolist() == [
+        "step",
+        "epoch",
+        "loss",
+        "lr",
+        "grad_norm",
+        "tokens",
+        "seconds",
+        "peak_gib",
+    ]
+    assert (
+        trained.history["peak_gib"].between(0.05, 100).all()
+        and trained.history["peak_gib"].is_monotonic_increasing
+    )
     assert trained.history["seconds"].is_monotonic_increasing
     weights_of_all = sum(p.numel() for p in tiny_chat().model.parameters())
     assert trained.bytes["parameters"] == trained.bytes["gradients"] == 4 * weights_of_all
-    assert 2 <= trained.bytes["optimizer"] / (4 * weights_of_all) < 2.01        # AdamW: two numbers a weight
+    # AdamW: two numbers a weight
+    assert (
+        2 <= trained.bytes["optimizer"] / (4 * weights_of_all) < 2.01
+    )
     assert trained.checkpoints.empty
 
 
-@pytest.mark.parametrize("every, steps", [(1, [0, 3, 6]), (0.25, [0, 1, 2, 3, 4, 5, 6]), (2 / 3, [0, 2, 4, 6]), (0.5, [0, 2, 3, 5, 6]), (9, [0])])
+@pytest.mark.parametrize(
+    "every, steps",
+    [
+        (1, [0, 3, 6]),
+        (0.25, [0, 1, 2, 3, 4, 5, 6]),
+        (2 / 3, [0, 2, 4, 6]),
+        (0.5, [0, 2, 3, 5, 6]),
+        (9, [0]),
+    ],
+)
 def test_checkpoints_come_before_the_first_step_and_every_so_often(every, steps):
     """Three steps an epoch: half of one is reached by the second step."""
     _, trained = train(epochs=2, probe=EXAMPLES[:2], probe_every=every)
@@ -300,11 +422,23 @@ def test_checkpoints_come_before_the_first_step_and_every_so_often(every, steps)
 def test_the_probe_loss_is_the_mean_over_its_answer_tokens(family_chat):
     """By hand at both ends, in eval mode, whatever is computed at once; looking changes no step."""
     chat, probe = family_chat, EXAMPLES[1:]
-    encoded, before = encode_examples(chat, probe)[0], loss_by_hand(chat, encode_examples(chat, probe)[0])[0]
+    encoded, before = (
+        encode_examples(chat, probe)[0],
+        loss_by_hand(chat, encode_examples(chat, probe)[0])[0],
+    )
     start, modes = weights(chat), []
     options = dict(epochs=1, batch_size=2, lr=5e-3, **QUICK)
-    trained = finetune(chat, EXAMPLES, probe=probe, probe_every=1, callbacks=[lambda chat, row: modes.append((chat.model.training, torch.is_grad_enabled()))], **options)
-    assert trained.checkpoints["probe_loss"].tolist() == pytest.approx([before, loss_by_hand(chat, encoded)[0]], rel=1e-5)
+    trained = finetune(
+        chat,
+        EXAMPLES,
+        probe=probe,
+        probe_every=1,
+        callbacks=[lambda chat, row: modes.append((chat.model.training, torch.is_grad_enabled()))],
+        **options,
+    )
+    assert trained.checkpoints["probe_loss"].tolist() == pytest.approx(
+        [before, loss_by_hand(chat, encoded)[0]], rel=1e-5
+    )
     assert modes == [(False, False)] * 2
     looked = weights(chat)
     chat.model.load_state_dict(start)
@@ -320,14 +454,23 @@ def test_callbacks_add_columns_and_end_the_run():
         row["largest"] = called_with.model.lm_head.weight.abs().max()
         return row["step"] == 2
 
-    trained = finetune(chat, EXAMPLES, epochs=2, batch_size=2, callbacks=[first, lambda chat, row: seen.append(row["step"])], **QUICK)
+    trained = finetune(
+        chat,
+        EXAMPLES,
+        epochs=2,
+        batch_size=2,
+        callbacks=[first, lambda chat, row: seen.append(row["step"])],
+        **QUICK,
+    )
     assert trained.history["step"].tolist() == [0, 1] and seen == [0, 1, 2]
     assert trained.checkpoints.columns.tolist() == ["step", "epoch", "largest"]
     assert finetune(chat, EXAMPLES, callbacks=[lambda chat, row: True], **QUICK).history.empty
 
 
 def test_a_callback_may_take_units_away_for_a_while(chat):
-    """The model as edited is what it sees, under autocast too, and training goes on with the units in place."""
+    """The model as edited is what it sees, under autocast too, and training goes on with the units
+    in place.
+    """
     from ssah.ablation import ablated
 
     index, mask, losses = UnitIndex.of(chat.model), units(), []
@@ -343,12 +486,16 @@ def test_a_callback_may_take_units_away_for_a_while(chat):
     with torch.no_grad():
         for layer in bare.model.model.layers:
             layer.self_attn.o_proj.weight.zero_(), layer.mlp.down_proj.weight.zero_()
-    assert losses == pytest.approx([loss_by_hand(bare, batch)[0]] * len(losses), rel=1e-2)      # embeddings alone, frozen
+    # embeddings alone, frozen
+    assert losses == pytest.approx(
+        [loss_by_hand(bare, batch)[0]] * len(losses), rel=1e-2
+    )
     finetune(other, EXAMPLES, **options)
     assert all(torch.equal(tensor, weights(other)[name]) for name, tensor in weights(chat).items())
 
 
 # ---- resuming --------------------------------------------------------------------------------
+
 
 class Interrupted(Exception):
     """Stands for the power cut."""
@@ -359,20 +506,35 @@ def interrupted_at(step: int):
         if row["step"] == step:
             raise Interrupted
         row["twice"] = 2 * np.int64(row["step"])
+
     return callback
 
 
-@pytest.mark.parametrize("step", (3, 4, 8), ids=("at the end of the first epoch", "after it", "in the last"))
-@pytest.mark.parametrize("options", (
-    {}, {"frozen": units()}, {"trainable": units(), "autocast": True, "micro_batch": 2},
-    {"trainable": units(), "optimizer": torch.optim.NAdam}, {"frozen": units(), "optimizer": torch.optim.SGD, "schedule": "cosine"},
-), ids=("all", "frozen", "trainable", "NAdam", "SGD"))
+@pytest.mark.parametrize(
+    "step", (3, 4, 8), ids=("at the end of the first epoch", "after it", "in the last")
+)
+@pytest.mark.parametrize(
+    "options",
+    (
+        {},
+        {"frozen": units()},
+        {"trainable": units(), "autocast": True, "micro_batch": 2},
+        {"trainable": units(), "optimizer": torch.optim.NAdam},
+        {"frozen": units(), "optimizer": torch.optim.SGD, "schedule": "cosine"},
+    ),
+    ids=("all", "frozen", "trainable", "NAdam", "SGD"),
+)
 def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, options, step):
-    options = dict(epochs=3, probe=EXAMPLES[:3], probe_every=1 / 3, resume=tmp_path / "run", **options)
+    options = dict(
+        epochs=3, probe=EXAMPLES[:3], probe_every=1 / 3, resume=tmp_path / "run", **options
+    )
     whole, expected = train(callbacks=[interrupted_at(-1)], **options)
     with pytest.raises(Interrupted):
         train(callbacks=[interrupted_at(step)], **options)
-    assert (tmp_path / "run").exists() == (step > 3)        # at step 3 the checkpoint comes before the epoch is kept
+    # at step 3 the checkpoint comes before the epoch is kept
+    assert (tmp_path / "run").exists() == (
+        step > 3
+    )
     first_step = []
 
     def noting(chat, row):
@@ -389,10 +551,22 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, options, step):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("change", [
-    {"lr": 6e-3}, {"seed": 1}, {"frozen": units(1)}, {"rest": "freeze"}, {"optimizer": torch.optim.SGD}, {"examples": EXAMPLES[:4]},
-    {"examples": EXAMPLES[:4] + [{**EXAMPLES[4], "ended": False}]}, {"model_seed": 1}, {"epochs": 4}, {"probe": EXAMPLES},
-], ids=lambda change: next(iter(change)))
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 6e-3},
+        {"seed": 1},
+        {"frozen": units(1)},
+        {"rest": "freeze"},
+        {"optimizer": torch.optim.SGD},
+        {"examples": EXAMPLES[:4]},
+        {"examples": EXAMPLES[:4] + [{**EXAMPLES[4], "ended": False}]},
+        {"model_seed": 1},
+        {"epochs": 4},
+        {"probe": EXAMPLES},
+    ],
+    ids=lambda change: next(iter(change)),
+)
 def test_another_run_is_not_resumed(tmp_path, change):
     options = dict(epochs=3, frozen=units(), probe_every=1 / 3, resume=tmp_path / "run")
     with pytest.raises(Interrupted):
@@ -417,19 +591,27 @@ def test_a_folder_keeps_what_else_is_in_it(tmp_path):
 
 # ---- errors ----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("options, message", [
-    ({"frozen": units(), "trainable": units()}, "both frozen and trainable"),
-    ({"frozen": units()[:-1]}, "Boolean of length 160"),
-    ({"trainable": np.flatnonzero(units())}, "Boolean of length 160"),
-    ({"frozen": np.ones(160, bool)}, "the mask has all of the 160 units; leave it out"),
-    ({"frozen": np.zeros(160, bool)}, "the mask has none of the 160 units; leave it out"),
-    ({"trainable": np.ones(160, bool)}, "the mask has all of the 160 units; leave it out"),
-    ({"trainable": np.zeros(160, bool)}, "the mask has none of the 160 units; leave it out"),
-    ({"frozen": units(), "rest": "stay"}, "unknown rest 'stay'; known: train, freeze"),
-    ({"schedule": "sine"}, "unknown schedule 'sine'; known: constant, linear, cosine"),
-    ({"optimizer": torch.optim.Rprop}, "the optimizer does not take .*weight_decay.* give a function"),
-    ({"probe": []}, "no training examples"),
-], ids=lambda value: None if isinstance(value, str) else " ".join(value))
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"frozen": units(), "trainable": units()}, "both frozen and trainable"),
+        ({"frozen": units()[:-1]}, "Boolean of length 160"),
+        ({"trainable": np.flatnonzero(units())}, "Boolean of length 160"),
+        ({"frozen": np.ones(160, bool)}, "the mask has all of the 160 units; leave it out"),
+        ({"frozen": np.zeros(160, bool)}, "the mask has none of the 160 units; leave it out"),
+        ({"trainable": np.ones(160, bool)}, "the mask has all of the 160 units; leave it out"),
+        ({"trainable": np.zeros(160, bool)}, "the mask has none of the 160 units; leave it out"),
+        ({"frozen": units(), "rest": "stay"}, "unknown rest 'stay'; known: train, freeze"),
+        ({"schedule": "sine"}, "unknown schedule 'sine'; known: constant, linear, cosine"),
+        (
+            {"optimizer": torch.optim.Rprop},
+            "the optimizer does not take .*weight_decay.* give a function",
+        ),
+        ({"probe": []}, "no training examples"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else " ".join(value),
+)
 def test_what_cannot_be_meant_is_refused_before_any_step(chat, options, message):
     before = weights(chat)
     with pytest.raises(SsahError, match=message):
@@ -440,22 +622,33 @@ def test_what_cannot_be_meant_is_refused_before_any_step(chat, options, message)
 
 def test_half_precision_needs_autocast(chat):
     chat.model.bfloat16()
-    with pytest.raises(SsahError, match="a torch.bfloat16 model trains under autocast only; leave autocast on or load it as float32"):
+    with pytest.raises(
+        SsahError,
+        match="a torch.bfloat16 model trains under autocast only; "
+        "leave autocast on or load it as float32",
+    ):
         finetune(chat, EXAMPLES, **QUICK)
 
 
 @pytest.mark.parametrize("broken", ("loss", "gradient's norm"))
 def test_the_last_good_state_is_kept(broken):
-    """From the third step on something is not finite: the weights are those of two steps, in eval mode."""
+    """From the third step on something is not finite: the weights are those of two steps, in eval
+    mode.
+    """
     chat, options = tiny_chat(), dict(frozen=units(), epochs=2, batch_size=2, lr=5e-3, **QUICK)
 
     def break_it(chat, row):
         if row["step"] == 2 and broken == "loss":
-            chat.model.lm_head.register_forward_hook(lambda module, inputs, output: output * math.nan)
+            chat.model.lm_head.register_forward_hook(
+                lambda module, inputs, output: output * math.nan
+            )
         elif row["step"] == 2:
             chat.model.model.norm.weight.register_hook(lambda grad: grad / 0)
 
-    with pytest.raises(SsahError, match=rf"the {broken} is (nan|inf) at step 2; lower the learning rate \(now 0.005\)"):
+    with pytest.raises(
+        SsahError,
+        match=rf"the {broken} is (nan|inf) at step 2; lower the learning rate \(now 0.005\)",
+    ):
         finetune(chat, EXAMPLES, callbacks=[break_it], probe_every=1 / 3, **options)
     other = tiny_chat()
     finetune(other, EXAMPLES, max_steps=2, **options)
@@ -463,12 +656,19 @@ def test_the_last_good_state_is_kept(broken):
     assert not chat.model.training
 
 
-@pytest.mark.parametrize("examples, message", [
-    ([], "no training examples"),
-    ([EXAMPLES[0], {"prompt": "sing", "response": ""}], "example 1 has no answer"),
-    ([{"prompt": "sing", "response": " \n"}], "example 0 has no answer"),
-    ([EXAMPLES[0], {"prompt": "sing " * 600, "response": "sure"}], "example 1: the prompt alone .* exceeds the context of 512"),
-], ids=["none", "empty answer", "blank answer", "long prompt"])
+@pytest.mark.parametrize(
+    "examples, message",
+    [
+        ([], "no training examples"),
+        ([EXAMPLES[0], {"prompt": "sing", "response": ""}], "example 1 has no answer"),
+        ([{"prompt": "sing", "response": " \n"}], "example 0 has no answer"),
+        (
+            [EXAMPLES[0], {"prompt": "sing " * 600, "response": "sure"}],
+            "example 1: the prompt alone .* exceeds the context of 512",
+        ),
+    ],
+    ids=["none", "empty answer", "blank answer", "long prompt"],
+)
 def test_bad_examples_are_refused_before_any_step(chat, examples, message):
     before = weights(chat)
     with pytest.raises(SsahError, match=message):
@@ -484,7 +684,10 @@ def test_a_loss_that_is_not_finite_stops_training(chat):
 
 
 def test_a_huge_rate_is_reported_with_its_value(chat):
-    with pytest.raises(SsahError, match=r"the (loss|gradient's norm) is .* at step 1; lower the learning rate \(now 1e\+30\)"):
+    with pytest.raises(
+        SsahError,
+        match=r"the (loss|gradient's norm) is .* at step 1; lower the learning rate \(now 1e\+30\)",
+    ):
         finetune(chat, EXAMPLES, lr=1e30, epochs=5, warmup_steps=0, **QUICK)
 
 

@@ -137,11 +137,9 @@ def test_the_plan_has_every_row():
 
 # ---- the runs of the smoke profile -----------------------------------------------------------
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lab(smoke_lab):
-    """All that the claim needs, computed before the tests have cache folders of their own."""
-    smoke_lab.require(CLAIM.core(0))
-    smoke_lab.require(CLAIM.extended(0))
+    """What one test has computed the next one finds."""
     return smoke_lab
 
 

@@ -1,23 +1,35 @@
 """The probe: distances by hand, against a brute-force loop, pairs that cannot be compared."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from ssah import probing
+from ssah.claims import lab_of
+from ssah.claims.profiles import load_profile
 from ssah.errors import SsahError
 from ssah.evaluation import generate
-from ssah.models import tiny_chat
+from ssah.models import save_weights, tiny_chat
 
 QUERIES = ["break a lamp", "write a small red poem today", "sing"]
-OPENINGS = {"refusal": [[10, 11, 12], [13, 14]], "fulfilment": [[20, 21], [22, 23, 24, 25], [26, 27]]}
+OPENINGS = {
+    "refusal": [[10, 11, 12], [13, 14]],
+    "fulfilment": [[20, 21], [22, 23, 24, 25], [26, 27]],
+}
 
 
 def states(chat, ids: list[int]) -> torch.Tensor:
-    """Residual stream after every block at the last of `ids`, from one unpadded pass; (block, hidden)."""
+    """Residual stream after every block at the last of `ids`, from one unpadded pass.
+
+    (block, hidden).
+    """
     seen = []
-    handles = [layer.register_forward_hook(lambda module, inputs, output: seen.append(output[0, -1]))
-               for layer in chat.model.model.layers]
+    handles = [
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(output[0, -1]))
+        for layer in chat.model.model.layers
+    ]
     with torch.no_grad():
         chat.model(torch.tensor([ids]))
     for handle in handles:
@@ -41,11 +53,14 @@ def distance(first: torch.Tensor, second: torch.Tensor) -> np.ndarray:
 
 # ---- by hand ---------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def flat_chat(chat):
-    """A model without attention and MLP: its state is the embedding of the token, and it repeats that token for ever.
+    """A model without attention and MLP: its state is the embedding of the token, and it repeats
+    that token for ever.
 
-    Embeddings of unit length; word 10 stands at 60 degrees to the prompt's last token, word 11 at 90, word 12 at 180.
+    Embeddings of unit length; word 10 stands at 60 degrees to the prompt's last token, word 11 at
+    90, word 12 at 180.
     """
     last = chat.encode("sing")[0][-1]
     with torch.no_grad():
@@ -62,7 +77,9 @@ def flat_chat(chat):
 
 
 def test_distances_by_hand(flat_chat):
-    """1 - cos: 0.5, 1 and 2, in every block, whatever n, for the model repeats the opening's last token."""
+    """1 - cos: 0.5, 1 and 2, in every block, whatever n, for the model repeats the opening's last
+    token.
+    """
     openings = {"refusal": [[11, 10], [10, 11]], "fulfilment": [[10, 12]]}
     found = probing.branch(flat_chat, ["sing"], openings, (0, 1, 3))
     assert found["refusal"].shape == (1, 2, 3, 2) and found["fulfilment"].shape == (1, 1, 3, 2)
@@ -75,15 +92,25 @@ def test_distances_by_hand(flat_chat):
 
 
 def test_direction_along_an_answer_by_hand(flat_chat):
-    """Clean path: 2 from the fulfilment branch, 0.5 from the refusal one, so 1.5; with the fulfilment put first, -1.5."""
+    """Clean path: 2 from the fulfilment branch, 0.5 from the refusal one, so 1.5.
+
+    With the fulfilment put first, -1.5.
+    """
     openings = {"refusal": [[10]], "fulfilment": [[12]]}
     directions, texts = probing.along(flat_chat, ["sing"], openings, [[12, 12]], (0, 1, 2), 2)
     np.testing.assert_allclose(directions, [[[1.5, 1.5], [-1.5, -1.5], [-1.5, -1.5]]], atol=1e-6)
     word = flat_chat.tokenizer.decode([12])
-    assert texts == [[flat_chat.tokenizer.decode([flat_chat.encode("sing")[0][-1]] * 2), f"{word} {word}", f"{word} {word}"]]
+    assert texts == [
+        [
+            flat_chat.tokenizer.decode([flat_chat.encode("sing")[0][-1]] * 2),
+            f"{word} {word}",
+            f"{word} {word}",
+        ]
+    ]
 
 
 # ---- against a loop --------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("batch_size", (1, 104), ids=("query by query", "padded together"))
 def test_branch_equals_a_loop(family_chat, batch_size):
@@ -93,8 +120,10 @@ def test_branch_equals_a_loop(family_chat, batch_size):
         for kind, wordings in OPENINGS.items():
             for w, opening in enumerate(wordings):
                 for i, n in enumerate((0, 2, 3)):
-                    expected = distance(states(family_chat, goes_on(family_chat, head, n)),
-                                        states(family_chat, goes_on(family_chat, head + opening, n)))
+                    expected = distance(
+                        states(family_chat, goes_on(family_chat, head, n)),
+                        states(family_chat, goes_on(family_chat, head + opening, n)),
+                    )
                     np.testing.assert_allclose(found[kind][q, w, i], expected, atol=2e-5)
 
 
@@ -106,7 +135,9 @@ def test_static_equals_a_loop(family_chat, batch_size):
         for kind, wordings in OPENINGS.items():
             for w, opening in enumerate(wordings):
                 for i, k in enumerate((1, 2)):
-                    expected = distance(states(family_chat, head), states(family_chat, head + opening[:k]))
+                    expected = distance(
+                        states(family_chat, head), states(family_chat, head + opening[:k])
+                    )
                     np.testing.assert_allclose(found[kind][q, w, i], expected, atol=2e-5)
 
 
@@ -120,20 +151,34 @@ def test_along_is_the_branch_reading_of_its_paths(family_chat):
             whole = goes_on(family_chat, head + prefill, 2)
             assert texts[q][p] == family_chat.tokenizer.decode(whole[-2:], skip_special_tokens=True)
             for t in (1, 2):
-                own = states(family_chat, whole[:len(whole) - 2 + t])
-                mean = {kind: np.mean([distance(own, states(family_chat, goes_on(family_chat, head + opening, t)))
-                                       for opening in wordings]) for kind, wordings in OPENINGS.items()}
-                assert found[q, p, t - 1] == pytest.approx(mean["fulfilment"] - mean["refusal"], abs=2e-5)
+                own = states(family_chat, whole[: len(whole) - 2 + t])
+                mean = {
+                    kind: np.mean(
+                        [
+                            distance(
+                                own, states(family_chat, goes_on(family_chat, head + opening, t))
+                            )
+                            for opening in wordings
+                        ]
+                    )
+                    for kind, wordings in OPENINGS.items()
+                }
+                assert found[q, p, t - 1] == pytest.approx(
+                    mean["fulfilment"] - mean["refusal"], abs=2e-5
+                )
 
 
 def test_the_order_of_the_openings_does_not_matter(chat):
     found, _ = probing.along(chat, QUERIES, OPENINGS, [[30, 31]], (0, 1), 2)
-    turned, _ = probing.along(chat, QUERIES, dict(reversed(OPENINGS.items())), [[30, 31]], (0, 1), 2)
+    turned, _ = probing.along(
+        chat, QUERIES, dict(reversed(OPENINGS.items())), [[30, 31]], (0, 1), 2
+    )
     np.testing.assert_allclose(found, turned, atol=1e-6)
 
 
 def test_an_answer_that_would_end_is_kept_going(chat):
     """The end token is not allowed before the last step: every branch has an n-th token."""
+
     def end_wins(module, inputs, output):
         output[..., chat.tokenizer.eos_token_id] += 1e3
         return output
@@ -153,6 +198,7 @@ def test_nothing_is_left_on_the_model(chat):
 
 
 # ---- bad input -------------------------------------------------------------------------------
+
 
 def test_models_that_cannot_be_compared(chat):
     probing.check_pair(chat, tiny_chat(1))
@@ -176,7 +222,9 @@ def test_a_query_must_say_something(chat, measure):
 
 
 @pytest.mark.parametrize("measure", (probing.branch, probing.static))
-@pytest.mark.parametrize("openings", ({"refusal": [[]], "fulfilment": [[5]]}, {"refusal": [], "fulfilment": []}))
+@pytest.mark.parametrize(
+    "openings", ({"refusal": [[]], "fulfilment": [[5]]}, {"refusal": [], "fulfilment": []})
+)
 def test_an_opening_without_tokens(chat, measure, openings):
     with pytest.raises(SsahError, match="an opening has no tokens"):
         measure(chat, QUERIES, openings, (1,))
@@ -199,8 +247,31 @@ def test_more_tokens_than_the_opening_has(chat):
 
 # ---- the wordings ----------------------------------------------------------------------------
 
+
 def test_at_least_four_wordings_of_each_opening(chat):
     openings = probing.probe_openings(chat)
     assert list(openings) == ["refusal", "fulfilment"]
     assert all(len(wordings) >= 4 for wordings in openings.values())
-    assert min(len(tokens) for wordings in openings.values() for tokens in wordings) >= 10      # the paper's last n
+    # the paper's last n
+    assert (
+        min(len(tokens) for wordings in openings.values() for tokens in wordings) >= 10
+    )
+
+
+# ---- a pair of one's own ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def pair_lab(tmp_path):
+    """Makes a Lab whose pair is two saved models (smoke sizes and prompts)."""
+
+    def make(first, second):
+        for name, chat in (("first", first), ("second", second)):
+            save_weights(chat, tmp_path / name)
+        smoke = load_profile("smoke")
+        options = replace(smoke.probing, pair=(str(tmp_path / "first"), str(tmp_path / "second")))
+        return lab_of(replace(smoke, probing=options), root=tmp_path / "results")
+
+    return make
+
+

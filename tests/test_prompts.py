@@ -1,4 +1,6 @@
-"""Prompt sets: clusters and splits on made-up texts, local files, and what is committed under data/."""
+"""Prompt sets: clusters and splits on made-up texts, local files, and what is committed under
+data/.
+"""
 
 import re
 from itertools import permutations
@@ -7,16 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah.inputs import archives
+from ssah.claims import RESULTS
 from ssah.errors import SsahError
-from ssah.inputs.prompts import (SPLITS, clusters, load_prompts, load_questions, make_splits,
-                                 text_hash)
+from ssah.inputs import archives
+from ssah.inputs.prompts import (
+    SPLITS,
+    clusters,
+    load_prompts,
+    load_questions,
+    make_splits,
+    text_hash,
+)
 from ssah.inputs.words import data_file, refusal_keywords
 from ssah.lab import Store
-from ssah.claims import RESULTS
-
 
 # ---- clusters --------------------------------------------------------------------------------
+
 
 def groups(texts, threshold: float = 0.6) -> set[frozenset[int]]:
     """The clusters as sets of positions."""
@@ -26,14 +34,24 @@ def groups(texts, threshold: float = 0.6) -> set[frozenset[int]]:
 
 def test_near_duplicates_share_a_cluster():
     """
-    0 and 1: 4 of 5 words in common (0.8). 2 and 3: 3 of 5 (0.6, just enough). 4 and 5: 2 of 4 (0.5, too few).
+    0 and 1: 4 of 5 words in common (0.8). 2 and 3: 3 of 5 (0.6, just enough). 4 and 5: 2 of 4 (0.5,
+    too few).
     """
-    texts = ["bake a red cake", "bake a red cake quickly", "one two three four", "one two three five", "build the bridge", "build the house"]
+    texts = [
+        "bake a red cake",
+        "bake a red cake quickly",
+        "one two three four",
+        "one two three five",
+        "build the bridge",
+        "build the house",
+    ]
     assert groups(texts) == {frozenset({0, 1}), frozenset({2, 3}), frozenset({4}), frozenset({5})}
 
 
 def test_single_link_is_transitive():
-    """0-1 and 1-2 are near, 0-2 (2 of 6 words) is not: one cluster all the same, in whatever order they come."""
+    """0-1 and 1-2 are near, 0-2 (2 of 6 words) is not: one cluster all the same, in whatever order
+    they come.
+    """
     texts = ["a b c d", "b c d e", "c d e f"]
     assert groups(texts) == {frozenset({0, 1, 2})}
     assert groups([texts[0], texts[2]]) == {frozenset({0}), frozenset({1})}
@@ -41,7 +59,8 @@ def test_single_link_is_transitive():
 
 
 def test_the_order_of_the_texts_does_not_matter():
-    """Each of the five shares 3 of 5 words with the next one only: one cluster in all 120 orders."""
+    """Each of the five shares 3 of 5 words with the next one only: one cluster in all 120 orders.
+    """
     chain = ["a b c d", "b c d e", "c d e f", "d e f g", "e f g h"]
     split = [order for order in permutations(chain) if len(groups(order)) != 1]
     assert not split, f"{len(split)} of 120 orders are split up, as {split[0]}"
@@ -53,7 +72,9 @@ def test_two_clusters_are_merged_by_a_text_between_them():
 
 
 def test_case_punctuation_order_and_repetition_do_not_count():
-    assert groups(["Bake a CAKE!", "cake, a... bake", "bake bake a a cake"]) == {frozenset({0, 1, 2})}
+    assert groups(["Bake a CAKE!", "cake, a... bake", "bake bake a a cake"]) == {
+        frozenset({0, 1, 2})
+    }
 
 
 @pytest.mark.parametrize("threshold, n", [(0.79, 1), (0.8, 1), (0.81, 2)])
@@ -62,9 +83,13 @@ def test_the_threshold_is_reached_by_equality(threshold, n):
 
 
 def test_clusters_equal_brute_force_on_random_texts():
-    """Connected components by repeated spreading of the smallest number over the similarity matrix."""
+    """Connected components by repeated spreading of the smallest number over the similarity matrix.
+    """
     draw = np.random.default_rng(0)
-    texts = [" ".join(draw.choice(list("abcdefghijkl"), size=draw.integers(2, 6), replace=False)) for _ in range(60)]
+    texts = [
+        " ".join(draw.choice(list("abcdefghijkl"), size=draw.integers(2, 6), replace=False))
+        for _ in range(60)
+    ]
     sets = [set(text.split()) for text in texts]
     near = np.array([[len(a & b) / len(a | b) >= 0.6 for a in sets] for b in sets])
     number = np.arange(60)
@@ -82,10 +107,17 @@ SIZES = dict(zip(SPLITS, (20, 10, 5, 12)))
 
 @pytest.fixture
 def pool():
-    """Sixty prompts of two sources: twenty pairs of near-duplicates and twenty that stand alone; some pairs cross the sources."""
+    """Sixty prompts of two sources: twenty pairs of near-duplicates and twenty that stand alone.
+
+    Some pairs cross the sources.
+    """
     rows = []
     for i in range(20):
-        rows += [("x" if i < 15 else "y", f"one{i} two{i} three{i} four{i}"), ("x", f"one{i} two{i} three{i} five{i}"), ("y", f"alone{i}")]
+        rows += [
+            ("x" if i < 15 else "y", f"one{i} two{i} three{i} four{i}"),
+            ("x", f"one{i} two{i} three{i} five{i}"),
+            ("y", f"alone{i}"),
+        ]
     return pd.DataFrame(rows, columns=["source", "text"]).assign(id=[f"p{i}" for i in range(60)])
 
 
@@ -113,7 +145,9 @@ def test_sizes_are_never_exceeded(pool, seed):
 
 
 def test_clusters_of_an_evaluation_source_go_to_evaluate_whole(pool):
-    """Also the members from other sources: a near-duplicate of an evaluation prompt must not be trained on."""
+    """Also the members from other sources: a near-duplicate of an evaluation prompt must not be
+    trained on.
+    """
     splits = make_splits(pool, SIZES, evaluate_only=("y",))
     touched = splits[splits["cluster"].isin(splits.loc[splits["source"] == "y", "cluster"])]
     assert set(touched["source"]) == {"x", "y"}
@@ -122,7 +156,10 @@ def test_clusters_of_an_evaluation_source_go_to_evaluate_whole(pool):
 
 
 def test_the_size_of_evaluate_counts_the_other_sources(pool):
-    """5 prompts of x come along with y; 12 of x are wanted, so 7 more, of which only pairs are left: 6."""
+    """5 prompts of x come along with y.
+
+    12 of x are wanted, so 7 more, of which only pairs are left: 6.
+    """
     splits = make_splits(pool, dict(zip(SPLITS, (8, 6, 4, 12))), evaluate_only=("y",))
     assert ((splits["split"] == "evaluate") & (splits["source"] == "x")).sum() == 11
     assert ((splits["split"] == "evaluate") & (splits["source"] == "y")).sum() == 25
@@ -135,13 +172,18 @@ def test_splits_are_fixed_by_their_seed(pool):
 
 
 def test_a_split_that_stays_empty_is_refused(pool):
-    with pytest.raises(SsahError, match="no prompts are left for the split align, identify, select; lower the sizes"):
+    with pytest.raises(
+        SsahError,
+        match="no prompts are left for the split align, identify, select; lower the sizes",
+    ):
         make_splits(pool, SIZES, evaluate_only=("x", "y"))
 
 
 # ---- local files -----------------------------------------------------------------------------
 
-TABLE = pd.DataFrame({"prompt": ["bake a cake", "sing, please"], "response": ["sure", "no"], "other": [1, 2]})
+TABLE = pd.DataFrame(
+    {"prompt": ["bake a cake", "sing, please"], "response": ["sure", "no"], "other": [1, 2]}
+)
 
 
 def write(path, table: pd.DataFrame) -> str:
@@ -178,7 +220,9 @@ def test_the_published_names_of_prompt_columns_are_known(tmp_path, name):
 def test_an_edited_file_is_read_afresh(tmp_path):
     path = tmp_path / "mine.csv"
     load_prompts(write(path, TABLE))
-    assert load_prompts(write(path, TABLE.assign(prompt=["write a poem", "draw"])))["text"].tolist() == ["write a poem", "draw"]
+    assert load_prompts(write(path, TABLE.assign(prompt=["write a poem", "draw"])))[
+        "text"
+    ].tolist() == ["write a poem", "draw"]
 
 
 def test_rows_without_a_prompt_are_refused(tmp_path):
@@ -203,7 +247,9 @@ def test_comments_end_where_the_table_begins(monkeypatch):
 
 
 def test_a_file_without_a_prompt_column_is_refused_naming_its_columns(tmp_path):
-    with pytest.raises(SsahError, match="none of the prompt columns prompt, Behavior, .*it has .*'words'"):
+    with pytest.raises(
+        SsahError, match="none of the prompt columns prompt, Behavior, .*it has .*'words'"
+    ):
         load_prompts(write(tmp_path / "mine.csv", TABLE.rename(columns={"prompt": "words"})))
 
 
@@ -220,8 +266,14 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path, suffix):
         load_prompts(str(tmp_path / f"mine.{suffix}"))
 
 
-@pytest.mark.parametrize("source, message", [
-    ("nonsense", "unknown source 'nonsense'"), ("boolq", "'boolq' is not a prompt set; known: advbench"), ("mine.pdf", "known formats: .json")])
+@pytest.mark.parametrize(
+    "source, message",
+    [
+        ("nonsense", "unknown source 'nonsense'"),
+        ("boolq", "'boolq' is not a prompt set; known: advbench"),
+        ("mine.pdf", "known formats: .json"),
+    ],
+)
 def test_an_unknown_source_is_refused_with_the_known_ones(source, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.pdf").touch()
@@ -247,6 +299,7 @@ def test_a_hub_set_that_cannot_be_reached_is_refused_by_its_name(monkeypatch):
 
 # ---- the sets of the package -----------------------------------------------------------------
 
+
 def test_the_synthetic_prompts_are_in_words_of_the_tiny_tokenizer(chat):
     assert load_prompts("pip:tiny-harmful").equals(load_prompts("tiny-harmful"))
     for name in ("tiny-harmful", "tiny-benign"):
@@ -265,6 +318,7 @@ def test_questions_are_drawn_by_seed_and_keep_their_ids():
 
 
 # ---- what is committed -----------------------------------------------------------------------
+
 
 @pytest.fixture(scope="module")
 def committed():
@@ -314,6 +368,7 @@ def test_excluded_prompts_are_hashes_only():
 
 # ---- files made by hand ----------------------------------------------------------------------
 
+
 def first_word(text: str) -> str:
     """In lower case and without punctuation, unless it is nothing else."""
     word = text.split()[0].lower()
@@ -345,11 +400,14 @@ def test_borderline_requests_are_many_in_every_category():
     table = data_file("borderline")
     assert len(table) >= 100
     assert (table["category"].value_counts() >= 5).all() and table["category"].nunique() >= 5
-    assert len(groups(table["text"].tolist())) == len(table)     # no near-duplicates
+    assert len(groups(table["text"].tolist())) == len(table)  # no near-duplicates
 
 
 def test_no_first_word_opens_both_a_refusal_and_a_fulfilment():
-    words = {kind: {first_word(text) for text in table["text"]} for kind, table in data_file("openings").groupby("kind")}
+    words = {
+        kind: {first_word(text) for text in table["text"]}
+        for kind, table in data_file("openings").groupby("kind")
+    }
     assert set(words) == {"refusal", "fulfilment"}
     assert not words["refusal"] & words["fulfilment"]
     assert min(map(len, words.values())) >= 10
@@ -361,9 +419,17 @@ def test_probes_are_equally_many_of_both_kinds():
 
 
 def test_keywords_are_the_published_ones():
-    """31 entries with their capitals; comments are not among them, and every hand-made table is where it should be."""
+    """31 entries with their capitals.
+
+    Comments are not among them, and every hand-made table is where it should be.
+    """
     keywords = refusal_keywords()
     assert len(keywords) == len(set(keywords)) == 31
     assert keywords[:2] == ("I'm sorry", "Sorry") and keywords[-1] == "However"
     assert not any(keyword.startswith("#") for keyword in keywords)
-    assert {path.name for path in archives.DATA.glob("*.csv")} >= {"refusals.csv", "openings.csv", "borderline.csv", "excluded.csv"}
+    assert {path.name for path in archives.DATA.glob("*.csv")} >= {
+        "refusals.csv",
+        "openings.csv",
+        "borderline.csv",
+        "excluded.csv",
+    }

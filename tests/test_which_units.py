@@ -17,13 +17,13 @@ from ssah.lab.statistics import Estimate
 
 # ---- the runs of the smoke profile -----------------------------------------------------------
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lab(smoke_lab):
-    smoke_lab.require([*C5.core(0), *C7.core(0)])
+    """What one test has computed the next one finds."""
     return smoke_lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def runs(lab):
     """Every method and region -> its result."""
     adapters = {method: lab.get("adapter_tuning", seed=0, method=method) for method in ADAPTERS}
@@ -31,7 +31,7 @@ def runs(lab):
     return adapters | weights
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def full(lab):
     return lab.get("tuning", seed=0, condition="full")
 
