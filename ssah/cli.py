@@ -34,7 +34,7 @@ def run(args) -> int:
         given["profile"] = profile
     if args.recompute:
         given["recompute"] = "true"
-    return run_notebooks(args.notebooks, given, args.into)
+    return run_notebooks(args.notebooks, given, args.into or BUILD)
 
 
 def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
@@ -88,7 +88,7 @@ def rerun(args) -> int:
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
     name = profile.chosen or profile.name
     given = {"profile": name, "recompute": "true", "n_seeds": str(n_seeds)}
-    return run_notebooks([], given, args.into)
+    return run_notebooks([], given, args.into or BUILD)
 
 
 # ---- results ---------------------------------------------------------------------------------
@@ -165,12 +165,17 @@ def divided(given: dict[str, str]) -> tuple[list[str], dict[str, str]]:
     return settings, {name: value for name, value in given.items() if "." not in name}
 
 
-def recomputed_lab(profile, into: Path, **options):
-    """A lab on what this machine computes: of the default profile apart from what is committed."""
+def recomputed_lab(profile, into: Path | None, **options):
+    """A lab on what this machine computes: apart from what is committed.
+
+    Under `into`, where it is given; else of the default profile under ``build``, and of any other
+    where all its results are.
+    """
     from .claims import lab_of
 
-    root = into / "results" / profile.name if profile.name == "default" else None
-    return lab_of(profile, root=root, **options)
+    if into is None and profile.name != "default":
+        return lab_of(profile, **options)
+    return lab_of(profile, root=(into or BUILD) / "results" / profile.name, **options)
 
 
 def planned_sets(profile, step: str, given: dict[str, str]) -> list:
@@ -195,7 +200,8 @@ def status(args) -> int:
     from .claims import lab_of, plan
 
     profile = chosen_profile(args)
-    lab = (recomputed_lab(profile, args.into, compute=False) if args.recomputed
+    elsewhere = args.recomputed or args.into
+    lab = (recomputed_lab(profile, args.into, compute=False) if elsewhere
            else lab_of(profile, compute=False))
     rows = []
     for need in plan(lab.profile):
@@ -229,7 +235,7 @@ def verify(args) -> int:
     if depth != "quick":
         print(f"{depth}: needs the model and prompts ({_to_download()}), {_VERIFY_TIME[depth]}",
               flush=True)
-    failed = verify(profile, depth=depth, into=args.into)
+    failed = verify(profile, depth=depth, into=args.into or BUILD)
     print(f"{failed} checks failed" if failed else "all checks passed")
     return int(failed > 0)
 
@@ -345,7 +351,7 @@ def parser() -> argparse.ArgumentParser:
     profile = _options(["--profile"], default="default", type=_absolute,
                        help="default, smoke, model:BASE[,aligned=CHAT], pair:ALIGNED,UNALIGNED or "
                             "a TOML file")
-    into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER",
+    into = _options(["--into"], type=Path, metavar="FOLDER",
                     help="where everything is written (build)")
     parameter = _options(["-p"], dest="parameter", action="append", default=[],
                          metavar="NAME=VALUE",

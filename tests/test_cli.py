@@ -32,7 +32,7 @@ def two_notebooks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command, message", [
     ("run 07", "no notebook 07 in"), ("run 01 -p sead=3", "has no parameter 'sead'; it has: profile, recompute"),
     ("run -p n_seeds=3x", "'n_seeds' takes int; got '3x'"), ("run -p n_seeds", "-p takes name=value; got 'n_seeds'"),
-    ("run --profile huge", "unknown profile 'huge'; known: default, smoke, paper:MODEL"),
+    ("run --profile huge", "unknown profile 'huge'; known: default, smoke, model:BASE"),
     ("status --profile huge", "unknown profile 'huge'"), ("recompute ablatoin", "unknown step 'ablatoin'; known: splits, "),
     ("recompute budget -p seed=0 -p seed=1", "-p gives a name twice"), ("run -p n_seeds=4", "n_seeds is 1 to 3 for this profile; got 4"),
     ("recompute scan --profile pair:a,b", "this profile has no results of scan"), ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),
@@ -108,7 +108,7 @@ def test_status_and_recompute(capsys):
     for _ in range(2):      # the second time it is there, and made again all the same
         assert cli.main(["recompute", "checkpoint", "-p", "role=aligned", "-p", "seed=1", "--profile", "smoke",
                          "--in-place"]) == 0
-        assert "computing checkpoint(role=aligned,seed=1)" in capsys.readouterr().err
+        assert "checkpoint(role=aligned,seed=1)" in capsys.readouterr().err
     assert cli.main(["status", "--profile", "smoke"]) == 1
     report = capsys.readouterr().out
     lines = {line.split("  ")[0]: line for line in report.splitlines()}
@@ -118,10 +118,10 @@ def test_status_and_recompute(capsys):
 
 def test_recompute_runs_what_was_asked_for_and_not_what_it_is_compared_with(capsys):
     cli.main(["recompute", "budget", "-p", "seed=0", "-p", "trained=RU", "--profile", "smoke", "--in-place"])
-    assert "computing budget(seed=0,trained=full)" in capsys.readouterr().err
+    assert "budget(seed=0,trained=full)" in capsys.readouterr().err
     cli.main(["recompute", "budget", "-p", "seed=0", "-p", "trained=RU", "--profile", "smoke", "--in-place"])
     again = capsys.readouterr().err
-    assert "computing budget(seed=0,trained=RU): asked" in again and "trained=full" not in again
+    assert "budget(seed=0,trained=RU)" in again and "trained=full" not in again
 
 
 def test_paths_of_models_are_meant_from_where_the_command_is_typed(tmp_path, monkeypatch):
@@ -149,6 +149,48 @@ def test_recompute_leaves_the_committed_results_alone(tmp_path):
     assert not lab_of(SMOKE).store.slugs()
 
 
+def test_recompute_and_status_meet_where_results_are(tmp_path, capsys):
+    """What `recompute` writes `status` sees: in the profile's own place, or in the folder that both are given."""
+    elsewhere = ["--into", str(tmp_path)]
+    for option in ([], elsewhere):
+        assert cli.main(["recompute", "splits", "--profile", "smoke", *option]) == 0
+        capsys.readouterr()
+        cli.main(["status", "--profile", "smoke", *option])
+        assert "1 ok" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_estimate_of_a_step_has_what_is_missing_upstream(capsys):
+    """Twelve minutes of `budget` alone, more with what it stands on."""
+    cli.main(["recompute", "base_answers", "--profile", "smoke"])
+    assert "1 results of base_answers and 1 missing upstream" in capsys.readouterr().out
+
+
+def test_settings_are_given_like_parameters(monkeypatch, capsys):
+    assert cli.main(["status", "--profile", "smoke", "-p", "alignment.epochs=7"]) == 1
+    assert "189 missing" in capsys.readouterr().out
+    assert cli.main(["status", "--profile", "smoke", "-p", "alignment.epoch=7"]) == 2
+    assert "alignment has: refusals" in capsys.readouterr().err
+
+
+def test_without_a_command_there_is_help_and_recompute_lists_its_steps(capsys):
+    assert cli.main([]) == 0
+    assert "verify" in capsys.readouterr().out
+    assert cli.main(["recompute", "help"]) == 0
+    listed = capsys.readouterr().out
+    assert "ablation" in listed and "2.5" in listed
+
+
+def test_verify_says_what_it_will_download_and_how_long_it_takes(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(verify, "verify", lambda profile, depth, into: asked.append(depth) or 0)
+    for option in ([], ["--spot"], ["--full"]):
+        cli.main(["verify", "--into", str(tmp_path), *option])
+    assert asked == ["quick", "spot", "full"]
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "all checks passed"
+    assert "up to 225 MB to download" in rest[0] and "about 5 minutes" in rest[0]
+
+
 def test_status_tells_corrupt_and_what_stands_on_it(capsys):
     cli.main(["recompute", "base_answers", "--profile", "smoke", "--in-place"])
     store = lab_of(SMOKE).store
@@ -169,15 +211,15 @@ def one_seed():
 
 
 def test_verify_passes_on_what_was_just_made_and_finds_what_was_changed(one_seed, tmp_path, capsys):
-    assert verify.verify(one_seed, full=True, into=tmp_path) == 0
+    assert verify.verify(one_seed, depth="full", into=tmp_path) == 0
     assert "FAIL" not in capsys.readouterr().out
     lab, params = lab_of(one_seed), {"seed": 0, "variation": "scale z"}
     kept = lab.get("variation", **params)
     lab.store.save("variation", slug(params), replace(kept, arrays={"scu": kept.arrays["scu"][::-1].copy()}))
-    assert verify.verify(one_seed, full=False, into=tmp_path) == 1
+    assert verify.verify(one_seed, depth="quick", into=tmp_path) == 1
     assert "FAIL  labels, variation scale z" in capsys.readouterr().out
     (lab.store.root / "shares" / "result.json").unlink()
-    assert verify.verify(one_seed, full=False, into=tmp_path) > 1
+    assert verify.verify(one_seed, depth="quick", into=tmp_path) > 1
     assert "the other checks need results in order" in capsys.readouterr().out
 
 
