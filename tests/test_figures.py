@@ -70,8 +70,8 @@ def test_figures_carry_their_origin(tmp_path, monkeypatch):
 
 def test_every_condition_has_a_style_and_random_ones_are_hollow():
     for condition in CONDITIONS:
-        hollow = style.style_of(condition)["markerfacecolor"] == "white"
-        assert hollow == condition.startswith("random ")
+        hollow = style.style_of(condition.name)["markerfacecolor"] == "white"
+        assert hollow == condition.random
 
 
 def test_rows_that_missed_the_loss_are_marked():
