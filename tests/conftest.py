@@ -7,6 +7,7 @@ _HF_HOME = tempfile.TemporaryDirectory(prefix="ssah-tests-")      # removed when
 # read once, when transformers and datasets are imported below
 os.environ.update(HF_HOME=_HF_HOME.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -85,17 +86,12 @@ def assert_moves_as_by_hand(chat, examples, masks, optimizer, **how):
 
 
 @pytest.fixture(scope="session")
-def smoke_folders(tmp_path_factory):
-    """Cache folder and results of the smoke profile: computed once, for all tests that only read them."""
-    return tmp_path_factory.mktemp("smoke-cache"), tmp_path_factory.mktemp("smoke-results")
-
-
-@pytest.fixture
-def smoke_lab(smoke_folders, private_cache, monkeypatch):
-    """The smoke profile's experiments; what one test has computed the next one finds."""
-    cache, results = smoke_folders
-    monkeypatch.setenv("SSAH_CACHE", str(cache))
-    return lab_of(load_profile("smoke"), root=results)
+def smoke_lab(tmp_path_factory):
+    """The smoke profile's experiments, for tests that only read them: each is computed once."""
+    lab = lab_of(load_profile("smoke"), root=tmp_path_factory.mktemp("smoke-results"))
+    cache = tmp_path_factory.mktemp("smoke-cache")
+    lab.place = replace(lab.place, cache=lambda: cache)     # not the private one of a test
+    return lab
 
 
 @pytest.fixture(autouse=True)

@@ -45,8 +45,8 @@ def made_up(request, monkeypatch):
     """One archive of one pinned member ("mine"), not in the cache yet; returns its bytes and where it belongs."""
     content = make_archive(request.param)
     filename = f"mine-1.0{request.param}"
-    monkeypatch.setattr(sources, "ARCHIVES", {"archive": archives.Archive("mine==1.0", filename, sha256(content), 0.1)})
-    monkeypatch.setattr(sources, "MEMBERS", {"mine": archives.Member("archive", "folder/data.txt", sha256(CONTENT))})
+    monkeypatch.setattr(archives, "ARCHIVES", {"archive": archives.Archive("mine==1.0", filename, sha256(content), 0.1)})
+    monkeypatch.setattr(archives, "MEMBERS", {"mine": archives.Member("archive", "folder/data.txt", sha256(CONTENT))})
     return content, archives.cache_dir() / "archives" / filename
 
 

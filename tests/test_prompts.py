@@ -13,7 +13,7 @@ from ssah.inputs.prompts import (SPLITS, clusters, load_prompts, load_questions,
                                  text_hash)
 from ssah.inputs.words import data_file, refusal_keywords
 from ssah.lab import Store
-from ssah.lab.store import RESULTS
+from ssah.claims import RESULTS
 
 
 # ---- clusters --------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ SIZES = dict(zip(SPLITS, (20, 10, 5, 12)))
 
 @pytest.fixture
 def pool():
-    """Sixty prompts of two sources: twenty pairs of near-duplicates and twenty that stand alone; some pairs cross the archives."""
+    """Sixty prompts of two sources: twenty pairs of near-duplicates and twenty that stand alone; some pairs cross the sources."""
     rows = []
     for i in range(20):
         rows += [("x" if i < 15 else "y", f"one{i} two{i} three{i} four{i}"), ("x", f"one{i} two{i} three{i} five{i}"), ("y", f"alone{i}")]
@@ -198,7 +198,7 @@ def test_a_file_in_the_home_folder_is_found(tmp_path, monkeypatch):
 def test_comments_end_where_the_table_begins(monkeypatch):
     """An answer may have lines that begin with ``#``: they are no comments."""
     text = '# origin\nobjective,assistant_response,human_score\nask,"one\n# two\nthree",1\n'
-    monkeypatch.setattr(sources, "read_member", lambda name: text.encode())
+    monkeypatch.setattr(archives, "read_member", lambda name: text.encode())
     assert load_prompts("refusal-labels")["response"].tolist() == ["one\n# two\nthree"] * 2
 
 
