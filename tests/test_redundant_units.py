@@ -74,10 +74,8 @@ def test_every_condition_has_a_look_and_controls_are_hollow():
 
 # ---- the runs --------------------------------------------------------------------------------
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lab(smoke_lab):
-    for trained in (*names(BUDGETS), "RU 5 %"):
-        smoke_lab.get("budget", seed=0, trained=trained)
     return smoke_lab
 
 
@@ -216,6 +214,10 @@ class HandMade:
                    "random like SCU": 0.4, "LoRA": 0.3}
     shares = {"full": np.nan, "full slower": np.nan, "LoRA": np.nan, "only SCU": 0.01,
               "random like SCU": 0.01}
+
+    def require(self, needs):
+        for need in needs:
+            self.get(need.step, **need.params)
 
     def get(self, step, seed, trained):
         row, share = parse(self.profile, trained)

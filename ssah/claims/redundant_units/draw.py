@@ -11,25 +11,29 @@ from ..shared.style import (
     Look,
     hollow_if_dotted,
     interval_panels,
+    legend_above,
     marked,
     plain_log,
 )
 
 #: Table 4: column of the table, of the points, title, whether in per cent.
-TABLE_4 = (("ASR", "ASR", "keyword ASR (%)", True),
-           ("strict ASR", "strict ASR", "strict ASR: comply (%)", True),
-           ("other ASR", "other ASR", "HarmBench ASR (%)", True),
-           ("accuracy", "accuracy", "accuracy (%)", True),
-           ("gold", "gold", "log P(right) (nats)", False),
-           ("divergence", "divergence", "KL from base (nats)", False))
+TABLE_4 = (
+    ("ASR", "ASR", "keyword ASR (%)", True),
+    ("strict ASR", "strict ASR", "strict ASR: comply (%)", True),
+    ("other ASR", "other ASR", "HarmBench ASR (%)", True),
+    ("accuracy", "accuracy", "accuracy (%)", True),
+    ("gold", "gold", "log P(right) (nats)", False),
+    ("divergence", "divergence", "KL from base (nats)", False))
 #: After a prefill: column, title.
-AFTER_PREFILL = (("ASR", "keyword ASR (%)"),
-                 ("strict ASR", "strict ASR: comply (%)"),
-                 ("refused", "refuses (%)"))
+AFTER_PREFILL = (
+    ("ASR", "keyword ASR (%)"),
+    ("strict ASR", "strict ASR: comply (%)"),
+    ("refused", "refuses (%)"))
 #: By share: column, factor, title.
-BY_SHARE = (("ASR", 100, "keyword ASR (%)"),
-            ("wiki_perplexity", 1, "Wikipedia perplexity"),
-            ("divergence", 1, "KL from base (nats a token)"))
+BY_SHARE = (
+    ("ASR", 100, "keyword ASR (%)"),
+    ("wiki_perplexity", 1, "Wikipedia perplexity"),
+    ("divergence", 1, "KL from base (nats a token)"))
 #: The kinds that `by_share` draws: what is filled last, so that it lies on top.
 KINDS = ("random", "RU", "random like SCU", "only SCU", "full")
 
@@ -42,9 +46,10 @@ def looks_of(table: pd.DataFrame) -> dict[str, Look]:
 def table_four(table: pd.DataFrame, points: pd.DataFrame):
     """Table 4: what alignment buys (three ASR) and costs; ticks are the seeds."""
     names, star = marked(table, dict(table["title"]))
+    style_of = partial(hollow_if_dotted, looks_of(table))
     size = (18, 0.42 * len(table) + 0.9)
-    figure, _ = interval_panels(table, points, TABLE_4, "trained" + star, size, names=names,
-                                style_of=partial(hollow_if_dotted, looks_of(table)))
+    figure, _ = interval_panels(table, points, TABLE_4, "trained" + star, size,
+                                style_of=style_of, names=names)
     return figure
 
 
@@ -61,14 +66,15 @@ def after_prefill(table: pd.DataFrame, budgets: pd.DataFrame):
         for condition, part in table.groupby("condition", sort=False):
             look = looks[condition]
             x = range(len(part))        # the lengths are far from even
-            axis.plot(x, part[column] * 100, linestyle=look.line, markersize=7,
-                      label=names[condition], **hollow_if_dotted(looks, condition))
-            axis.fill_between(x, part[f"{column} low"] * 100, part[f"{column} high"] * 100,
-                              alpha=0.08, color=look.colour, linewidth=0)
+            mean = part[column] * 100
+            low = part[f"{column} low"] * 100
+            high = part[f"{column} high"] * 100
+            style = hollow_if_dotted(looks, condition)
+            axis.plot(x, mean, linestyle=look.line, markersize=7, label=names[condition], **style)
+            axis.fill_between(x, low, high, alpha=0.08, color=look.colour, linewidth=0)
         axis.set_xticks(range(len(lengths)), lengths)
         axis.set(xlabel="tokens of a fulfilment put first", ylabel=title, ylim=PERCENT)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3,
-                  frameon=False, fontsize=9, title="trained" + star)
+    legend_above(figure, axes[0], title="trained" + star)
     return figure
 
 
@@ -79,19 +85,19 @@ def by_share(table: pd.DataFrame):
         for kind in KINDS:
             part = table[table["kind"] == kind]
             looks = looks_of(part.set_index("kind"))
+            style = hollow_if_dotted(looks, kind)
             axis.plot(part["share"] * 100, part[column] * factor, linestyle=looks[kind].line,
-                      markersize=8, label=part["title"].iloc[0], **hollow_if_dotted(looks, kind))
+                      markersize=8, label=part["title"].iloc[0], **style)
         ring_missed(axis, table, column, factor)
         plain_log(axis.xaxis)
         axis.set(xlabel="units that train (%)", ylabel=title)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3,
-                  frameon=False, fontsize=9)
+    legend_above(figure, axes[0])
     return figure
 
 
 def ring_missed(axis, table: pd.DataFrame, column: str, factor: float) -> None:
     """A ring around every run that missed the loss."""
     missed = table[table["reached"] < 1]
+    label = "loss missed" if len(missed) else "_"       # without a line in the legend
     axis.plot(missed["share"] * 100, missed[column] * factor, "o", markersize=16,
-              markerfacecolor="none", markeredgecolor="#7f7f7f",
-              label="loss missed" if len(missed) else "_")
+              markerfacecolor="none", markeredgecolor="#7f7f7f", label=label)

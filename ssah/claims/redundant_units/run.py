@@ -139,8 +139,10 @@ def parse(profile, trained: str) -> tuple[Budget, float]:
 
 # ---- the base model's units ------------------------------------------------------------------
 
-@step(version=1, reads=("model", "data", "alignment", "calibration"), minutes=2,
-      needs=lambda profile, seed: [Need("splits")])
+@step(version=1,
+      reads=("model", "data", "alignment", "calibration"),
+      needs=lambda profile, seed: [Need("splits")],
+      minutes=2)
 def base_attribution(context: Context, seed: int) -> Result:
     """I_S and I_U of the base model, before any alignment, on prompts of `identify`.
 
@@ -162,13 +164,15 @@ def calibration_prompts(context: Context, kind: str, seed: int) -> list[str]:
 
 def refused_requests(context: Context, chat, seed: int) -> list[tuple[str, list[int]]]:
     """Harmful requests, each with the first tokens of a refusal wording of the training split."""
+    n_tokens = context.profile.calibration.answer_tokens
     requests = calibration_prompts(context, "harmful", seed)
     wordings = words.data_file("refusals").query("split == 'train'")["text"]
     drawn = wordings.sample(len(requests), replace=True, random_state=seed)
-    n_tokens = context.profile.calibration.answer_tokens
-    refusals = [chat.tokenizer(text, add_special_tokens=False)["input_ids"][:n_tokens]
-                for text in drawn]
-    return list(zip(requests, refusals))
+    pairs = []
+    for request, refusal in zip(requests, drawn):
+        tokens = chat.tokenizer(refusal, add_special_tokens=False)["input_ids"]
+        pairs.append((request, tokens[:n_tokens]))
+    return pairs
 
 
 def answered_requests(context: Context, chat, seed: int) -> list[tuple[str, list[int]]]:
@@ -196,8 +200,9 @@ def lora_like(chat, n_parameters: int):
     """LoRA of the rank that has about so many parameters."""
     from ...attribution import linear_weights
 
+    weights = linear_weights(chat.model).values()
     # a rank adds a row and a column to every linear map
-    a_rank = sum(sum(weight.shape) for weight in linear_weights(chat.model).values())
+    a_rank = sum(weight.shape[0] + weight.shape[1] for weight in weights)
     return lora(round(n_parameters / a_rank))
 
 
@@ -214,8 +219,11 @@ def needs_of_budget(profile, seed: int, trained: str) -> list[Need]:
     return needs
 
 
-@step(version=1, reads=("model", "data", "alignment", "calibration", "classification", "evaluation",
-                        "freezing", "budget"), minutes=15, needs=needs_of_budget)
+@step(version=1,
+      reads=("model", "data", "alignment", "calibration", "classification", "evaluation",
+             "freezing", "budget"),
+      needs=needs_of_budget,
+      minutes=15)
 def budget(context: Context, seed: int, trained: str) -> Result:
     """One row of Table 4: the base model, aligned by training only a part of it.
 
@@ -241,11 +249,18 @@ def budget(context: Context, seed: int, trained: str) -> Result:
     examples = alignment_examples(context, "aligned", seed)
     observer = AlignmentMeasures(context, load_base(context), scored_texts(context, seed),
                                  adapter=adapter, epochs=epochs, target=target)
-    done = finetune(chat, examples, trainable=mask if some_units else None, adapter=adapter,
-                    epochs=epochs, lr=rate, batch_size=context.profile.alignment.batch_size,
-                    seed=seed, system=context.profile.alignment.system,
-                    probe=spread_evenly(examples, options.probe), probe_every=options.probe_every,
-                    callbacks=[observer], autocast=context.profile.model.dtype == "bfloat16",
+    done = finetune(chat, examples,
+                    trainable=mask if some_units else None,
+                    adapter=adapter,
+                    epochs=epochs,
+                    lr=rate,
+                    batch_size=context.profile.alignment.batch_size,
+                    seed=seed,
+                    system=context.profile.alignment.system,
+                    probe=spread_evenly(examples, options.probe),
+                    probe_every=options.probe_every,
+                    callbacks=[observer],
+                    autocast=context.profile.model.dtype == "bfloat16",
                     progress=f"aligning {trained}, seed {seed}")
     keep_answers(context, observer.texts)
     values = {"share": float(mask.mean()) if some_units else float("nan"),
@@ -258,8 +273,9 @@ def budget(context: Context, seed: int, trained: str) -> Result:
               **observer.tables(),
               "history": done.history[["step", "epoch", "loss", "tokens"]]}
     moved = np.flatnonzero(mask) if some_units else np.zeros(0)
-    return Result(values, tables,
-                  {"labels": observer.labels, "trained": moved.astype(np.int32)})
+    arrays = {"labels": observer.labels,
+              "trained": moved.astype(np.int32)}
+    return Result(values, tables, arrays)
 
 
 def base_kinds(context: Context, seed: int, ru: float) -> Units:
@@ -325,7 +341,8 @@ class AlignmentMeasures(Observer):
         divergence = self.divergence_from_base()
         if final:
             scored = score_units(self.copy, self.pairs, profile.calibration.system)
-            self.labels = pd.Categorical(paper_kinds(profile, scored).labels, LABELS).codes
+            labels = paper_kinds(profile, scored).labels
+            self.labels = pd.Categorical(labels, LABELS).codes
         facts = {"wiki_perplexity": wiki,
                  "benign_perplexity": answer_perplexity(losses),
                  "divergence": divergence}
@@ -338,7 +355,8 @@ class AlignmentMeasures(Observer):
         benign = benign_prompts(self.context)
         n_tokens = self.context.profile.evaluation.benign_tokens
         tails = reference_tails(self.copy, benign, n_tokens)
-        return float(divergence(self.copy, self.base, benign["text"].tolist(), tails).mean())
+        of_prompts = divergence(self.copy, self.base, benign["text"].tolist(), tails)
+        return float(of_prompts.mean())
 
     def prefilled(self) -> pd.DataFrame:
         """Answers after the first tokens of a fulfilment: id, length, label, keyword."""

@@ -8,7 +8,6 @@ marker and hatch. Every figure carries a label of origin: *paper-reported*, *rec
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -18,21 +17,25 @@ import seaborn as sns
 
 from ...inputs import archives
 from ...lab import Lab
+from .conditions import Look
 from .tables import NAMES
 
-
-class Look(NamedTuple):
-    """How a condition is drawn; a dotted line is a control's, and its marker is hollow."""
-
-    colour: str
-    marker: str
-    line: str = "-"
-
-
 #: By the kind of units that a condition concerns.
-COLOURS = {"none": "#4d4d4d", "SCU": "#d55e00", "UCU": "#0072b2", "CU": "#c9a400", "RU": "#009e73",
-           "direction": "#7b3294"}
-MARKERS = {"none": "o", "SCU": "s", "UCU": "D", "RU": "^", "direction": "P"}
+COLOURS = {
+    "none": "#4d4d4d",
+    "SCU": "#d55e00",
+    "UCU": "#0072b2",
+    "CU": "#c9a400",
+    "RU": "#009e73",
+    "direction": "#7b3294",
+}
+MARKERS = {
+    "none": "o",
+    "SCU": "s",
+    "UCU": "D",
+    "RU": "^",
+    "direction": "P",
+}
 
 #: Conditions that concern a kind of units, nothing or everything, and matched random units.
 LOOKS = {
@@ -50,8 +53,12 @@ LOOKS = {
 }
 
 #: Colour and hatch of an answer's label.
-LABEL_STYLES = {"refuse": ("#2b6a99", ""), "evasive": ("#9ecae1", "///"),
-                "incoherent": ("#d9d9d9", "..."), "comply": ("#d55e00", "")}
+LABEL_STYLES = {
+    "refuse": ("#2b6a99", ""),
+    "evasive": ("#9ecae1", "///"),
+    "incoherent": ("#d9d9d9", "..."),
+    "comply": ("#d55e00", ""),
+}
 
 #: The ends of an axis in per cent, so that marks at 0 and 100 are whole.
 PERCENT = (-4, 104)
@@ -109,6 +116,13 @@ def plain_log(axis) -> None:
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
+def legend_above(figure, axis, title: str | None = None) -> None:
+    """One legend for all panels, above them: what is drawn in one of them."""
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize=9,
+                  title=title)
+
+
 # ---- conditions ------------------------------------------------------------------------------
 
 def style_of(condition: str) -> dict[str, str]:
@@ -146,17 +160,21 @@ def intervals(axis, table: pd.DataFrame, column: str, points: pd.DataFrame | Non
     factor = 100 if percent else 1
     for y, (condition, row) in enumerate(table.iterrows()):
         style = style_of(condition)
+        colour = style["color"]
         if f"{column} low" in table:
-            ends = [row[f"{column} low"] * factor, row[f"{column} high"] * factor]
-            axis.plot(ends, [y, y], color=style["color"], linewidth=2, alpha=0.7)
+            low = row[f"{column} low"] * factor
+            high = row[f"{column} high"] * factor
+            axis.plot([low, high], [y, y], color=colour, linewidth=2, alpha=0.7)
         if points is not None:
             of_seeds = points.loc[points["condition"] == condition, "value"] * factor
-            axis.plot(of_seeds, np.full(len(of_seeds), y + 0.24), "|", color=style["color"],
-                      markersize=7)
-        axis.plot(row[column] * factor, y, linestyle="", markersize=9, markeredgewidth=1.6,
-                  markeredgecolor=style["color"], **style)
-    axis.set_yticks(range(len(table)), [names.get(name, name) for name in table.index])
-    axis.set_ylim(len(table) - 0.4, -0.6)
+            below = np.full(len(of_seeds), y + 0.24)
+            axis.plot(of_seeds, below, "|", color=colour, markersize=7)
+        mean = row[column] * factor
+        axis.plot(mean, y, linestyle="", markersize=9, markeredgewidth=1.6,
+                  markeredgecolor=colour, **style)
+    titles = [names.get(condition, condition) for condition in table.index]
+    axis.set_yticks(range(len(table)), titles)
+    axis.set_ylim(len(table) - 0.4, -0.6)       # the first row on top
     axis.grid(axis="y", visible=False)
 
 
