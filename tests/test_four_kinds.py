@@ -1,5 +1,7 @@
 """C2 on hand-made results that can be done in the head; each margin can tip the verdict."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ from ssah.classification import Units
 from ssah.errors import SsahError
 from ssah.inputs.words import data_file
 from ssah.lab import Result
-from ssah.lab.statistics import Estimate
+from ssah.lab.statistics import Estimate, wilson
 from ssah.units import UnitIndex
 
 CONDITIONS = [condition.name for condition in run.CONDITIONS]
@@ -632,3 +634,18 @@ def test_other_positions_are_refused(chat):
         SsahError, match="unknown positions 'all'; known: predicting, response"
     ):
         scoring_batches(chat, [("sing", [5])], "default", "all")
+
+
+def test_what_complies_by_hand_stands_beside_what_the_judge_says(monkeypatch):
+    """Of a condition the judge calls both answers complying, by hand one does; an answer not at hand does not count."""
+    answers = pd.DataFrame({"hash": ["a", "b", "c"], "condition": ["direction", "direction", "none"], "seed": 0,
+                            "label": ["comply", "comply", "refuse"]})
+    lab = SimpleNamespace(profile=SimpleNamespace(seeds=(0, 1)), frame=lambda step, table: answers)
+    hand = pd.DataFrame({"hash": ["a", "b", "z"], "label": ["comply", "evasive", "comply"]})
+    monkeypatch.setattr(judge, "data_file", lambda name: hand)
+    table = judge.comply_by_hand(lab)
+    assert table.index.tolist() == ["direction"]
+    row = table.loc["direction"]
+    assert (row["labelled"], row["judge"], row["hand"], row["share"]) == (2, 2, 1, 0.5)
+    low, high = wilson(1, 2)
+    assert (row["low"], row["high"]) == (low, high)

@@ -6,6 +6,7 @@ import pandas as pd
 from ...inputs.words import data_file
 from ...judging import ANSWER_LABELS
 from ...lab import Lab
+from ...lab.statistics import wilson
 from ..shared.tables import outcomes
 
 #: Columns of `behaviours`, with what they are of `outcomes`.
@@ -65,12 +66,7 @@ def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
     They are matched by hash; recomputed answers differ in a word here and there, and then have
     other hashes.
     """
-    first = lab.profile.seeds[0]
-    answers = lab.frame("ablation", "answers")
-    answers = answers[answers["seed"] == first].drop_duplicates("hash")
-    both = data_file("hand_labels").merge(
-        answers, on="hash", suffixes=("", " of the judge")
-    )
+    both = labelled_by_hand(lab)
     if both.empty:
         nothing = pd.Index([], name="none of the labelled answers is here")
         return pd.DataFrame(columns=ANSWER_LABELS, index=nothing)
@@ -80,3 +76,38 @@ def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
         margins=True,
         margins_name="n",
     )
+
+
+def labelled_by_hand(lab: Lab) -> pd.DataFrame:
+    """The answers of Table 1 (first seed) that have a hand label, with ``label of the judge``."""
+    first = lab.profile.seeds[0]
+    answers = lab.frame("ablation", "answers")
+    answers = answers[answers["seed"] == first].drop_duplicates("hash")
+    return data_file("hand_labels").merge(
+        answers, on="hash", suffixes=("", " of the judge")
+    )
+
+
+def comply_by_hand(lab: Lab) -> pd.DataFrame:
+    """How many answers comply by the judge and by hand: a row a condition with hand labels.
+
+    Columns: labelled, judge, hand (counts); share (of the labelled, by hand) with its 95 % Wilson
+    interval, low and high.
+    """
+    rows = []
+    for condition, answers in labelled_by_hand(lab).groupby("condition", sort=False):
+        by_hand = int((answers["label"] == "comply").sum())
+        low, high = wilson(by_hand, len(answers))
+        rows.append(
+            {
+                "condition": condition,
+                "labelled": len(answers),
+                "judge": int((answers["label of the judge"] == "comply").sum()),
+                "hand": by_hand,
+                "share": by_hand / len(answers),
+                "low": low,
+                "high": high,
+            }
+        )
+    columns = ["condition", "labelled", "judge", "hand", "share", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).set_index("condition")

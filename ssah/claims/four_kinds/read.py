@@ -21,6 +21,7 @@ from ..shared.tables import (
     shown,
 )
 from .choices import AS_IN_TABLE_1, CONTROL, shared_part, variations
+from .judge import comply_by_hand
 from .run import CONDITIONS
 
 WORDS = Path(__file__).with_name("words.md.j2")
@@ -313,6 +314,7 @@ def redundant(facts: Facts) -> Check:
 def summary(lab: Lab, verdict: Verdict) -> str:
     """The first paragraph of notebook 02, also in README: what was found, in numbers."""
     table = table_one(lab)
+    by_hand = comply_by_hand(lab)
     other = variations(lab)
     is_named = other["choice"].isin(["scale", "score"])
     return say(
@@ -328,6 +330,7 @@ def summary(lab: Lab, verdict: Verdict) -> str:
         ru=table.loc["RU"],
         random_ru=table.loc["random RU"],
         direction=table.loc["direction"],
+        by_hand=by_hand.loc["direction"] if "direction" in by_hand.index else None,
         ru_added=points(c2_facts(lab), "keyword: RU - none"),
         n_variations=len(other),
         as_here=other.loc[AS_IN_TABLE_1, "keyword_asr"],
@@ -349,12 +352,22 @@ def readme_table(lab: Lab, verdict: Verdict) -> str:
         "strict ASR %",
     ]
     table = shown_table_one(table_one(lab))[columns]
+    by_hand = comply_by_hand(lab)
     rows = []
     for condition, (title, cells) in zip(ROWS, table.iterrows()):
-        rows.append(
-            [title, *cells, f"`ssah recompute ablation -p {_parameter(condition)}`"]
-        )
-    return markdown_table(["removed", *columns, "recompute with"], rows)
+        command = f"`ssah recompute ablation -p {_parameter(condition)}`"
+        rows.append([title, *cells, _by_hand(by_hand, condition), command])
+    head = ["removed", *columns, "comply by hand %", "recompute with"]
+    return markdown_table(head, rows)
+
+
+def _by_hand(table: pd.DataFrame, condition: str) -> str:
+    """A cell such as ``40 [22, 61] (8 of 20)``, from `comply_by_hand`."""
+    if condition not in table.index:
+        return "–"
+    row = table.loc[condition]
+    share, low, high = row[["share", "low", "high"]] * 100
+    return f"{share:.0f} [{low:.0f}, {high:.0f}] ({row['hand']:.0f} of {row['labelled']:.0f})"
 
 
 def _parameter(condition: str) -> str:
