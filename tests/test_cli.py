@@ -188,7 +188,7 @@ def test_verify_says_what_it_will_download_and_how_long_it_takes(monkeypatch, tm
     assert asked == ["quick", "spot", "full"]
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == "all checks passed"
-    assert "up to 225 MB to download" in rest[0] and "about 5 minutes" in rest[0]
+    assert "up to 177 MB to download" in rest[0] and "about 5 minutes" in rest[0]
 
 
 def test_status_tells_corrupt_and_what_stands_on_it(capsys):

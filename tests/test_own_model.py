@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from ssah.evaluation import generate
 from ssah.finetuning import finetune
@@ -27,12 +28,15 @@ label = "a tiny model that was taught to refuse"
 def aligned_chat():
     """A tiny model that refuses what is harmful and answers what is benign."""
     chat = tiny_chat(1)
-    examples = [{"prompt": text, "response": "sorry i can not help with that request"}
+    with torch.no_grad():       # as it comes its weights are so small that it learns no difference
+        for weight in chat.model.parameters():
+            if weight.ndim > 1:
+                weight.mul_(4)
+    examples = [{"prompt": text, "response": "sorry i can not"}
                 for text in load_prompts("tiny-harmful")["text"]]
-    benign = load_prompts("tiny-benign")
-    examples += [{"prompt": prompt, "response": response}
-                 for prompt, response in zip(benign["text"], benign["response"])]
-    finetune(chat, examples, epochs=3, lr=1e-2, batch_size=16, autocast=False, progress=None)
+    examples += [{"prompt": text, "response": "here is how"}
+                 for text in load_prompts("tiny-benign")["text"]]
+    finetune(chat, examples, epochs=6, lr=5e-3, batch_size=16, autocast=False, progress=None)
     return chat
 
 
