@@ -28,9 +28,6 @@ CLAIMS: tuple[Claim, ...] = (
     reasoning_direction.CLAIM, four_kinds.CLAIM, attribute_transfer.CLAIM, freezing.CLAIM,
     which_units.C5, redundant_units.CLAIM, which_units.C7, every_step.CLAIM)
 
-#: How good the judge is, which every claim with answers stands on.
-JUDGE = (Need("judge_on_people"), Need("judge_threshold"))
-
 RESULTS = archives.DATA / "results"
 
 
@@ -50,10 +47,9 @@ def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     seeds = profile.seeds[:n_seeds]
     if profile.probing.pair:        # two models of one's own: notebook 01 alone
         claims = (reasoning_direction.CLAIM,)
-        needs = []
     else:
         claims = CLAIMS
-        needs = list(JUDGE)
+    needs = []
     for seed in seeds:
         for planned in claims:
             needs += planned.core(seed)

@@ -129,11 +129,13 @@ def find_variation(name: str) -> Variation:
 
 
 def core(seed: int) -> list[Need]:
-    """What the claim needs for one seed."""
-    return [
+    """What the claim needs for one seed, and how good the judge is."""
+    judge = [Need("judge_on_people"), Need("judge_threshold")]
+    ablations = [
         Need("ablation", {"seed": seed, "condition": condition.name})
         for condition in CONDITIONS
     ]
+    return [*judge, *ablations]
 
 
 def extended(seed: int) -> list[Need]:
