@@ -14,7 +14,7 @@ _HOME = {
     "errors": ("SsahError",),
     "models": ("Chat", "load_chat_model"),
     "units": ("UnitIndex",),
-    "attribution": ("importance",),
+    "attribution": ("importance", "scoring_batches"),
     "classification": ("Units", "classify", "iou", "scaled"),
     "ablation": ("ablated", "transplanted", "without_direction"),
     "finetuning": ("finetune",),

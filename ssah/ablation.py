@@ -12,7 +12,7 @@ import torch
 
 from .attribution import unit_outputs
 from .errors import SsahError
-from .models import blocks
+from .families import Rows, blocks, check_same_index, stream_writers
 from .units import UnitIndex
 
 
@@ -32,6 +32,8 @@ def ablated(model, index: UnitIndex, mask, value: str = "zero", means=None):
             f'value="mean" needs means, an array of length {len(index)} '
             "(the `means` of an attribution result)"
         )
+    if value == "mean" and not np.isfinite(means).all():
+        raise SsahError("means are not finite; compute them with dtype=\"bfloat16\" or \"float32\"")
     with _edited(model, "ablated") as edit:
         for linear, (_, _, where) in zip(unit_outputs(model), index.modules()):
             columns = _positions(mask[where], linear.weight)
@@ -75,18 +77,21 @@ def transplanted(model, donor, index: UnitIndex, mask):
 def without_direction(model, direction):
     """Project a direction (hidden,) out of all that is written to the residual stream.
 
-    What Arditi et al. (2024) do with the refusal direction. Raises `SsahError` for a direction of
-    another length, of zeros, or with numbers that are not finite.
+    What Arditi et al. (2024) do with the refusal direction. What is written: the embeddings and the
+    outputs of all modules; where a norm stands between a module and the stream (Gemma 3, OLMo 2),
+    the norm's output. Raises `SsahError` for a direction of another length, of zeros, or with
+    numbers that are not finite.
     """
-    embeddings = model.get_input_embeddings()
-    unit = _unit_vector(direction, embeddings.weight)
+    writers = stream_writers(model)
+    unit = _unit_vector(direction, model.get_input_embeddings().weight)
 
     def project(output):                            # (batch, time, hidden)
-        along = (output.float() @ unit).unsqueeze(-1)
-        return (output - along * unit).to(output.dtype)
+        here = unit.to(output.device)
+        along = (output.float() @ here).unsqueeze(-1)
+        return (output - along * here).to(output.dtype)
 
     with _edited(model, "without its refusal direction") as edit:
-        for writer in [embeddings, *unit_outputs(model)]:
+        for writer in writers:
             edit.output(writer, project)
         yield model
 
@@ -124,14 +129,17 @@ class _Edit:
     def copy_columns(self, target, source, mask: np.ndarray) -> None:
         """The masked columns of a linear map, from those of another."""
         columns = _positions(mask, target.weight)
-        self.replace(target.weight, 1, columns, source.weight.index_select(1, columns))
+        values = source.weight.index_select(1, columns.to(source.weight.device))
+        self.replace(target.weight, 1, columns, values)
 
-    def copy_rows(self, target, source, mask: np.ndarray) -> None:
+    def copy_rows(self, target: Rows, source: Rows, mask: np.ndarray) -> None:
         """The masked rows of a linear map, and their biases, from those of another."""
-        rows = _positions(mask, target.weight)
-        self.replace(target.weight, 0, rows, source.weight.index_select(0, rows))
-        if target.bias is not None:
-            self.replace(target.bias, 0, rows, source.bias.index_select(0, rows))
+        rows = target.start + _positions(mask, target.linear.weight)
+        for name in ("weight", "bias"):
+            tensor = getattr(target.linear, name)
+            if tensor is not None:
+                values = getattr(source.linear, name).index_select(0, rows.to(source.weight.device))
+                self.replace(tensor, 0, rows, values)
 
     def output(self, module: torch.nn.Module, change) -> None:
         """Change what a module gives out."""
@@ -168,10 +176,7 @@ def _edited(model, state: str) -> Iterator[_Edit]:
 
 
 def _checked(model, index: UnitIndex, mask) -> np.ndarray:
-    if UnitIndex.of(model) != index:
-        raise SsahError(
-            "the unit index belongs to a model of another shape; use UnitIndex.of(model)"
-        )
+    check_same_index(model, index)
     return index.check_mask(mask)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from .errors import SsahError
+from .loading import touches_tied_embeddings
 from .masking import Moving
 from .models import as_before
 
@@ -152,7 +153,8 @@ def adapted(model, config, seed: int = 0) -> Iterator[Moving]:
     weights where the method can be (LoRA, IA³), and the model is an ordinary one again; others
     (LLaMA-Adapter) stay in it, and its units can then be neither scored nor frozen. `seed`: of the
     adapter's first weights. Raises `SsahError` for what feeds the model from outside (prompt and
-    prefix tuning) and for a method that the model does not support.
+    prefix tuning), for output maps that are tied to the embeddings, and for a method that the model
+    does not support.
     """
     with as_before(model):
         wrapped = inject(model, config, seed)
@@ -183,6 +185,12 @@ def inject(model, config, seed: int = 0):
         raise SsahError(
             f"{name} feeds the model from outside, so it cannot be measured like the others; "
             "take a method that becomes part of the model, such as LoRA"
+        )
+    if touches_tied_embeddings(model, config):
+        raise SsahError(
+            f"{name} would change the output map, which is the embeddings at the same time "
+            "(tie_word_embeddings), and the merged model would be another one than the trained; "
+            "leave lm_head and embed_tokens out of target_modules and modules_to_save"
         )
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -8,31 +8,40 @@ weights (FLAP's WIFV score):
 where X^B is the input of B (o_proj or down_proj) at the N scored positions. Beside it stand four
 baselines, and a score of single weights. One forward pass serves all modules; variances are merged
 over batches (Chan et al. 1979), so memory does not grow with N.
+
+Some families put a norm between B and the residual stream (Gemma 3, OLMo 2; `ssah.families`). What
+unit j adds to the stream at position n is then X_{n,j} / rms_n * (g * W_{:,j}), with g the norm's
+gain and rms_n the size of B's whole output there. So X_{n,j} / rms_n stands for the activation and
+g * W_{:,j} for the outgoing weights, and the score means what it means without a norm.
 """
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
 from .errors import SsahError
-from .models import as_before, blocks
+from .families import StreamNorm, blocks
+from .models import Chat, as_before, pad
 from .units import UnitIndex
 
 METHODS = ("variance", "wanda", "magnitude", "gradient", "random")
 
+#: Where an answer's activations are scored; see `scoring_batches`.
+POSITIONS = ("predicting", "response")
+
 
 def importance(
-    model, batches: Iterable[dict], method: str = "variance", *, seed: int = 0
+    model, batches: Iterable[dict] | dict, method: str = "variance", *, seed: int = 0
 ) -> np.ndarray:
     """Importance of every unit (paper, Sec. 4), float64 (len(index),), not negative.
 
-    `batches` are dicts of tensors (batch, time): ``input_ids``, ``attention_mask`` and optionally
-    ``score_mask``, which is 1 where a position's activation enters (default: every real token).
-    Per-unit formulas, with w = W^B_{:,j} the unit's outgoing weights and x its activations at the
-    N scored positions:
+    `batches`, as from `scoring_batches`, are dicts of tensors (batch, time): ``input_ids``,
+    ``attention_mask`` and optionally ``score_mask``, which is 1 where a position's activation
+    enters (default: every real token). One dict is taken for a list of one. Per-unit formulas, with
+    w = W^B_{:,j} the unit's outgoing weights and x its activations at the N scored positions (where
+    a norm follows B: g * w and x / rms, see above):
 
     - ``variance`` (the paper's): var(x) * ||w||_2^2
     - ``wanda`` (Sun et al. 2024, summed over outputs): ||x||_2 * ||w||_1
@@ -42,22 +51,92 @@ def importance(
       over all positions, L the mean negative log-likelihood of the token after each scored position
     - ``random``: uniform, from `seed`; no data
 
-    Raises `SsahError` for an unknown method and, where data count, for too few scored positions
-    (two; gradient: one).
+    Raises `SsahError` for an unknown method, for batches that are none, where data count for too
+    few scored positions (two; gradient: one), and for scores that are not finite.
     """
     if method not in METHODS:
         raise SsahError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+    index = UnitIndex.of(model)
     if method == "random":
-        return np.random.default_rng(seed).random(len(UnitIndex.of(model)))
+        return np.random.default_rng(seed).random(len(index))
     if method == "gradient":
-        return _gradient(model, batches)
-    outgoing = [linear.weight.detach() for linear in unit_outputs(model)]
-    if method == "magnitude":
-        scores = [squared_norm(weight) for weight in outgoing]
+        scores = _gradient(model, batches)
+    elif method == "magnitude":
+        scores = [squared_norm(weight) for weight in outgoing_weights(model)]
     else:
         score = {"variance": variance_score, "wanda": wanda_score}[method]
-        scores = map(score, activation_moments(model, batches), outgoing)
-    return torch.cat(list(scores)).numpy()
+        scores = map(score, _moments(model, batches, in_stream=True), outgoing_weights(model))
+    importances = torch.cat(list(scores)).numpy()
+    for block, kind, where in index.modules():
+        _check_finite(f"the scores of block {block} {kind}", importances[where])
+    return importances
+
+
+def scoring_batches(
+    chat: Chat,
+    prompts: Sequence[str],
+    answers: Sequence[str] | Sequence[list[int]],
+    *,
+    system: str = "default",
+    positions: str = "predicting",
+    batch_size: int = 32,
+) -> list[dict]:
+    """Prompts and answers as `importance` takes them: a list of batches, in the order given.
+
+    `answers`: a text or token ids for every prompt; a text's end token is left out. A batch is a
+    dict of tensors (batch, time), padded on the right: ``input_ids``, ``attention_mask`` and
+    ``score_mask``, which is 1 at the `positions` that are scored:
+
+    - ``predicting``: where each of the answer's tokens is chosen, from the last token of the prompt
+      to the last but one of the answer;
+    - ``response``: the answer's own tokens (as Wei et al. 2024).
+
+    `system` as in `Chat.render`. Raises `SsahError` for other positions, for prompts and answers
+    that are not as many, and for an answer without tokens.
+    """
+    if positions not in POSITIONS:
+        raise SsahError(f"unknown positions {positions!r}; known: {', '.join(POSITIONS)}")
+    if batch_size < 1:
+        raise SsahError(f"batch_size is at least 1; got {batch_size}")
+    encoded = _encoded_pairs(chat, prompts, answers, system)
+    shift = 1 if positions == "predicting" else 0
+    batches = []
+    for start in range(0, len(encoded), batch_size):
+        part = encoded[start:start + batch_size]
+        pad_id = chat.tokenizer.pad_token_id
+        batch = pad([head + tail for head, tail in part], pad_id, device=chat.model.device)
+        mask = torch.zeros_like(batch["attention_mask"])
+        for row, (head, tail) in enumerate(part):
+            first = len(head) - shift
+            mask[row, first:first + len(tail)] = 1
+        batches.append({**batch, "score_mask": mask})
+    return batches
+
+
+def _encoded_pairs(chat: Chat, prompts, answers, system: str) -> list[tuple[list[int], list[int]]]:
+    """Token ids (prompt, answer) of every pair."""
+    for name, values in (("prompts", prompts), ("answers", answers)):
+        if isinstance(values, (str, Mapping)) or hasattr(values, "columns"):
+            raise SsahError(f"{name} are a list, one a prompt; got a {type(values).__name__}")
+    prompts = list(prompts)
+    answers = list(answers)
+    if not prompts:
+        raise SsahError("no prompts to score")
+    if len(prompts) != len(answers):
+        raise SsahError(
+            f"every prompt needs one answer; got {len(prompts)} prompts, {len(answers)} answers"
+        )
+    encoded = []
+    for number, (prompt, answer) in enumerate(zip(prompts, answers)):
+        if isinstance(answer, str):
+            head, (tail,) = chat.continuations(prompt, [answer], system)
+        else:
+            head = chat.encode(prompt, system=system)[0]
+            tail = [int(token) for token in answer]
+        if not tail:
+            raise SsahError(f"answer {number} has no tokens; leave its prompt out")
+        encoded.append((head, tail))
+    return encoded
 
 
 # ---- the scores of one module ----------------------------------------------------------------
@@ -127,30 +206,58 @@ class RunningMoments:
 
 def unit_outputs(model) -> list[torch.nn.Linear]:
     """The "B" of every module in the order of the unit index: o_proj, down_proj, block by block."""
+    return [linear for linear, _ in _outputs(model)]
+
+
+def outgoing_weights(model) -> list[torch.Tensor]:
+    """W^B of every module, (hidden, width); times the norm's gain where a norm follows."""
+    weights = []
+    for linear, norm in _outputs(model):
+        weight = linear.weight.detach()
+        if norm is not None:
+            weight = weight.float() * norm.gain().detach()[:, None]
+        weights.append(weight)
+    return weights
+
+
+def activation_moments(model, batches: Iterable[dict] | dict) -> list[RunningMoments]:
+    """Moments of every unit's activation at the scored positions: one record a module.
+
+    The activation is the input of B itself, whether a norm follows or not: what `ablated` holds at
+    its mean. One pass over the batches, without logits. Raises `SsahError` for fewer than two
+    positions, and for activations that are not finite.
+    """
+    return _moments(model, batches, in_stream=False)
+
+
+def _outputs(model) -> list[tuple[torch.nn.Linear, StreamNorm | None]]:
     outputs = []
     for block in blocks(model):
-        outputs += [block.attn_out, block.mlp_out]
+        outputs += block.outputs
     return outputs
 
 
 @torch.no_grad()
-def activation_moments(model, batches: Iterable[dict]) -> list[RunningMoments]:
-    """Moments of every unit's activation at the scored positions: one record a module.
-
-    One pass over the batches, without logits. Raises `SsahError` for fewer than two positions.
-    """
-    outputs = unit_outputs(model)
-    moments = [RunningMoments(linear.in_features) for linear in outputs]
+def _moments(model, batches, in_stream: bool) -> list[RunningMoments]:
+    """Moments of the activations; over rms, where a norm follows and `in_stream` is asked for."""
+    outputs = _outputs(model)
+    moments = [RunningMoments(linear.in_features) for linear, _ in outputs]
     scored: torch.Tensor
 
-    def watch(module_moments):
-        def add_scored(module, inputs):
+    def watch(norm, module_moments):
+        def add_scored(module, inputs, output):
             activations = inputs[0].flatten(0, 1)       # (batch x time, width)
-            module_moments.add(activations[scored])
+            rows = activations[scored.to(activations.device)]
+            if in_stream and norm is not None:
+                rows = rows.float() * norm.scale(output.flatten(0, 1)[scored.to(output.device)])
+            module_moments.add(rows)
         return add_scored
 
-    with _before(outputs, map(watch, moments)):
-        for batch in batches:
+    handles = []
+    try:
+        for (linear, norm), module_moments in zip(outputs, moments):
+            handles.append(linear.register_forward_hook(watch(norm, module_moments)))
+        for batch in _checked_batches(model, batches):
             # integer positions once a batch: every module gathers the same rows
             scored = score_mask(batch).flatten().nonzero(as_tuple=True)[0]
             model.base_model(
@@ -158,11 +265,17 @@ def activation_moments(model, batches: Iterable[dict]) -> list[RunningMoments]:
                 attention_mask=batch["attention_mask"],
                 use_cache=False,
             )
+    finally:
+        for handle in handles:
+            handle.remove()
     if moments[0].count < 2:
         raise SsahError(
             "fewer than two positions are scored; "
             "the prompt set is empty or the score mask selects nothing"
         )
+    for number, module_moments in enumerate(moments):
+        kind = "attention" if number % 2 == 0 else "MLP"
+        _check_finite(f"activations of block {number // 2}'s {kind}", module_moments.centred)
     return moments
 
 
@@ -174,22 +287,9 @@ def score_mask(batch: dict) -> torch.Tensor:
     return real & batch["score_mask"].bool()
 
 
-@contextmanager
-def _before(modules: Iterable[torch.nn.Module], hooks: Iterable) -> Iterator[None]:
-    """Inside, each hook runs before its module does, on the module's inputs."""
-    handles = []
-    try:
-        for module, hook in zip(modules, hooks):
-            handles.append(module.register_forward_pre_hook(hook))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 # ---- gradients -------------------------------------------------------------------------------
 
-def _gradient(model, batches: Iterable[dict]) -> np.ndarray:
+def _gradient(model, batches: Iterable[dict]) -> list[torch.Tensor]:
     """First-order effect of removing each unit, |sum_t x_t dL/dx_t|, averaged over examples."""
     outputs = unit_outputs(model)
     totals = [torch.zeros(linear.in_features, dtype=torch.float64) for linear in outputs]
@@ -202,19 +302,24 @@ def _gradient(model, batches: Iterable[dict]) -> np.ndarray:
         activations.append(activation)
         return (activation,)
 
+    handles = [linear.register_forward_pre_hook(keep) for linear in outputs]
     examples = 0
-    with _before(outputs, [keep] * len(outputs)), as_before(model):
-        model.requires_grad_(False)             # only activations need gradients
-        for batch in batches:
-            activations.clear()
-            losses, counted = _losses(model, batch)
-            # summed over examples: each example keeps its own gradient
-            gradients = torch.autograd.grad(losses.sum(), activations)
-            for total, activation, gradient in zip(totals, activations, gradients):
-                effects = (activation.detach() * gradient).sum(dim=1).abs()     # (batch, width)
-                total += effects.double().sum(dim=0).cpu()
-            examples += counted
-    return (torch.cat(totals) / _any(examples)).numpy()
+    try:
+        with as_before(model):
+            model.requires_grad_(False)         # only activations need gradients
+            for batch in _checked_batches(model, batches):
+                activations.clear()
+                losses, counted = _losses(model, batch)
+                # summed over examples: each example keeps its own gradient
+                gradients = torch.autograd.grad(losses.sum(), activations)
+                for total, activation, gradient in zip(totals, activations, gradients):
+                    effects = (activation.detach() * gradient).sum(dim=1).abs()     # (batch, width)
+                    total += effects.double().sum(dim=0).cpu()
+                examples += counted
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [total / _any(examples) for total in totals]
 
 
 def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]:
@@ -224,7 +329,8 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
 
     for the weights of all linear maps of all blocks, float32, by parameter name; L as for
     `importance`'s ``gradient``, whose units it is summed over. One backward pass an example, since
-    the modulus comes before the mean. Raises `SsahError` where no position is scored.
+    the modulus comes before the mean. Raises `SsahError` where no position is scored, and for
+    scores that are not finite.
     """
     weights = linear_weights(model)
     totals = {}
@@ -233,7 +339,7 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
     examples = 0
     with as_before(model):
         model.requires_grad_(True)
-        for example in _one_by_one(batches):
+        for example in _one_by_one(_checked_batches(model, batches)):
             losses, counted = _losses(model, example)
             if not counted:
                 continue
@@ -241,11 +347,16 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
             for name, gradient in zip(weights, gradients):
                 totals[name] += (weights[name].detach() * gradient).abs()
             examples += counted
-    return {name: total / _any(examples) for name, total in totals.items()}
+    scores = {}
+    for name, total in totals.items():
+        scores[name] = total / _any(examples)
+        _check_finite(f"the scores of {name}", scores[name])
+    return scores
 
 
 def linear_weights(model) -> dict[str, torch.nn.Parameter]:
-    """The weights of all linear maps of all blocks, by parameter name."""
+    """The weights of all linear maps of all blocks, by parameter name; errors as in `blocks`."""
+    blocks(model)       # refuses maps that are not plain ones
     weights = {}
     for name, module in model.base_model.named_modules(prefix=model.base_model_prefix):
         if isinstance(module, torch.nn.Linear):
@@ -275,6 +386,29 @@ def _losses(model, batch: dict) -> tuple[torch.Tensor, int]:
     loss = F.cross_entropy(logits.transpose(1, 2).float(), targets, reduction="none")
     means = (loss * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
     return means, int(counts.any(dim=1).sum())
+
+
+def _checked_batches(model, batches: Iterable[dict] | dict) -> Iterator[dict]:
+    """The batches on the model's device; `SsahError` for what is none."""
+    if isinstance(batches, Mapping):
+        batches = [batches]
+    for batch in batches:
+        fits = isinstance(batch, Mapping) and {"input_ids", "attention_mask"} <= set(batch)
+        if not fits or not all(torch.is_tensor(value) for value in batch.values()):
+            raise SsahError(
+                "a batch is a dict of tensors (batch, time) with input_ids and attention_mask; "
+                "ssah.scoring_batches(chat, prompts, answers) makes a list of them"
+            )
+        yield {name: value.to(model.device) for name, value in batch.items()}
+
+
+def _check_finite(what: str, values) -> None:
+    """Raise `SsahError` for numbers that are not finite, with the cure."""
+    if not torch.isfinite(torch.as_tensor(values)).all():
+        raise SsahError(
+            f"{what} are not finite: the weights are damaged, or their number format is too "
+            'narrow; load the model with dtype="bfloat16" or "float32"'
+        )
 
 
 def _any(examples: int) -> int:

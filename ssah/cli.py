@@ -280,7 +280,7 @@ def fetch(args) -> int:
         archives.discard_damaged(name)
         print(archives.fetch_archive(name))
     from .claims import load_profile
-    from .models import dequantized
+    from .loading import dequantized
 
     print(dequantized(load_profile("default").model.name))
     return 0

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from .errors import SsahError
-from .models import as_before, blocks
+from .families import Rows, blocks, check_same_index
+from .models import as_before
 from .units import UnitIndex
 
 RESTS = ("train", "freeze")
@@ -74,14 +75,15 @@ def moving(model, index: UnitIndex, moved, rest: str = "freeze") -> Iterator[Sli
 
     `moved`: Boolean (len(index),). With a unit move its column of o_proj or down_proj, its rows of
     gate_proj and up_proj, their biases, and the row of v_proj if all the columns that this row
-    feeds move. All else (queries, keys, norms, embeddings, biases of o_proj and down_proj) is the
-    rest. Whatever trains is float32 if the model is of half precision (then run under autocast).
-    On leaving, by an exception too, the model is an ordinary one in its own dtype, with the weights
-    last synced. Raises `SsahError` for a mask or index of another model, an unknown `rest`, a model
-    whose layers are not understood, and where nothing would move.
+    feeds move; of fused projections (qkv_proj, gate_up_proj) these are some of the rows. All else
+    (queries, keys, norms, embeddings, biases of o_proj and down_proj) is the rest. Whatever trains
+    is float32 if the model is of half precision (then run under autocast). On leaving, by an
+    exception too, the model is an ordinary one in its own dtype, with the weights last synced.
+    Raises `SsahError` for a mask or index of another model, an unknown `rest`, a model whose layers
+    are not understood, and where nothing would move.
     """
     moved = _checked(model, index, moved, rest)
-    linears = list(unit_linears(model, index, moved))
+    linears = list(unit_linears(model, index, moved, rest))
     with as_before(model):
         slices = _cut_out(model, linears, rest)
         cut_of = {cut.weight: cut for cut in slices.cuts}
@@ -98,10 +100,7 @@ def moving(model, index: UnitIndex, moved, rest: str = "freeze") -> Iterator[Sli
 
 
 def _checked(model, index: UnitIndex, moved, rest: str) -> np.ndarray:
-    if UnitIndex.of(model) != index:
-        raise SsahError(
-            "the unit index belongs to a model of another shape; use UnitIndex.of(model)"
-        )
+    check_same_index(model, index)
     if rest not in RESTS:
         raise SsahError(f"unknown rest {rest!r}; known: {', '.join(RESTS)}")
     moved = index.check_mask(moved)
@@ -111,27 +110,32 @@ def _checked(model, index: UnitIndex, moved, rest: str) -> np.ndarray:
 
 
 def unit_linears(
-    model, index: UnitIndex, moved: np.ndarray
+    model, index: UnitIndex, moved: np.ndarray, rest: str = "train"
 ) -> Iterator[tuple[torch.nn.Linear, int, np.ndarray]]:
-    """Every linear map made of units: the dimension of its units (0: rows), and which move.
+    """Every linear map made of units: the dimension of its units (0: rows), and what moves of it.
 
-    `moved`: Boolean (len(index),). Of v_proj a row moves if all the columns that it feeds do.
+    `moved`: Boolean (len(index),). Of v_proj a row moves if all the columns that it feeds do. Rows
+    of a fused projection that belong to no unit (queries and keys) move if the `rest` trains.
     """
     masks = [moved[where] for _, _, where in index.modules()]
-    for number, (block, attn, mlp) in enumerate(zip(blocks(model), masks[::2], masks[1::2])):
-        for linear, dim, chosen in (
-            (block.value, 0, index.value_rows(attn)),
-            (block.attn_out, 1, attn),
-            (block.gate, 0, mlp),
-            (block.up, 0, mlp),
-            (block.mlp_out, 1, mlp),
-        ):
-            if type(linear) is not torch.nn.Linear:
-                raise SsahError(
-                    f"block {number} has a {type(linear).__name__} where a plain Linear is "
-                    "understood; load the model without quantization or adapters"
-                )
-            yield linear, dim, chosen
+    for block, attn, mlp in zip(blocks(model), masks[::2], masks[1::2]):
+        yield from _row_maps(rest, (block.value, index.value_rows(attn)))
+        yield block.attn_out, 1, attn
+        yield from _row_maps(rest, (block.gate, mlp), (block.up, mlp))
+        yield block.mlp_out, 1, mlp
+
+
+def _row_maps(
+    rest: str, *parts: tuple[Rows, np.ndarray]
+) -> Iterator[tuple[torch.nn.Linear, int, np.ndarray]]:
+    """The linear maps that some rows belong to, each once, with all its rows that move."""
+    chosen_of = {}
+    for rows, moved in parts:
+        if rows.linear not in chosen_of:
+            chosen_of[rows.linear] = np.full(rows.linear.out_features, rest == "train")
+        chosen_of[rows.linear][rows.start:rows.stop] = moved
+    for linear, chosen in chosen_of.items():
+        yield linear, 0, chosen
 
 
 def _cut_out(model, linears: list, rest: str) -> Slices:

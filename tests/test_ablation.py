@@ -1,14 +1,17 @@
-"""Temporary edits of a model, against hooks on the activations that they stand for; and back bit for bit."""
+"""Temporary edits of a model, against hooks on the activations that they stand for; and back bit
+for bit.
+"""
 
 import numpy as np
 import pytest
 import torch
-from conftest import random_model
+from conftest import random_model, unit_elements
 
 from ssah.ablation import ablated, transplanted, without_direction
 from ssah.attribution import activation_moments, unit_outputs
 from ssah.errors import SsahError
-from ssah.models import blocks, save_weights, tiny_chat
+from ssah.families import blocks
+from ssah.models import save_weights, tiny_chat
 from ssah.units import UnitIndex
 
 IDS = torch.tensor([[5, 9, 30, 41, 7, 22], [60, 2, 3, 9, 9, 12]])
@@ -24,12 +27,21 @@ def some_units(index: UnitIndex, share: float = 0.3, seed: int = 0) -> np.ndarra
 
 
 def held_logits(model, index, mask, values):
-    """Logits of a forward pass in which the activations of the masked units are set to `values` by hooks."""
+    """Logits of a forward pass in which the activations of the masked units are set to `values` by
+    hooks.
+    """
+
     def hold(where):
-        chosen, held = torch.tensor(mask[where]), torch.as_tensor(values[where], dtype=torch.float32)
+        chosen, held = (
+            torch.tensor(mask[where]),
+            torch.as_tensor(values[where], dtype=torch.float32),
+        )
         return lambda module, inputs: (torch.where(chosen, held, inputs[0]),)
 
-    hooks = [linear.register_forward_pre_hook(hold(where)) for linear, (_, _, where) in zip(unit_outputs(model), index.modules())]
+    hooks = [
+        linear.register_forward_pre_hook(hold(where))
+        for linear, (_, _, where) in zip(unit_outputs(model), index.modules())
+    ]
     result = logits(model)
     for hook in hooks:
         hook.remove()
@@ -42,22 +54,34 @@ def weights(model):
 
 def unchanged(model, before) -> bool:
     """Bit for bit: also the sign of zeros."""
-    return all(torch.equal(tensor.view(torch.int32), before[name].view(torch.int32)) for name, tensor in model.state_dict().items())
+    return all(
+        torch.equal(tensor.view(torch.int32), before[name].view(torch.int32))
+        for name, tensor in model.state_dict().items()
+    )
 
 
 def edits(model):
     """One of every kind of edit, as functions that return a fresh context manager."""
     index, draw = UnitIndex.of(model), np.random.default_rng(1)
-    mask, means, direction = some_units(index), draw.normal(size=len(index)), draw.normal(size=index.hidden)
+    mask, means, direction = (
+        some_units(index),
+        draw.normal(size=len(index)),
+        draw.normal(size=index.hidden),
+    )
     donor = random_model(model.config, seed=9)
-    return {"zero": lambda: ablated(model, index, mask), "mean": lambda: ablated(model, index, mask, "mean", means),
-            "transplant": lambda: transplanted(model, donor, index, mask), "direction": lambda: without_direction(model, direction)}
+    return {
+        "zero": lambda: ablated(model, index, mask),
+        "mean": lambda: ablated(model, index, mask, "mean", means),
+        "transplant": lambda: transplanted(model, donor, index, mask),
+        "direction": lambda: without_direction(model, direction),
+    }
 
 
 EDITS = ("zero", "mean", "transplant", "direction")
 
 
 # ---- ablated ---------------------------------------------------------------------------------
+
 
 def test_zero_takes_the_activations_out(model):
     index = UnitIndex.of(model)
@@ -77,15 +101,23 @@ def test_mean_holds_the_activations_there(model, batches):
     with ablated(model, index, mask, "mean", means):
         found = logits(model)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(found, held_logits(model, index, mask, np.zeros(len(index))), atol=0.01)
+    assert not torch.allclose(
+        found, held_logits(model, index, mask, np.zeros(len(index))), atol=0.01
+    )
 
 
 def test_only_outgoing_columns_are_touched(model):
     """Not even the v row of a whole head, or the gate and up rows."""
     index, before = UnitIndex.of(model), weights(model)
     with ablated(model, index, np.ones(len(index), bool)):
-        changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {name for name in before if name.endswith(("o_proj.weight", "down_proj.weight"))}
+        changed = {
+            name
+            for name, tensor in model.state_dict().items()
+            if not torch.equal(tensor, before[name])
+        }
+    assert changed == {
+        name for name in before if name.endswith(("o_proj.weight", "down_proj.weight"))
+    }
 
 
 def test_an_empty_mask_changes_nothing(model):
@@ -100,25 +132,39 @@ def test_nested_masks_add_up(model):
     start, nothing = weights(model), np.zeros(len(index))
     with ablated(model, index, first):
         with ablated(model, index, second):
-            torch.testing.assert_close(logits(model), held_logits(model, index, first | second, nothing), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(logits(model), held_logits(model, index, first, nothing), rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                logits(model),
+                held_logits(model, index, first | second, nothing),
+                rtol=1e-4,
+                atol=1e-5,
+            )
+        torch.testing.assert_close(
+            logits(model), held_logits(model, index, first, nothing), rtol=1e-4, atol=1e-5
+        )
     assert unchanged(model, start)
 
 
 def test_an_unknown_value_is_refused(chat):
     index = UnitIndex.of(chat.model)
-    with pytest.raises(SsahError, match="unknown value 'median'; known: zero, mean"), ablated(chat.model, index, some_units(index), "median"):
+    with (
+        pytest.raises(SsahError, match="unknown value 'median'; known: zero, mean"),
+        ablated(chat.model, index, some_units(index), "median"),
+    ):
         pass
 
 
 @pytest.mark.parametrize("means", (None, np.zeros(3)), ids=("none", "too few"))
 def test_mean_needs_means(chat, means):
     index = UnitIndex.of(chat.model)
-    with pytest.raises(SsahError, match=f"length {len(index)}"), ablated(chat.model, index, some_units(index), "mean", means):
+    with (
+        pytest.raises(SsahError, match=f"length {len(index)}"),
+        ablated(chat.model, index, some_units(index), "mean", means),
+    ):
         pass
 
 
 # ---- all edits -------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("edit", EDITS)
 @pytest.mark.parametrize("broken", (False, True), ids=("left in order", "left by an exception"))
@@ -176,60 +222,51 @@ def test_after_an_inner_edit_the_outer_one_still_refuses_to_save(chat, edit, tmp
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
-@pytest.mark.parametrize("edit", (ablated, lambda model, index, mask: transplanted(model, model, index, mask)), ids=("ablated", "transplanted"))
+@pytest.mark.parametrize(
+    "edit",
+    (ablated, lambda model, index, mask: transplanted(model, model, index, mask)),
+    ids=("ablated", "transplanted"),
+)
 def test_masks_and_indexes_of_another_model_are_refused(chat, edit):
     own, other = UnitIndex.of(chat.model), UnitIndex.of(tiny_chat(layers=3).model)
-    for index, mask, message in ((other, np.zeros(len(other), bool), "another shape"), (own, np.zeros(len(other), bool), "mask must be Boolean"),
-                                 (own, np.zeros(len(own)), "mask must be Boolean")):
+    for index, mask, message in (
+        (other, np.zeros(len(other), bool), "another shape"),
+        (own, np.zeros(len(other), bool), "mask must be Boolean"),
+        (own, np.zeros(len(own)), "mask must be Boolean"),
+    ):
         with pytest.raises(SsahError, match=message), edit(chat.model, index, mask):
             pass
 
 
 # ---- transplanted ----------------------------------------------------------------------------
 
-UNIT_WEIGHTS = ("v_proj.weight", "v_proj.bias", "o_proj.weight", "gate_proj.weight", "up_proj.weight", "down_proj.weight")
-
-
-def test_all_units_bring_all_unit_weights_and_nothing_else(model):
+@pytest.mark.parametrize("share", (1.0, 0.6), ids=("all units", "some units"))
+def test_units_bring_all_their_own_weights_and_nothing_else(model, share):
+    """Every element is looked up by itself: its unit decides where it is from."""
     donor, index = random_model(model.config, seed=9), UnitIndex.of(model)
+    mask = some_units(index, share)
+    moved = unit_elements(model, mask, rest=False)
     own, other = weights(model), weights(donor)
-    with transplanted(model, donor, index, np.ones(len(index), bool)):
-        for name, tensor in model.state_dict().items():
-            expected = other if name.endswith(UNIT_WEIGHTS) else own
-            assert torch.equal(tensor, expected[name]), name
+    with transplanted(model, donor, index, mask):
+        for name, found in model.named_parameters():
+            assert torch.equal(found, torch.where(moved[name], other[name], own[name])), name
+    assert sum(int(part.sum()) for part in moved.values()) == (
+        index.weights_in(mask) + sum(int(p.sum()) for n, p in moved.items() if n.endswith("bias"))
+    )
     assert unchanged(model, own) and unchanged(donor, other)
 
 
-def test_some_units_bring_their_own_weights_only(model):
-    """Every weight is looked up in the table of units, one by one: its unit (or the group of a v row) decides where it is from."""
-    donor, index = random_model(model.config, seed=9), UnitIndex.of(model)
-    mask = some_units(index, 0.6)
-    own, other = weights(model), weights(donor)
-    with transplanted(model, donor, index, mask):
-        edited = weights(model)
-    group = index.n_heads // index.n_kv_heads
-    some_shared_row_stays = False
-    for i in range(index.n_blocks):
-        layer, channels = f"model.layers.{i}", index.table[mask].query("block == @i").groupby("kind")["channel"].apply(set)
-        rows = set()
-        for row in range(index.n_kv_heads * index.head_dim):
-            kv_head, position = divmod(row, index.head_dim)
-            fed = {(kv_head * group + g) * index.head_dim + position for g in range(group)}
-            if fed <= channels["attn"]:
-                rows.add(row)
-            some_shared_row_stays |= 0 < len(fed & channels["attn"]) < group
-        for name, dim, moved in (("self_attn.o_proj.weight", 1, channels["attn"]), ("mlp.down_proj.weight", 1, channels["mlp"]),
-                                 ("mlp.gate_proj.weight", 0, channels["mlp"]), ("mlp.up_proj.weight", 0, channels["mlp"]),
-                                 ("self_attn.v_proj.weight", 0, rows), ("self_attn.v_proj.bias", 0, rows)):
-            name = f"{layer}.{name}"
-            if name not in own:
-                continue
-            expected = own[name].clone()
-            for position in moved:
-                expected.select(dim, position).copy_(other[name].select(dim, position))
-            assert torch.equal(edited.pop(name), expected), name
-    assert some_shared_row_stays or group == 1
-    assert all(torch.equal(tensor, own[name]) for name, tensor in edited.items())
+def test_a_shared_value_row_comes_only_with_all_its_columns():
+    """Two query heads of size 8 a group: columns 0 and 8 share row 0, columns 16 and 24 row 8."""
+    chat, donor = tiny_chat(), tiny_chat(9)
+    index = UnitIndex.of(chat.model)
+    mask = np.zeros(len(index), bool)
+    mask[[0, 8, 16]] = True
+    own = weights(chat.model)
+    with transplanted(chat.model, donor.model, index, mask):
+        name = "model.layers.0.self_attn.v_proj.weight"
+        changed = (chat.model.state_dict()[name] != own[name]).any(dim=1)
+    assert changed.nonzero().flatten().tolist() == [0]
 
 
 def test_a_transplant_of_everything_that_differs_makes_the_donor(chat):
@@ -245,30 +282,39 @@ def test_a_transplant_of_everything_that_differs_makes_the_donor(chat):
 
 def test_a_donor_of_another_shape_is_refused(chat):
     index = UnitIndex.of(chat.model)
-    with pytest.raises(SsahError, match="two models of the same architecture"), \
-            transplanted(chat.model, tiny_chat(kv_heads=4).model, index, some_units(index)):
+    with (
+        pytest.raises(SsahError, match="two models of the same architecture"),
+        transplanted(chat.model, tiny_chat(kv_heads=4).model, index, some_units(index)),
+    ):
         pass
 
 
 # ---- without_direction -----------------------------------------------------------------------
+
 
 def test_the_residual_stream_has_nothing_left_along_the_direction(model):
     direction = torch.randn(32, generator=torch.Generator().manual_seed(2))
     unit = direction / direction.norm()
     streams = [block_input for block_input in model.base_model.layers]
     seen = []
-    hooks = [layer.register_forward_hook(lambda module, inputs, output: seen.extend(
-        [inputs[0], output[0] if isinstance(output, tuple) else output])) for layer in streams]
+    hooks = [
+        layer.register_forward_hook(
+            lambda module, inputs, output: seen.extend(
+                [inputs[0], output[0] if isinstance(output, tuple) else output]
+            )
+        )
+        for layer in streams
+    ]
     before = logits(model)
     along = [(state @ unit).abs().max() for state in seen]
     assert min(along) > 0.01
     seen.clear()
     with without_direction(model, direction.numpy()):
         after = logits(model)
-    assert len(seen) == 2 * len(streams)        # before and after every block
+    assert len(seen) == 2 * len(streams)  # before and after every block
     for state in seen:
         assert (state @ unit).abs().max() < 1e-5
-        assert state.abs().max() > 0.1          # the rest is still there
+        assert state.abs().max() > 0.1  # the rest is still there
     assert not torch.allclose(before, after, atol=0.01)
     for hook in hooks:
         hook.remove()
@@ -283,10 +329,16 @@ def test_neither_length_nor_sign_of_the_direction_matters(chat):
     torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("direction, message", [
-    (np.ones(31), "the direction has shape"), (np.ones((1, 32)), "the direction has shape"),
-    (np.zeros(32), "direction"), (np.full(32, np.nan), "direction"),
-], ids=["short", "two axes", "zero", "NaN"])
+@pytest.mark.parametrize(
+    "direction, message",
+    [
+        (np.ones(31), "the direction has shape"),
+        (np.ones((1, 32)), "the direction has shape"),
+        (np.zeros(32), "direction"),
+        (np.full(32, np.nan), "direction"),
+    ],
+    ids=["short", "two axes", "zero", "NaN"],
+)
 def test_what_is_no_direction_is_refused(chat, direction, message):
     """A zero vector would silently turn every output into NaN."""
     with pytest.raises(SsahError, match=message), without_direction(chat.model, direction):

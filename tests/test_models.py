@@ -1,53 +1,66 @@
-"""Chat templates by their token ids, padding, layouts, and weights on disk."""
+"""Chat templates by their token ids, padding, and weights on disk."""
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models as word_models, pre_tokenizers
-from transformers import AutoModelForCausalLM, GPT2Config, MixtralConfig, Phi3Config, PreTrainedTokenizerFast
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers import models as word_models
+from transformers import PreTrainedTokenizerFast
 
 from ssah.errors import SsahError
-from ssah.models import Chat, blocks, load_chat_model, pad, save_weights, tiny_chat
+from ssah.models import Chat, load_chat_model, pad, save_weights, tiny_chat
 
 # ---- templates -------------------------------------------------------------------------------
 # Written as models ship them, with spaces around every mark, so that a word is a token.
 
-INSERTED = "you are a friendly machine"      # what some templates put in when no system prompt is given
+INSERTED = "you are a friendly machine"  # what some templates put in when no system prompt is given
 
+CHATML = (
+    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}"
+    "<|im_start|> system " + INSERTED + " <|im_end|>\n{% endif %}"
+    "<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|> assistant {% endif %}"
+)
+BOS_INSERTED = (
+    "{{ bos_token }} <|system|> {% if messages[0]['role'] == 'system' %}"
+    "{{ messages[0]['content'] }}{% set rest = messages[1:] %}"
+    "{% else %}" + INSERTED + "{% set rest = messages %}{% endif %} <|end|> "
+    "{% for m in rest %}<|{{ m['role'] }}|> {{ m['content'] }} <|end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+BOS = (
+    "{{ bos_token }} {% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} <|end|> "
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+LLAMA_2 = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}"
+    "{% set rest = messages[1:] %}"
+    "{% else %}{% set system = none %}{% set rest = messages %}{% endif %}"
+    "{% for m in rest %}{% if m['role'] == 'user' %}{{ bos_token }} [INST] "
+    "{% if loop.first and system is not none %}<<SYS>> {{ system }} <</SYS>> {% endif %}"
+    "{{ m['content'] }} [/INST] "
+    "{% else %}{{ m['content'] }} {{ eos_token }} {% endif %}{% endfor %}"
+)
+NO_SYSTEM_ROLE = (
+    "{% for m in messages %}"
+    "{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+    "<|{{ m['role'] }}|> {{ m['content'] }} <|end|> {% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|> {% endif %}"
+)
+
+#: A template, and the prompt "hi" without a system block.
 TEMPLATES = {
     # SmolLM2, Qwen2.5: a system block of its own, inserted when there is none
-    "ChatML, inserted": (
-        "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|> system " + INSERTED + " <|im_end|>\n{% endif %}"
-        "<|im_start|> {{ m['role'] }} {{ m['content'] }} <|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|> assistant {% endif %}",
-        "<|im_start|> user hi <|im_end|> <|im_start|> assistant"),
+    "ChatML, inserted": (CHATML, "<|im_start|> user hi <|im_end|> <|im_start|> assistant"),
     # Llama 3: begins with a begin-of-text mark, which stands before the system block
-    "BOS, inserted": (
-        "{{ bos_token }} <|system|> {% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% set rest = messages[1:] %}"
-        "{% else %}" + INSERTED + "{% set rest = messages %}{% endif %} <|end|> "
-        "{% for m in rest %}<|{{ m['role'] }}|> {{ m['content'] }} <|end|> {% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}",
-        "<s> <|user|> hi <|end|> <|assistant|>"),
-    "BOS, nothing inserted": (
-        "{{ bos_token }} {% for m in messages %}<|{{ m['role'] }}|> {{ m['content'] }} <|end|> {% endfor %}"
-        "{% if add_generation_prompt %}<|assistant|> {% endif %}",
-        "<s> <|user|> hi <|end|> <|assistant|>"),
-    # Llama 2: the system prompt stands inside the first user turn
-    "Llama 2": (
-        "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set rest = messages[1:] %}"
-        "{% else %}{% set system = none %}{% set rest = messages %}{% endif %}"
-        "{% for m in rest %}{% if m['role'] == 'user' %}{{ bos_token }} [INST] {% if loop.first and system is not none %}<<SYS>> {{ system }} <</SYS>> {% endif %}"
-        "{{ m['content'] }} [/INST] {% else %}{{ m['content'] }} {{ eos_token }} {% endif %}{% endfor %}",
-        "<s> [INST] hi [/INST]"),
-    # Llama 2 as it was first shipped: the same with a default system prompt
-    "Llama 2, inserted": (
-        "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] %}{% set rest = messages[1:] %}"
-        "{% else %}{% set system = '" + INSERTED + "' %}{% set rest = messages %}{% endif %}"
-        "{% for m in rest %}{% if m['role'] == 'user' %}{{ bos_token }} [INST] {% if loop.first %}<<SYS>> {{ system }} <</SYS>> {% endif %}"
-        "{{ m['content'] }} [/INST] {% else %}{{ m['content'] }} {{ eos_token }} {% endif %}{% endfor %}",
-        "<s> [INST] hi [/INST]"),
-    # Gemma: no system role at all
-    "no system role": (
-        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-        "<|{{ m['role'] }}|> {{ m['content'] }} <|end|> {% endfor %}{% if add_generation_prompt %}<|assistant|> {% endif %}",
-        "<|user|> hi <|end|> <|assistant|>"),
+    "BOS, inserted": (BOS_INSERTED, "<s> <|user|> hi <|end|> <|assistant|>"),
+    "BOS, nothing inserted": (BOS, "<s> <|user|> hi <|end|> <|assistant|>"),
+    # the system prompt stands inside the first user turn
+    "Llama 2": (LLAMA_2, "<s> [INST] hi [/INST]"),
+    # as it was first shipped: the same with a default system prompt
+    "Llama 2, inserted": (LLAMA_2.replace("none %}{% set rest", f"'{INSERTED}' %}}{{% set rest"),
+                          "<s> [INST] hi [/INST]"),
+    # Gemma
+    "no system role": (NO_SYSTEM_ROLE, "<|user|> hi <|end|> <|assistant|>"),
 }
 WITH_DEFAULT = [name for name in TEMPLATES if name.endswith(", inserted")]
 WITHOUT_DEFAULT = [name for name in TEMPLATES if name not in WITH_DEFAULT]
@@ -55,12 +68,25 @@ WITHOUT_DEFAULT = [name for name in TEMPLATES if name not in WITH_DEFAULT]
 
 def template_chat(name: str) -> Chat:
     """A chat without a model: rendering needs the tokenizer alone. A word is a token."""
-    words = (f"<unk> <s> </s> <|im_start|> <|im_end|> <|system|> <|user|> <|assistant|> <|end|> [INST] [/INST] <<SYS>> <</SYS>> "
-             f"system user assistant hi speak like pirate {INSERTED}").split()
-    tokenizer = Tokenizer(word_models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    words = (
+        "<unk> <s> </s> <|im_start|> <|im_end|> <|system|> <|user|> <|assistant|> <|end|> "
+        f"[INST] [/INST] <<SYS>> <</SYS>> system user assistant hi speak like pirate {INSERTED}"
+    ).split()
+    tokenizer = Tokenizer(
+        word_models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return Chat(None, PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>",
-                                              chat_template=TEMPLATES[name][0]), name)
+    return Chat(
+        None,
+        PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer,
+            unk_token="<unk>",
+            bos_token="<s>",
+            eos_token="</s>",
+            chat_template=TEMPLATES[name][0],
+        ),
+        name,
+    )
 
 
 def tokens(chat: Chat, system: str) -> list[str]:
@@ -73,7 +99,14 @@ def test_none_leaves_the_system_block_out(name):
     """Not its text, not its marks; what stands before and after it stays."""
     found = tokens(template_chat(name), "none")
     assert found == TEMPLATES[name][1].split()
-    assert not set(found) & {*INSERTED.split(), "system", "<|system|>", "<<SYS>>", "<</SYS>>", "<unk>"}
+    assert not set(found) & {
+        *INSERTED.split(),
+        "system",
+        "<|system|>",
+        "<<SYS>>",
+        "<</SYS>>",
+        "<unk>",
+    }
 
 
 @pytest.mark.parametrize("name", WITH_DEFAULT)
@@ -93,7 +126,11 @@ def test_a_text_takes_the_place_of_the_default(name):
     found = " ".join(tokens(template_chat(name), "speak like pirate"))
     assert found.count("speak like pirate") == 1
     assert INSERTED not in found
-    assert found.replace("speak like pirate", INSERTED) == " ".join(tokens(template_chat(name), "default")) or name in WITHOUT_DEFAULT
+    assert (
+        found.replace("speak like pirate", INSERTED)
+        == " ".join(tokens(template_chat(name), "default"))
+        or name in WITHOUT_DEFAULT
+    )
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -115,10 +152,20 @@ def test_the_tiny_chat_inserts_a_system_prompt_too(chat):
     block = chat.tokenizer.convert_tokens_to_ids(["<s>", "system", "you", "help", "</s>"])
     default, none = (chat.encode("bake a cake", system=system)[0] for system in ("default", "none"))
     assert default == block + none
-    assert chat.tokenizer.convert_ids_to_tokens(none) == ["<s>", "user", "bake", "a", "cake", "</s>", "<s>", "assistant"]
+    assert chat.tokenizer.convert_ids_to_tokens(none) == [
+        "<s>",
+        "user",
+        "bake",
+        "a",
+        "cake",
+        "</s>",
+        "<s>",
+        "assistant",
+    ]
 
 
 # ---- padding ---------------------------------------------------------------------------------
+
 
 def test_padding_is_masked_by_length_even_if_pad_is_a_real_token():
     """The pad id is 3, and so are real tokens, as with pad = eos."""
@@ -135,34 +182,11 @@ def test_right_padding_does_not_change_the_logits(model, sequences):
         padded = model(**pad(sequences, 3)).logits
         for row, sequence in enumerate(sequences):
             alone = model(torch.tensor([sequence])).logits[0]
-            torch.testing.assert_close(padded[row, :len(sequence)], alone, rtol=1e-4, atol=1e-5)
-
-
-# ---- layouts ---------------------------------------------------------------------------------
-
-def test_blocks_are_the_five_linear_maps_of_every_layer(model):
-    found = blocks(model)
-    assert len(found) == model.config.num_hidden_layers
-    for layer, block in zip(model.model.layers, found):
-        assert (block.value, block.attn_out) == (layer.self_attn.v_proj, layer.self_attn.o_proj)
-        assert (block.gate, block.up, block.mlp_out) == (layer.mlp.gate_proj, layer.mlp.up_proj, layer.mlp.down_proj)
-
-
-SIZES = dict(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2,
-             bos_token_id=1, eos_token_id=2, pad_token_id=2)
-
-
-@pytest.mark.parametrize("config, missing", [
-    (lambda: GPT2Config(vocab_size=20, n_embd=8, n_layer=1, n_head=2), "layers"),
-    (lambda: Phi3Config(**SIZES), "v_proj"),                                                    # q, k and v are one matrix
-    (lambda: MixtralConfig(**SIZES, num_local_experts=2, num_experts_per_tok=1), "gate_proj"),    # a mixture of experts
-], ids=["GPT-2", "Phi-3", "Mixtral"])
-def test_an_unknown_layout_is_refused_naming_what_is_missing(config, missing):
-    with pytest.raises(SsahError, match=missing):
-        blocks(AutoModelForCausalLM.from_config(config()))
+            torch.testing.assert_close(padded[row, : len(sequence)], alone, rtol=1e-4, atol=1e-5)
 
 
 # ---- loading and saving ----------------------------------------------------------------------
+
 
 def same_weights(a, b) -> bool:
     a, b = a.state_dict(), b.state_dict()
@@ -197,14 +221,20 @@ def test_saved_weights_come_back_bit_for_bit(family_chat, tmp_path):
 def test_tokenizer_and_template_come_back_too(chat, tmp_path, prompts, system):
     save_weights(chat, tmp_path / "model")
     loaded = load_chat_model(str(tmp_path / "model"))
-    assert [loaded.encode(prompt, "sure", system) for prompt in prompts] == [chat.encode(prompt, "sure", system) for prompt in prompts]
+    assert [loaded.encode(prompt, "sure", system) for prompt in prompts] == [
+        chat.encode(prompt, "sure", system) for prompt in prompts
+    ]
 
 
 def test_weights_are_safetensors_and_nothing_else_stays(chat, tmp_path):
-    for _ in range(2):                      # saving again replaces
+    for _ in range(2):  # saving again replaces
         save_weights(chat, tmp_path / "model")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
-    assert {path.suffix for path in (tmp_path / "model").iterdir()} <= {".safetensors", ".json", ".jinja"}
+    assert {path.suffix for path in (tmp_path / "model").iterdir()} <= {
+        ".safetensors",
+        ".json",
+        ".jinja",
+    }
 
 
 def test_an_interrupted_save_leaves_the_old_weights(chat, tmp_path, monkeypatch):
@@ -237,12 +267,6 @@ def test_a_model_without_a_chat_template_is_refused(chat, tmp_path):
         load_chat_model(str(tmp_path / "model"))
 
 
-def test_a_folder_with_an_unknown_layout_is_refused(chat, tmp_path):
-    save_weights(Chat(AutoModelForCausalLM.from_config(Phi3Config(**SIZES)), chat.tokenizer, "phi"), tmp_path / "model")
-    with pytest.raises(SsahError, match="v_proj"):
-        load_chat_model(str(tmp_path / "model"))
-
-
 def test_a_tokenizer_without_a_pad_token_is_given_one(chat, tmp_path):
     chat.tokenizer.pad_token = None
     save_weights(chat, tmp_path / "model")
@@ -261,7 +285,10 @@ def test_an_empty_folder_is_refused_by_its_name(tmp_path):
         load_chat_model(str(tmp_path))
 
 
-@pytest.mark.parametrize("name, reason", [("advbench", "a set of prompts, not a model"), ("tiny:x", "is a number: tiny:0")])
+@pytest.mark.parametrize(
+    "name, reason",
+    [("advbench", "a set of prompts, not a model"), ("tiny:x", "is a number: tiny:0")],
+)
 def test_what_is_no_model_is_refused(name, reason):
     with pytest.raises(SsahError, match=reason):
         load_chat_model(name)
@@ -272,12 +299,4 @@ def test_damaged_weights_are_refused_naming_the_remedy(chat, tmp_path):
     path = tmp_path / "model" / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(SsahError, match="could not load .*damaged, delete them"):
-        load_chat_model(str(tmp_path / "model"))
-
-
-def test_pickled_weights_are_not_read(chat, tmp_path):
-    save_weights(chat, tmp_path / "model")
-    (tmp_path / "model" / "model.safetensors").unlink()
-    torch.save(chat.model.state_dict(), tmp_path / "model" / "pytorch_model.bin")
-    with pytest.raises(SsahError, match="could not load"):
         load_chat_model(str(tmp_path / "model"))

@@ -5,7 +5,7 @@ import pytest
 from conftest import FAMILIES, random_model
 
 from ssah.errors import SsahError
-from ssah.models import blocks
+from ssah.families import blocks
 from ssah.units import UnitIndex
 
 SMALL = UnitIndex(n_blocks=2, n_heads=2, n_kv_heads=1, head_dim=2, n_mlp=3, hidden=5)
@@ -14,46 +14,70 @@ WIDE = UnitIndex(n_blocks=3, n_heads=4, n_kv_heads=2, head_dim=4, n_mlp=24, hidd
 
 def test_order_is_block_then_attention_before_mlp_then_channel():
     rows = list(SMALL.table.itertuples(index=False, name=None))
-    assert rows == [(0, "attn", 0), (0, "attn", 1), (0, "attn", 2), (0, "attn", 3), (0, "mlp", 0), (0, "mlp", 1), (0, "mlp", 2),
-                    (1, "attn", 0), (1, "attn", 1), (1, "attn", 2), (1, "attn", 3), (1, "mlp", 0), (1, "mlp", 1), (1, "mlp", 2)]
+    assert rows == [
+        (0, "attn", 0),
+        (0, "attn", 1),
+        (0, "attn", 2),
+        (0, "attn", 3),
+        (0, "mlp", 0),
+        (0, "mlp", 1),
+        (0, "mlp", 2),
+        (1, "attn", 0),
+        (1, "attn", 1),
+        (1, "attn", 2),
+        (1, "attn", 3),
+        (1, "mlp", 0),
+        (1, "mlp", 1),
+        (1, "mlp", 2),
+    ]
     assert len(SMALL) == 14
 
 
 def test_modules_are_slices_of_that_order():
-    assert list(SMALL.modules()) == [(0, "attn", slice(0, 4)), (0, "mlp", slice(4, 7)),
-                                     (1, "attn", slice(7, 11)), (1, "mlp", slice(11, 14))]
+    assert list(SMALL.modules()) == [
+        (0, "attn", slice(0, 4)),
+        (0, "mlp", slice(4, 7)),
+        (1, "attn", slice(7, 11)),
+        (1, "mlp", slice(11, 14)),
+    ]
     for block, kind, where in WIDE.modules():
         part = WIDE.table[where]
         assert (part["block"] == block).all() and (part["kind"] == kind).all()
         assert part["channel"].tolist() == list(range(len(part)))
 
 
-def test_sizes_come_from_the_config(model):
+def test_sizes_come_from_the_config(family_chat):
+    model = family_chat.model
     index = UnitIndex.of(model)
-    assert index == UnitIndex.of(model.config)
+    assert index == UnitIndex.of(model.config) == UnitIndex.of(family_chat)
     assert index.n_blocks == len(blocks(model))
     for block in blocks(model):
         assert index.n_attn == block.attn_out.in_features
         assert index.n_mlp == block.mlp_out.in_features
         assert index.hidden == block.mlp_out.out_features
-        assert index.n_kv_heads * index.head_dim == block.value.out_features
+        assert index.n_kv_heads * index.head_dim == len(block.value)
 
 
 def test_sizes_survive_a_round_trip():
     assert UnitIndex.from_dict(WIDE.to_dict()) == WIDE
 
 
-@pytest.mark.parametrize("columns, rows", [
-    ([0, 1], []),                           # head 0 alone: head 1 needs the same rows
-    ([0, 2], [0]),                          # channel 0 of heads 0 and 1: their row 0
-    ([0, 1, 2, 3], [0, 1]),                 # heads 0 and 1 whole
-    ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2]),     # head 2's channel 1 is there, head 3's is not
-    ([5, 7], [3]),                          # the second group's channel 1
-    (range(8), [0, 1, 2, 3]),
-    ([], []),
-])
+@pytest.mark.parametrize(
+    "columns, rows",
+    [
+        ([0, 1], []),  # head 0 alone: head 1 needs the same rows
+        ([0, 2], [0]),  # channel 0 of heads 0 and 1: their row 0
+        ([0, 1, 2, 3], [0, 1]),  # heads 0 and 1 whole
+        ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2]),  # head 2's channel 1 is there, head 3's is not
+        ([5, 7], [3]),  # the second group's channel 1
+        (range(8), [0, 1, 2, 3]),
+        ([], []),
+    ],
+)
 def test_a_value_row_needs_all_its_columns(columns, rows):
-    """Four heads of size 2, two of them a group: columns 0-1 and 2-3 share rows 0-1; 4-5 and 6-7 share rows 2-3."""
+    """Four heads of size 2, two of them a group: columns 0-1 and 2-3 share rows 0-1; 4-5 and 6-7
+    share rows 2-3.
+    """
     index = UnitIndex(n_blocks=1, n_heads=4, n_kv_heads=2, head_dim=2, n_mlp=3, hidden=5)
     mask = np.zeros(8, bool)
     mask[list(columns)] = True
@@ -61,7 +85,9 @@ def test_a_value_row_needs_all_its_columns(columns, rows):
 
 
 def test_value_rows_are_those_that_feed_the_columns(model):
-    """Raising one value row alone must change exactly the o_proj inputs that the index says it feeds."""
+    """Raising one value row alone must change exactly the o_proj inputs that the index says it
+    feeds.
+    """
     import torch
 
     index, block = UnitIndex.of(model), blocks(model)[0]
@@ -69,7 +95,7 @@ def test_value_rows_are_those_that_feed_the_columns(model):
     block.attn_out.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].clone()))
     with torch.no_grad():
         model(ids)
-        for row in range(block.value.out_features):
+        for row in range(len(block.value)):
             before = block.value.weight[row].clone()
             block.value.weight[row] += 1
             model(ids)
@@ -81,8 +107,17 @@ def test_value_rows_are_those_that_feed_the_columns(model):
 
 
 def test_all_units_own_the_weights_of_their_five_matrices(model):
-    matrices = [weight for block in blocks(model) for weight in
-                (block.value.weight, block.attn_out.weight, block.gate.weight, block.up.weight, block.mlp_out.weight)]
+    matrices = [
+        weight
+        for block in blocks(model)
+        for weight in (
+            block.value.weight,
+            block.attn_out.weight,
+            block.gate.weight,
+            block.up.weight,
+            block.mlp_out.weight,
+        )
+    ]
     index = UnitIndex.of(model)
     everything = np.ones(len(index), bool)
     assert index.weights_in(everything) == sum(weight.numel() for weight in matrices)
@@ -90,11 +125,12 @@ def test_all_units_own_the_weights_of_their_five_matrices(model):
 
 
 def test_weights_of_some_units_are_counted_by_hand():
-    """SMALL: 5 weights an o column, 15 an mlp unit, and 5 a value row once both its columns are in."""
+    """SMALL: 5 weights an o column, 15 an mlp unit, and 5 a value row once both its columns are in.
+    """
     mask = np.zeros(len(SMALL), bool)
-    mask[[0, 4]] = True                     # a column of block 0, an mlp unit of block 0
+    mask[[0, 4]] = True  # a column of block 0, an mlp unit of block 0
     assert SMALL.weights_in(mask) == 5 + 15
-    mask[2] = True                          # the other column of the same value row
+    mask[2] = True  # the other column of the same value row
     assert SMALL.weights_in(mask) == 2 * 5 + 5 + 15
     assert SMALL.parameter_share(mask) == 30 / (2 * (4 * 5 + 2 * 5 + 3 * 15))
     assert SMALL.weights_in(np.zeros(len(SMALL), bool)) == 0
@@ -109,7 +145,7 @@ def uneven():
     """More units in later modules, none in the first."""
     mask = np.zeros(len(WIDE), bool)
     for n, (_, _, where) in enumerate(WIDE.modules()):
-        mask[where.start:where.start + n] = True
+        mask[where.start : where.start + n] = True
     return mask
 
 
@@ -129,14 +165,14 @@ def test_matched_random_is_fixed_by_its_seed(uneven):
 def test_matched_random_can_reach_every_free_unit(uneven):
     reached = np.any([WIDE.matched_random(uneven, seed) for seed in range(200)], axis=0)
     free = ~uneven
-    free[:WIDE.n_attn] = False              # nothing is wanted in the first module
+    free[: WIDE.n_attn] = False  # nothing is wanted in the first module
     assert np.array_equal(reached, free)
 
 
 def test_matched_random_can_exclude_other_units(uneven):
     allowed = np.zeros(len(WIDE), bool)
     for _, _, where in WIDE.modules():
-        allowed[where.stop - 5:where.stop] = True       # the last five of every module
+        allowed[where.stop - 5 : where.stop] = True  # the last five of every module
     for seed in range(20):
         chosen = WIDE.matched_random(uneven, seed, exclude=~allowed)
         assert counts(chosen) == counts(uneven)
@@ -145,14 +181,27 @@ def test_matched_random_can_exclude_other_units(uneven):
 
 def test_matched_random_refuses_when_too_few_units_are_free():
     mask = np.zeros(len(WIDE), bool)
-    mask[:9] = True                         # 9 of the 16 attention units of block 0: 7 are left
-    with pytest.raises(SsahError, match="block 0 attn: 9 random units wanted, 7 are free; take a smaller share"):
+    mask[:9] = True  # 9 of the 16 attention units of block 0: 7 are left
+    with pytest.raises(
+        SsahError, match="block 0 attn: 9 random units wanted, 7 are free; take a smaller share"
+    ):
         WIDE.matched_random(mask, 0)
 
 
-@pytest.mark.parametrize("mask", [
-    np.zeros(14, int), np.zeros(14), np.zeros(13, bool), np.zeros(15, bool), np.zeros((14, 1), bool), np.arange(3), ["SCU"] * 14, None,
-], ids=["integers", "floats", "short", "long", "two axes", "indices", "labels", "nothing"])
+@pytest.mark.parametrize(
+    "mask",
+    [
+        np.zeros(14, int),
+        np.zeros(14),
+        np.zeros(13, bool),
+        np.zeros(15, bool),
+        np.zeros((14, 1), bool),
+        np.arange(3),
+        ["SCU"] * 14,
+        None,
+    ],
+    ids=["integers", "floats", "short", "long", "two axes", "indices", "labels", "nothing"],
+)
 def test_a_mask_is_boolean_and_as_long_as_the_index(mask):
     with pytest.raises(SsahError, match="Boolean of length 14"):
         SMALL.check_mask(mask)
@@ -165,5 +214,7 @@ def test_a_list_of_booleans_is_a_mask():
 
 
 def test_models_of_different_shape_have_different_indexes():
-    indexes = {UnitIndex.of(random_model(FAMILIES[name]())) for name in ("Llama", "Llama GQA", "Qwen3")}
+    indexes = {
+        UnitIndex.of(random_model(FAMILIES[name]())) for name in ("Llama", "Llama GQA", "Qwen3")
+    }
     assert len(indexes) == 3
