@@ -94,15 +94,15 @@ def rerun(args) -> int:
 # ---- results ---------------------------------------------------------------------------------
 
 def recompute(args) -> int:
-    """Run a step afresh, for all its planned parameters or those given with -p."""
+    """Run steps afresh, for all their planned parameters or those given with -p."""
     from .claims import lab_of
 
     profile = chosen_profile(args)
-    if args.step == "help":
+    if args.steps == ["help"]:
         print(steps_of(profile))
         return 0
     _, given = divided(pairs(args.parameter))
-    chosen = planned_sets(profile, args.step, given)
+    chosen = [need for step in args.steps for need in planned_sets(profile, step, given)]
     recompute = {need.label for need in chosen}
     # committed results are kept unless asked: on another machine bits differ, and what stands on
     # them would be stale
@@ -110,7 +110,7 @@ def recompute(args) -> int:
            else recomputed_lab(profile, args.into, recompute=recompute))
     wanted = lab.to_compute(chosen)
     upstream = len(wanted) - len(chosen)
-    print(f"{len(chosen)} results of {args.step} and {upstream} missing upstream, "
+    print(f"{len(chosen)} results of {', '.join(args.steps)} and {upstream} missing upstream, "
           f"{estimate(profile, wanted)}", flush=True)
     lab.require(chosen)
     after = "; `ssah status` shows what is stale by now" if args.in_place else ""
@@ -376,7 +376,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--all", action="store_true",
                          help="every committed result, not only seed 0")
     command = add(recompute, profile, parameter, into)
-    command.add_argument("step", metavar="STEP", help="`ssah recompute help` lists them")
+    command.add_argument("steps", nargs="+", metavar="STEP",
+                         help="`ssah recompute help` lists them")
     command.add_argument("--in-place", action="store_true",
                          help="into the committed results (for maintainers)")
     command = add(accept)

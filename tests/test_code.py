@@ -192,7 +192,7 @@ def repository(tmp_path, monkeypatch):
     profile = SimpleNamespace(name="toy", seeds=(2,), option="")
     lab = Lab(profile, place, compute=False)
     lab.store.save("shown", "seed=2", _stored(fingerprint_now(None)))
-    trial = Trial(lambda step, into: ["run.py", step, str(into)], lambda into: into / "results")
+    trial = Trial(lambda steps, into: ["run.py", *steps, str(into)], lambda into: into / "results")
     return SimpleNamespace(folder=folder, first=first, trial=trial, decorated=decorated,
                            lab=lambda: Lab(profile, place, compute=False))
 
@@ -223,7 +223,7 @@ def test_a_neutral_change_is_accepted_after_it_was_run(repository):
 def test_a_change_that_changes_results_is_refused(repository):
     edited = repository.decorated + STEPS_FILE.replace("x * 2", "x * 3")
     (repository.folder / "toy/steps.py").write_text(edited)
-    with pytest.raises(SsahError, match=r"shown gives other results now \(seed=2\); bump its version"):
+    with pytest.raises(SsahError, match=r"other results now: shown\(seed=2\); bump the version of the step"):
         accept(repository.lab(), ["shown"], "no", repository.trial)
     assert not (repository.folder / "accepted.json").exists()
 
@@ -254,6 +254,6 @@ def test_a_tree_that_cannot_compute_is_named(repository):
 
 
 def test_the_trial_of_the_package_is_a_command_that_it_has():
-    arguments = TRIAL.command("splits", Path("somewhere"))
+    arguments = TRIAL.command(["splits"], Path("somewhere"))
     helped = subprocess.run([sys.executable, *arguments[:3], "--help"], capture_output=True, text=True)
     assert helped.returncode == 0 and "--profile" in helped.stdout and "--into" in helped.stdout

@@ -85,10 +85,10 @@ PLACE = Place(
     peak_memory=peak_memory)
 
 
-#: How `ssah accept` computes a step by the code of a tree, before and after a change.
+#: How `ssah accept` computes steps by the code of a tree, before and after a change.
 TRIAL = Trial(
-    command=lambda step, into: ["-m", "ssah.cli", "recompute", step, "--profile", "smoke",
-                                "--into", str(into)],
+    command=lambda steps, into: ["-m", "ssah.cli", "recompute", *steps, "--profile", "smoke",
+                                 "--into", str(into)],
     results=lambda into: into / "results" / "smoke")
 
 

@@ -26,10 +26,10 @@ from .store import Result, Store
 
 @dataclass(frozen=True)
 class Trial:
-    """How a tree of the repository computes a step on a small profile."""
+    """How a tree of the repository computes steps on a small profile."""
 
-    command: Callable[[str, Path], list[str]]       # of a step and a folder: arguments of Python
-    results: Callable[[Path], Path]                 # of the folder: where results are then
+    command: Callable[[list[str], Path], list[str]]     # of steps and a folder: what Python runs
+    results: Callable[[Path], Path]                     # of the folder: where results are then
 
 
 def accept(lab: Lab, names: Iterable[str], reason: str, trial: Trial,
@@ -41,18 +41,19 @@ def accept(lab: Lab, names: Iterable[str], reason: str, trial: Trial,
     contents differ; then nothing is noted.
     """
     changed = [name for name in names if needs_a_line(lab, name)]
-    lines = {}
+    compared_with = {name: before or last_valid_commit(lab, name) for name in changed}
     with tempfile.TemporaryDirectory(prefix="accept-") as scratch:
-        for name in changed:
-            commit = before or last_valid_commit(lab, name)
-            print(f"{name}: computing it by the code of {commit[:7]} and of today", flush=True)
+        for commit in dict.fromkeys(compared_with.values()):
+            steps = [name for name in changed if compared_with[name] == commit]
+            print(f"computing {', '.join(steps)} by the code of {commit[:7]} and of today",
+                  flush=True)
             tree = _checked_out(lab.place.repository, commit, Path(scratch) / commit)
-            then = contents(tree, name, trial, Path(scratch) / f"then-{commit}")
-            now = contents(lab.place.repository, name, trial, Path(scratch) / "now")
-            _compare(name, then, now)
-            lines[name] = {"code": code.fingerprint(find_step(name).run),
-                           "covers": _codes(lab, name),
-                           "before": commit, "reason": reason}
+            then = contents(tree, steps, trial, Path(scratch) / f"then-{commit}")
+            now = contents(lab.place.repository, steps, trial, Path(scratch) / f"now-{commit}")
+            _compare(then, now)
+    lines = {name: {"code": code.fingerprint(find_step(name).run), "covers": _codes(lab, name),
+                    "before": commit, "reason": reason}
+             for name, commit in compared_with.items()}
     _write(lab.place.accepted, lab.accepted | lines)
     return changed
 
@@ -89,24 +90,34 @@ def package_at(repository: Path, commit: str, package: str) -> code.Package:
                              for member in archive if member.name.endswith(".py")})
 
 
-def contents(tree: Path, name: str, trial: Trial, into: Path) -> dict[str, str]:
-    """File name -> content of all results of a step that the code of a tree computes."""
+def contents(tree: Path, names: list[str], trial: Trial, into: Path) -> dict[str, str]:
+    """Label -> content of all results of some steps that the code of a tree computes."""
+    done = _run(tree, trial.command(names, into), into)
+    if done.returncode == 2:        # a tree whose command takes one step at a time
+        for name in names:
+            done = _run(tree, trial.command([name], into), into)
+            if done.returncode:
+                break
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        raise SsahError(f"{tree} cannot compute {', '.join(names)}: {last}")
+    store = Store(trial.results(into))
+    return {f"{step}({result})": store.load(step, result).content
+            for step, result in store.slugs() if step in names}
+
+
+def _run(tree: Path, command: list[str], into: Path) -> subprocess.CompletedProcess:
     # a cache of its own: neither tree may find what another one made
     environment = os.environ | {"PYTHONPATH": str(tree), "SSAH_CACHE": str(into / "cache")}
-    done = subprocess.run([sys.executable, *trial.command(name, into)], cwd=tree, env=environment,
+    return subprocess.run([sys.executable, *command], cwd=tree, env=environment,
                           capture_output=True, text=True)
-    if done.returncode:
-        raise SsahError(f"{tree} cannot compute {name}: {done.stderr.strip().splitlines()[-1:]}")
-    store = Store(trial.results(into))
-    return {result: store.load(step, result).content
-            for step, result in store.slugs() if step == name}
 
 
-def _compare(name: str, then: dict[str, str], now: dict[str, str]) -> None:
-    different = sorted(result for result in then.keys() | now.keys()
-                       if then.get(result) != now.get(result))
+def _compare(then: dict[str, str], now: dict[str, str]) -> None:
+    different = sorted(label for label in then.keys() | now.keys()
+                       if then.get(label) != now.get(label))
     if different:
-        raise SsahError(f"{name} gives other results now ({', '.join(different)}); bump its version "
+        raise SsahError(f"other results now: {', '.join(different)}; bump the version of the step "
                         "and recompute it, or undo the change. Nothing was accepted")
 
 
