@@ -123,6 +123,7 @@ def test_code_in_the_prose_runs_as_written(path, monkeypatch, tmp_path):
     benign = ssah.load_prompts("tiny-benign").iloc[:4]
     given = {"ssah": ssah, "chat": chat, "index": index, "units": units,
              "prompts": benign["text"].tolist(), "answers": benign["response"].tolist(),
+             "refusals": ["sorry i can not help with that"] * len(benign),
              "examples": [{"prompt": prompt, "response": response}
                           for prompt, response in zip(benign["text"], benign["response"])]}
     for block in fenced(path):
