@@ -31,12 +31,18 @@ def set_difference(
     The set difference of Wei et al. 2024. In every matrix in `shares`: without the `utility_share`
     of highest utility score (less where more is wanted than that leaves), its share of highest
     safety score. So the size is given, and not where the safety ranking is cut. Scores are those of
-    `attribution.weight_importance`. Raises `SsahError` for shares that are none.
+    `attribution.weight_importance`. Raises `SsahError` for shares that are none, and for scores
+    that are not finite.
     """
     if not all(0 <= share <= 1 for share in (*shares.values(), utility_share)):
         raise SsahError("shares are from 0 to 1, of the weights of a matrix")
     masks = {}
     for name, share in shares.items():
+        if not (torch.isfinite(safety[name]).all() and torch.isfinite(utility[name]).all()):
+            raise SsahError(
+                f"the scores of {name} are not finite; compute them again with the model loaded "
+                'with dtype="bfloat16" or "float32"'
+            )
         scores = safety[name].flatten()
         wanted = round(share * scores.numel())
         spared = min(int(utility_share * scores.numel()), scores.numel() - wanted)

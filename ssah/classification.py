@@ -168,7 +168,10 @@ def _checked(importance, index: UnitIndex) -> np.ndarray:
             "another model's scores?"
         )
     if not np.isfinite(scores).all():
-        raise SsahError(f"{(~np.isfinite(scores)).sum()} scores are NaN or infinite")
+        raise SsahError(
+            f"{(~np.isfinite(scores)).sum()} scores are NaN or infinite; "
+            'compute them again with the model loaded with dtype="bfloat16" or "float32"'
+        )
     if (scores < 0).any():
         raise SsahError("importance must not be negative")
     for block, kind, where in index.modules():

@@ -124,6 +124,13 @@ def blocks(model) -> list[Block]:
     if hasattr(model, "tokenizer"):
         raise SsahError("give the model itself, not the chat: chat.model")
     name = type(model).__name__
+    if type(model).__module__.startswith("peft."):
+        raise SsahError(
+            f"the model is wrapped in an adapter ({name}); "
+            "merge it first: model = model.merge_and_unload()"
+        )
+    if not hasattr(model, "base_model"):
+        raise SsahError(f"a {name} is no causal LM of transformers; give chat.model")
     for setting in ("logits_scaling", "final_logit_softcapping", "logit_scale"):
         if getattr(model.config, setting, None) not in (None, 1, 1.0):
             raise SsahError(

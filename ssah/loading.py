@@ -194,8 +194,8 @@ def _place(name: str, model, device) -> None:
     if device != "auto":
         model.to(device)
         return
-    outside = {"cpu", "disk"} & {str(place) for place in model.hf_device_map.values()}
-    if outside:
+    # what finds no room on a GPU is kept elsewhere, and then is "cpu" or "meta"
+    if any(parameter.device.type != "cuda" for parameter in model.parameters()):
         raise SsahError(
             f"{name!r} does not fit into the memory of the GPUs; take dtype=\"bfloat16\", "
             "a smaller model, or device=\"cpu\""

@@ -86,17 +86,27 @@ def moving(model, index: UnitIndex, moved, rest: str = "freeze") -> Iterator[Sli
     linears = list(unit_linears(model, index, moved, rest))
     with as_before(model):
         slices = _cut_out(model, linears, rest)
-        cut_of = {cut.weight: cut for cut in slices.cuts}
-        try:
-            for linear, _, _ in linears:
-                if linear.weight in cut_of:
-                    # on this instance only
-                    linear.forward = partial(_forward, linear, cut_of[linear.weight],
-                                             cut_of.get(linear.bias))
+        with _sliced(linears, slices.cuts):
             yield slices
-        finally:
-            for linear, _, _ in linears:
-                vars(linear).pop("forward", None)
+
+
+@contextmanager
+def _sliced(linears: list, cuts: list[Cut]) -> Iterator[None]:
+    """Inside, the maps with a cut form the gradient of the cut alone; on these instances only."""
+    cut_of = {cut.weight: cut for cut in cuts}
+    # an instance has a forward of its own where a model is spread over several devices
+    before = {linear: vars(linear).get("forward") for linear, _, _ in linears}
+    try:
+        for linear in before:
+            if linear.weight in cut_of:
+                weight_cut = cut_of[linear.weight]
+                linear.forward = partial(_forward, linear, weight_cut, cut_of.get(linear.bias))
+        yield
+    finally:
+        for linear, forward in before.items():
+            vars(linear).pop("forward", None)
+            if forward is not None:
+                linear.forward = forward
 
 
 def _checked(model, index: UnitIndex, moved, rest: str) -> np.ndarray:

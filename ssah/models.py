@@ -143,7 +143,7 @@ def _length_in_common(first: list[int], second: list[int]) -> int:
 # ---- loading and saving ----------------------------------------------------------------------
 
 def load_chat_model(
-    name: str = "smollm2-135m",
+    name: str | os.PathLike = "smollm2-135m",
     *,
     dtype: str | torch.dtype = "float32",
     device: str | torch.device = "cpu",
@@ -163,6 +163,9 @@ def load_chat_model(
     Raises `SsahError` for an unknown name, files that are not understood, a missing chat template,
     thinking that cannot be switched off, a layout without units, and a missing device.
     """
+    if not isinstance(name, (str, os.PathLike)):
+        raise SsahError(f"a model is named by a text or a path; got {name!r}")
+    name = os.fspath(name)
     dtype = parsed_dtype(dtype)
     device = parsed_device(device)
     if name.split(":")[0] == "tiny":

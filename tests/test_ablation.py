@@ -163,6 +163,14 @@ def test_mean_needs_means(chat, means):
         pass
 
 
+def test_means_that_are_not_finite_are_refused(chat):
+    index = UnitIndex.of(chat.model)
+    means = np.zeros(len(index))
+    means[3] = np.nan
+    with pytest.raises(SsahError, match="means are not finite; compute them with dtype="):
+        ablated(chat.model, index, some_units(index), "mean", means).__enter__()
+
+
 # ---- all edits -------------------------------------------------------------------------------
 
 

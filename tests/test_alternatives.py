@@ -190,6 +190,16 @@ def test_shares_that_are_none(share, utility_share):
         set_difference(scores, scores, {"w": share}, utility_share)
 
 
+@pytest.mark.parametrize("value", (float("nan"), float("inf")))
+def test_scores_that_are_not_finite_are_refused(value):
+    """Sorting would put them first, without a word."""
+    scores, broken = torch.rand(4, 4), torch.rand(4, 4)
+    broken[1, 2] = value
+    for safety, utility in ((broken, scores), (scores, broken)):
+        with pytest.raises(SsahError, match="the scores of w are not finite; compute them again"):
+            set_difference({"w": safety}, {"w": utility}, {"w": 0.5}, 0.2)
+
+
 # ---- adapters --------------------------------------------------------------------------------
 
 

@@ -232,6 +232,20 @@ def test_an_adapter_that_cannot_be_merged_is_named(chat):
         blocks(chat.model)
 
 
+def test_a_model_that_an_adapter_wraps_is_refused(chat):
+    """Its layers can be reached through the wrapper, which the weights do not show."""
+    config = peft.LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM")
+    wrapped = peft.get_peft_model(chat.model, config)
+    with pytest.raises(SsahError, match="wrapped in an adapter .PeftModelForCausalLM.; merge it"):
+        blocks(wrapped)
+
+
+@pytest.mark.parametrize("thing", ("smollm2-135m", None, torch.nn.Linear(2, 2)))
+def test_what_is_no_model_is_refused(thing):
+    with pytest.raises(SsahError, match="is no causal LM of transformers; give chat.model"):
+        blocks(thing)
+
+
 def test_blocks_that_are_not_alike_are_refused(chat):
     mlp = chat.model.model.layers[1].mlp
     mlp.gate_proj, mlp.up_proj = torch.nn.Linear(32, 40), torch.nn.Linear(32, 40)

@@ -24,7 +24,7 @@ from transformers import (
 
 from ssah.attribution import importance
 from ssah.errors import SsahError
-from ssah.loading import DTYPES, parsed_device, parsed_dtype
+from ssah.loading import DTYPES, open_model, parsed_device, parsed_dtype
 from ssah.models import Chat, load_chat_model, save_weights, tiny_chat
 
 IDS = torch.tensor([[5, 9, 30, 41, 7]])
@@ -94,6 +94,13 @@ def test_a_device_that_is_not_there_is_refused(folder, device):
 def test_a_build_without_cuda_says_so():
     with pytest.raises(SsahError, match="device 'cuda' cannot be used here: .*CUDA.*install a b"):
         load_chat_model("tiny", device="cuda")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_model_that_lies_outside_the_gpus_is_refused(folder):
+    """Spread over several GPUs, as "auto" does; on a machine without any, all is outside."""
+    with pytest.raises(SsahError, match="does not fit into the memory of the GPUs; take dtype="):
+        open_model(str(folder), torch.float32, "auto")
 
 
 # ---- adapters --------------------------------------------------------------------------------
@@ -320,6 +327,12 @@ def test_what_holds_no_model_is_refused(tmp_path, name, message):
     (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(SsahError, match=message):
         load_chat_model(str(tmp_path / "empty" / name))
+
+
+def test_a_path_names_a_model_and_other_things_do_not(folder):
+    assert torch.equal(logits(load_chat_model(folder).model), logits(tiny_chat().model))
+    with pytest.raises(SsahError, match="named by a text or a path; got None"):
+        load_chat_model(None)
 
 
 def test_code_of_a_repository_is_not_run(folder):

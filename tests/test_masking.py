@@ -255,6 +255,15 @@ def test_an_exception_leaves_an_ordinary_model_with_the_last_step(any_chat, dtyp
     )
 
 
+def test_a_forward_of_an_instances_own_comes_back(chat):
+    """As accelerate puts one into the maps of a model that is spread over several devices."""
+    linear = chat.model.model.layers[0].mlp.up_proj
+    linear.forward = own = partial(torch.nn.Linear.forward, linear)
+    with moving(chat.model, UnitIndex.of(chat.model), uneven(UnitIndex.of(chat.model))):
+        pass
+    assert vars(linear)["forward"] is own
+
+
 def test_what_was_frozen_before_is_frozen_afterwards(chat):
     chat.model.model.norm.weight.requires_grad_(False)
     with moving(chat.model, UnitIndex.of(chat.model), uneven(UnitIndex.of(chat.model)), "train"):
