@@ -144,6 +144,13 @@ def unit_elements(model, moved: np.ndarray, rest: bool) -> dict[str, torch.Tenso
     return masks
 
 
+def pytest_collection_modifyitems(items):
+    """Whole experiments are slow, and what is not slow is quick: ``pytest -m quick``."""
+    for item in items:
+        whole = "smoke_lab" in item.fixturenames or item.path.stem in ("test_notebooks", "test_own_model")
+        item.add_marker("slow" if whole or item.get_closest_marker("slow") else "quick")
+
+
 @pytest.fixture(scope="session")
 def smoke_lab(tmp_path_factory):
     """The smoke profile's experiments, for tests that only read them: each is computed once."""
