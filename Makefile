@@ -27,8 +27,9 @@ help: ## list the targets
 run: $(STAMP) ## run all notebooks from the cached results
 	@$(VENV)/bin/ssah run $(ARGS)
 
-test: $(STAMP) ## run the tests
-	@$(PY) -m pytest $(ARGS)
+# Two processes; a file's tests stay together, since they share what they computed.
+test: $(STAMP) ## run the tests (the quick ones alone: make test ARGS="-m quick")
+	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab notebooks/00_start_here.ipynb

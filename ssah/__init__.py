@@ -1,36 +1,39 @@
 """A companion to "Superficial Safety Alignment Hypothesis" (Li & Kim, ICLR 2026).
 
-    sources -> models -> units -> attribution -> classification -> ablation / fine-tuning
-            -> evaluation -> store -> notebooks -> figures
+    inputs -> models -> units -> attribution -> classification -> ablation / fine-tuning
+           -> evaluation                                                  (the library)
+    lab: steps, keys, store        claims: a room for every claim        notebooks -> figures
 
-Names are loaded on first use, so `import ssah` and a notebook that only reads results never import torch.
+Names are loaded on first use, so `import ssah` and a notebook that only reads results never import
+torch.
 """
 
 from importlib import import_module
 
 _HOME = {
-    "Chat": "models", "load_chat_model": "models",
-    "UnitIndex": "units",
-    "importance": "attribution", "scoring_batches": "attribution",
-    "Units": "classification", "classify": "classification", "iou": "classification", "scaled": "classification",
-    "ablated": "ablation", "transplanted": "ablation", "without_direction": "ablation",
-    "finetune": "finetuning",
-    "generate": "evaluation", "refusal_log_odds": "evaluation", "perplexity": "evaluation",
-    "multiple_choice": "evaluation",
-    "judge": "judging",
-    "load_prompts": "inputs.prompts",
-    "load_profile": "claims.profiles",
-    "open_lab": "claims",
-    "SsahError": "errors",
+    "errors": ("SsahError",),
+    "models": ("Chat", "load_chat_model"),
+    "units": ("UnitIndex",),
+    "attribution": ("importance", "scoring_batches"),
+    "classification": ("Units", "classify", "iou", "scaled"),
+    "ablation": ("ablated", "transplanted", "without_direction"),
+    "finetuning": ("finetune",),
+    "evaluation": ("generate", "refusal_log_odds", "perplexity", "multiple_choice"),
+    "judging": ("judge",),
+    "inputs.prompts": ("load_prompts",),
+    "lab.source": ("show_source",),
+    "claims": ("open_lab",),
+    "claims.profiles": ("load_profile",),
 }
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
-__all__ = sorted(_HOME)
+__all__ = sorted(_MODULE_OF)
 
 
 def __getattr__(name: str):
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'ssah' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 
 def __dir__():

@@ -1,8 +1,9 @@
-"""The command line: `ssah run`, `recompute`, `rerun`, `status`, `verify`, `readme`, `fetch`, `clean`, `bench`.
+"""The command line: run, rerun, recompute, accept, status, verify, readme, fetch, clean, bench.
 
-Each command is a function of the parsed arguments that returns an exit code: 0, or 1 where something
-failed that was looked at. `main` turns bad input (2) and Ctrl-C (130) into one line. Heavy modules are
-imported where they are used, so that help and cached notebooks never wait for torch.
+Each command is a function of the parsed arguments that returns an exit code: 0, or 1 where
+something failed that was looked at. `main` turns bad input (2) and Ctrl-C (130) into one line.
+Heavy modules are imported where they are used, so that help and cached notebooks never wait for
+torch.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -28,12 +28,13 @@ FIGURES = archives.REPOSITORY / "figures"
 
 def run(args) -> int:
     """Execute notebooks (default: all) and write executed copies, HTML pages and an index."""
-    given = pairs(args.parameter)
-    if args.profile != "default":
-        given["profile"] = args.profile
+    settings, given = divided(pairs(args.parameter))
+    profile = "+".join([args.profile, *settings])
+    if profile != "default":
+        given["profile"] = profile
     if args.recompute:
         given["recompute"] = "true"
-    return run_notebooks(args.notebooks, given, args.into)
+    return run_notebooks(args.notebooks, given, args.into or BUILD)
 
 
 def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
@@ -49,10 +50,14 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
     if not 1 <= parameters.get("n_seeds", 1) <= len(profile.seeds):     # not in every notebook
         raise SsahError(f"n_seeds is 1 to {len(profile.seeds)} for this profile; "
                         f"got {parameters['n_seeds']}")
+    if profile.name != "default":       # pages of one profile never replace another's
+        into = into / profile.name
     environment = kernel_variables(parameters, into.resolve())
     figures = environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or FIGURES
+    # side by side they only read: two that compute would compute the same results
+    jobs = 1 if environment else min(2, os.cpu_count() or 1)
     outcomes = notebooks.run_notebooks(paths, parameters, into, figures=Path(figures),
-                                       environment=environment)
+                                       environment=environment, jobs=jobs)
     summary = notebooks.summary(outcomes)
     print("\n" + text_table(["notebook", "verdict", "seconds", "state"], summary))
     print(f"\nopen {into / 'index.html'}")
@@ -64,44 +69,113 @@ def kernel_variables(parameters: dict, into: Path) -> dict[str, str]:
     if parameters.items() <= {"profile": "default", "recompute": False}.items():
         return {}
     # a model of a few thousand weights is slower on several threads
-    threads = {"OMP_NUM_THREADS": "1"} if parameters.get("profile") == "smoke" else {}
+    tiny = parameters.get("profile", "").startswith("smoke")
+    threads = {"OMP_NUM_THREADS": "1"} if tiny else {}
     return {"SSAH_RECOMPUTED": str(into / "results"), "SSAH_FIGURES": str(into / "figures"),
             **threads}
 
 
 def rerun(args) -> int:
     """Recompute results into a folder of their own, after an estimate, and run the notebooks."""
-    from .claims import lab_of, load_profile, plan
+    from .claims import plan
 
-    profile = load_profile(args.profile)
+    profile = chosen_profile(args)
     n_seeds = len(profile.seeds) if args.all else 1
-    lab = lab_of(profile, root=args.into / "results" / profile.name, compute=False)
+    lab = recomputed_lab(profile, args.into, compute=False)
     wanted = plan(profile, n_seeds)
-    missing = [need for need in wanted if lab.look(need.step, need.params)[0] != "ok"]
+    missing = lab.to_compute(wanted)
     print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(profile, missing)}; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
-    return run_notebooks([], {"profile": args.profile, "recompute": "true", "n_seeds": str(n_seeds)}, args.into)
+    name = profile.chosen or profile.name
+    given = {"profile": name, "recompute": "true", "n_seeds": str(n_seeds)}
+    return run_notebooks([], given, args.into or BUILD)
 
 
 # ---- results ---------------------------------------------------------------------------------
 
 def recompute(args) -> int:
-    """Run a step afresh, for all its planned parameters or those given with -p."""
-    from .claims import lab_of, load_profile
+    """Run steps afresh, for all their planned parameters or those given with -p."""
+    from .claims import lab_of
 
-    profile = load_profile(args.profile)
-    chosen = planned_sets(profile, args.step, pairs(args.parameter))
-    # committed results are kept unless asked: on another machine bits differ, and what stands on them would be stale
-    lab = lab_of(profile, recompute={need.label for need in chosen},
-                 root=None if args.in_place else args.into / "results" / profile.name)
-    print(f"{len(chosen)} results, {estimate(profile, chosen)}, without what may be missing upstream", flush=True)
-    for position, need in enumerate(chosen, 1):
-        started = time.perf_counter()
-        lab.get(need.step, **need.params)
-        seconds = time.perf_counter() - started
-        print(f"[{position}/{len(chosen)}] {need.label} ({seconds:.1f} s)", flush=True)
-    print(f"written to {lab.store.root}" + ("; `ssah status` shows what is stale by now" if args.in_place else ""))
+    profile = chosen_profile(args)
+    if args.steps == ["help"]:
+        print(steps_of(profile))
+        return 0
+    _, given = divided(pairs(args.parameter))
+    chosen = [need for step in args.steps for need in planned_sets(profile, step, given)]
+    recompute = {need.label for need in chosen}
+    # committed results are kept unless asked: on another machine bits differ, and what stands on
+    # them would be stale
+    lab = (lab_of(profile, recompute=recompute) if args.in_place
+           else recomputed_lab(profile, args.into, recompute=recompute))
+    wanted = lab.to_compute(chosen)
+    upstream = len(wanted) - len(chosen)
+    print(f"{len(chosen)} results of {', '.join(args.steps)} and {upstream} missing upstream, "
+          f"{estimate(profile, wanted)}", flush=True)
+    lab.require(chosen)
+    after = "; `ssah status` shows what is stale by now" if args.in_place else ""
+    print(f"written to {lab.store.root}{after}")
     return 0
+
+
+def accept(args) -> int:
+    """Note that a change of code changes no result, after running steps before and after it."""
+    from .claims import TRIAL, lab_of, load_profile
+    from .lab.accept import accept as accept_change
+    from .lab.accept import needs_a_line
+
+    lab = lab_of(load_profile("default"), compute=False)
+    names = args.steps or list(dict.fromkeys(need.step for need in lab.plan()))
+    if not (changed := [name for name in names if needs_a_line(lab, name)]):
+        print("nothing to accept: the stored results are known to be those of today's code")
+        return 0
+    if not args.reason:
+        raise SsahError(f"the code behind {', '.join(changed)} changed; say why no result does: "
+                        '--reason "..."')
+    noted = accept_change(lab, changed, args.reason, TRIAL, args.before)
+    print(f"accepted in {lab.place.accepted}: {', '.join(noted)}")
+    return 0
+
+
+def steps_of(profile) -> str:
+    """The steps that a profile plans: how many results, the minutes of one, what they are."""
+    from .claims import plan
+    from .lab import find_step
+
+    planned = Counter(need.step for need in plan(profile))
+    rows = []
+    for name, count in planned.items():
+        step = find_step(name)
+        about = step.run.__doc__.strip().splitlines()[0]
+        rows.append([name, count, f"{step.minutes:g}", about])
+    return text_table(["step", "results", "minutes each", ""], rows)
+
+
+def chosen_profile(args):
+    """The profile of ``--profile``, with the settings among the ``-p`` options."""
+    from .claims import load_profile
+
+    settings, _ = divided(pairs(args.parameter))
+    return load_profile("+".join([args.profile, *settings]))
+
+
+def divided(given: dict[str, str]) -> tuple[list[str], dict[str, str]]:
+    """``-p`` options: settings of the profile (``section.field=value``), and all others."""
+    settings = [f"{name}={value}" for name, value in given.items() if "." in name]
+    return settings, {name: value for name, value in given.items() if "." not in name}
+
+
+def recomputed_lab(profile, into: Path | None, **options):
+    """A lab on what this machine computes: apart from what is committed.
+
+    Under `into`, where it is given; else of the default profile under ``build``, and of any other
+    where all its results are.
+    """
+    from .claims import lab_of
+
+    if into is None and profile.name != "default":
+        return lab_of(profile, **options)
+    return lab_of(profile, root=(into or BUILD) / "results" / profile.name, **options)
 
 
 def planned_sets(profile, step: str, given: dict[str, str]) -> list:
@@ -111,41 +185,81 @@ def planned_sets(profile, step: str, given: dict[str, str]) -> list:
 
     find_step(step)
     planned = [need for need in plan(profile) if need.step == step]
-    matching = [need for need in planned if given.items() <= {k: str(v) for k, v in need.params.items()}.items()]
+    matching = [need for need in planned
+                if given.items() <= {name: str(value) for name, value in need.params.items()}.items()]
     if not planned:
         raise SsahError(f"this profile has no results of {step}")
     if not matching:
-        raise SsahError(f"no planned result of {step} has {', '.join(f'{k}={v}' for k, v in given.items())}; "
+        raise SsahError(f"no planned result of {step} has {slug(given).replace(',', ', ')}; "
                         f"planned: {'; '.join(slug(need.params) for need in planned)}")
     return matching
 
 
 def status(args) -> int:
-    """Show which planned results are there and valid, and where they come from; nothing is computed."""
-    from .claims import lab_of, load_profile, plan
+    """Show which planned results are there and valid; nothing is computed."""
+    from .claims import lab_of, plan
 
-    lab = lab_of(load_profile(args.profile), compute=False)
+    profile = chosen_profile(args)
+    elsewhere = args.recomputed or args.into
+    lab = (recomputed_lab(profile, args.into, compute=False) if elsewhere
+           else lab_of(profile, compute=False))
     rows = []
     for need in plan(lab.profile):
         found, result, why = lab.look(need.step, need.params)
+        if found == "ok" and lab.code_changed(result):
+            why = f"the code behind it changed since: `ssah accept {need.step}`, or recompute it"
         origin = result.provenance if result else {}
-        commit = (origin.get("commit") or "none")[:7] + ("" if origin.get("clean") else " + changes") if origin else ""
         rows.append([need.label, found, origin.get("date", ""), origin.get("seconds", ""),
-                     commit, why])
+                     _commit_of(origin), why])
     print(text_table(["result", "state", "date", "seconds", "commit", "why"], rows))
     counts = Counter(row[1] for row in rows)
-    print(f"\n{len(rows)} results in {lab.store.root}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+    totals = ", ".join(f"{n} {name}" for name, n in counts.items())
+    print(f"\n{len(rows)} results in {lab.store.root}: {totals}")
     return int(set(counts) != {"ok"})
 
 
+def _commit_of(provenance: dict) -> str:
+    """The commit that made a result, in short; empty where there is no result."""
+    if not provenance:
+        return ""
+    commit = (provenance.get("commit") or "none")[:7]
+    return commit if provenance.get("clean") else f"{commit} + changes"
+
+
 def verify(args) -> int:
-    """Check results: hashes, keys, Table 1's units from stored scores, spot checks (--full: train seed 0 again)."""
-    from .claims import load_profile
+    """Check results: hashes, keys, labels from stored scores (--spot, --full: with the model)."""
     from .claims.verify import verify
 
-    failed = verify(load_profile(args.profile), full=args.full, into=args.into)
+    profile = chosen_profile(args)
+    depth = "full" if args.full else "spot" if args.spot else "quick"
+    if depth != "quick":
+        print(f"{depth}: needs the model and prompts ({_to_download()}), {_VERIFY_TIME[depth]}",
+              flush=True)
+    failed = verify(profile, depth=depth, into=args.into or BUILD)
     print(f"{failed} checks failed" if failed else "all checks passed")
     return int(failed > 0)
+
+
+#: Roughly, on two cores with the default profile.
+_VERIFY_TIME = {"spot": "about 5 minutes", "full": "about 2 hours (the first seed again)"}
+
+
+def _to_download() -> str:
+    """What of the pinned archives is not in the cache folder yet."""
+    missing = [archive for name, archive in archives.ARCHIVES.items()
+               if not archives.archive_path(name).exists()]
+    size = sum(archive.megabytes for archive in missing)
+    return f"up to {size:.0f} MB to download" if missing else "all in the cache folder"
+
+
+def compare(args) -> int:
+    """Put the ledgers of two profiles side by side, from what is stored; nothing is computed."""
+    from .claims import lab_of, load_profile
+    from .claims.scoreboard import comparison
+
+    labs = [lab_of(load_profile(name), compute=False) for name in (args.first, args.second)]
+    print(comparison(*labs))
+    return 0
 
 
 def readme(args) -> int:
@@ -173,9 +287,10 @@ def fetch(args) -> int:
 
 
 def clean(args) -> int:
-    """Empty the cache folder: archives, models, checkpoints, answers, other profiles' results (committed ones stay)."""
+    """Empty the cache folder: archives, models, checkpoints, answers, other profiles' results."""
     folders = archives.cache_folders()
-    size = sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
     print(f"{archives.cache_dir()}: {size / 2**30:.2f} GiB")
     # without a terminal nobody can be asked
     if not args.yes and not (sys.stdin.isatty() and input("delete it? [y/N] ").strip().lower() == "y"):
@@ -202,7 +317,8 @@ def pairs(texts: list[str]) -> dict[str, str]:
             raise SsahError(f"-p takes name=value; got {text!r}")
     given = dict(text.split("=", 1) for text in texts)
     if len(given) < len(texts):
-        raise SsahError("-p gives a name twice; run the command once for each value, or leave the name out for all")
+        raise SsahError("-p gives a name twice; run the command once for each value, or leave the "
+                        "name out for all")
     return given
 
 
@@ -213,28 +329,39 @@ def estimate(profile, needs: list) -> str:
     if profile.name != "default":
         return "time not known for this profile"
     minutes = sum(find_step(need.step).minutes for need in needs)
-    return (f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} hours") + " on two cores"
+    if minutes < 90:
+        return f"about {minutes:.0f} min on two cores"
+    return f"about {minutes / 60:.1f} hours on two cores"
 
 
 def text_table(head: list[str], rows: list[list]) -> str:
     """Left-aligned columns for a terminal."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in cells]
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands; the global options are taken before or after the command."""
-    everywhere = _options(["--offline"], action="store_true", default=argparse.SUPPRESS, help="never use the network")
-    everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
+    everywhere = _options(["--offline"], action="store_true", default=argparse.SUPPRESS,
+                          help="never use the network")
+    everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
+                            help="show tracebacks")
     profile = _options(["--profile"], default="default", type=_absolute,
-                       help="default, smoke, paper:MODEL or pair:ALIGNED,UNALIGNED")
-    into = _options(["--into"], type=Path, default=BUILD, metavar="FOLDER", help="where everything is written (build)")
-    parameter = _options(["-p"], dest="parameter", action="append", default=[], metavar="NAME=VALUE",
-                         help="may be repeated")
-    top = argparse.ArgumentParser(prog="ssah", parents=[everywhere], description="Run, recompute and check everything.")
+                       help="default, smoke, model:BASE[,aligned=CHAT], pair:ALIGNED,UNALIGNED or "
+                            "a TOML file")
+    into = _options(["--into"], type=Path, metavar="FOLDER",
+                    help="where everything is written (build)")
+    parameter = _options(["-p"], dest="parameter", action="append", default=[],
+                         metavar="NAME=VALUE",
+                         help="a parameter, or a setting such as alignment.epochs=4; may be "
+                              "repeated")
+    top = argparse.ArgumentParser(prog="ssah", parents=[everywhere],
+                                  description="Run, recompute and check everything.")
     top.add_argument("--version", action="version", version=f"ssah {_version()}")
-    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    top.set_defaults(function=lambda args: top.print_help() or 0)
+    commands = top.add_subparsers(metavar="COMMAND")
 
     def add(function, *parents) -> argparse.ArgumentParser:
         command = commands.add_parser(function.__name__, parents=[everywhere, *parents],
@@ -245,16 +372,35 @@ def parser() -> argparse.ArgumentParser:
     command = add(run, profile, parameter, into)
     command.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 02")
     command.add_argument("--recompute", action="store_true", help="from results made on this machine")
-    add(rerun, profile, into).add_argument("--all", action="store_true", help="every committed result, not only seed 0")
+    command = add(rerun, profile, parameter, into)
+    command.add_argument("--all", action="store_true",
+                         help="every committed result, not only seed 0")
     command = add(recompute, profile, parameter, into)
-    command.add_argument("step", metavar="STEP")
-    command.add_argument("--in-place", action="store_true", help="into the committed results (for maintainers)")
-    add(status, profile)
-    add(verify, profile, into).add_argument("--full", action="store_true", help="train the first seed again (hours)")
+    command.add_argument("steps", nargs="+", metavar="STEP",
+                         help="`ssah recompute help` lists them")
+    command.add_argument("--in-place", action="store_true",
+                         help="into the committed results (for maintainers)")
+    command = add(accept)
+    command.add_argument("steps", nargs="*", metavar="STEP", help="default: all that changed")
+    command.add_argument("--reason", help="why no result changes; kept in data/accepted.json")
+    command.add_argument("--before", metavar="COMMIT",
+                         help="compare with it (default: the last whose code made the results)")
+    command = add(status, profile, parameter, into)
+    command.add_argument("--recomputed", action="store_true",
+                         help="those of `ssah rerun` instead of the committed ones")
+    command = add(verify, profile, parameter, into)
+    command.add_argument("--quick", action="store_true", help="no model (seconds; the default)")
+    command.add_argument("--spot", action="store_true",
+                         help="two numbers of the model and of training, too (minutes)")
+    command.add_argument("--full", action="store_true", help="train the first seed again (hours)")
+    command = add(compare)
+    command.add_argument("first", metavar="PROFILE", help="such as default")
+    command.add_argument("second", metavar="PROFILE", help="such as model:BASE,aligned=CHAT")
     add(readme)
     add(fetch)
     add(clean).add_argument("--yes", action="store_true", help="do not ask")
-    add(bench, profile).add_argument("--quick", action="store_true", help="measure once instead of five times")
+    command = add(bench, profile)
+    command.add_argument("--quick", action="store_true", help="measure once instead of five times")
     return top
 
 
@@ -279,7 +425,7 @@ def _version() -> str:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; its exit code, or 2 after bad input and 130 after Ctrl-C, each with one line on stderr."""
+    """Run one command; its exit code, or 2 after bad input and 130 after Ctrl-C, with one line."""
     args = parser().parse_args(argv)
     if "offline" in args:
         os.environ.update(SSAH_OFFLINE="1", HF_HUB_OFFLINE="1")

@@ -7,6 +7,7 @@ _HF_HOME = tempfile.TemporaryDirectory(prefix="ssah-tests-")      # removed when
 # read once, when transformers and datasets are imported below
 os.environ.update(HF_HOME=_HF_HOME.name, HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -143,13 +144,20 @@ def unit_elements(model, moved: np.ndarray, rest: bool) -> dict[str, torch.Tenso
     return masks
 
 
-@pytest.fixture(scope="module")
+def pytest_collection_modifyitems(items):
+    """Whole experiments are slow, and what is not slow is quick: ``pytest -m quick``."""
+    for item in items:
+        whole = "smoke_lab" in item.fixturenames or item.path.stem in ("test_notebooks", "test_own_model")
+        item.add_marker("slow" if whole or item.get_closest_marker("slow") else "quick")
+
+
+@pytest.fixture(scope="session")
 def smoke_lab(tmp_path_factory):
-    """The smoke profile's experiments with folders of their own, which one module's tests share."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSAH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setenv("SSAH_OFFLINE", "1")
-        yield lab_of(load_profile("smoke"), root=tmp_path_factory.mktemp("results"))
+    """The smoke profile's experiments, for tests that only read them: each is computed once."""
+    lab = lab_of(load_profile("smoke"), root=tmp_path_factory.mktemp("smoke-results"))
+    cache = tmp_path_factory.mktemp("smoke-cache")
+    lab.place = replace(lab.place, cache=lambda: cache)     # not the private one of a test
+    return lab
 
 
 @pytest.fixture(autouse=True)

@@ -377,7 +377,8 @@ def test_removing_the_cache_leaves_other_files_alone():
 def test_a_missing_file_of_the_repository_names_the_remedy():
     with pytest.raises(
         SsahError,
-        match="openings2.csv is missing; restore it with `git checkout ssah.inputs.data.openings2.csv`",
+        match="openings2.csv is missing; restore it with "
+        "`git checkout ssah.inputs.data.openings2.csv`",
     ):
         archives.fingerprint("data:openings2.csv")
 

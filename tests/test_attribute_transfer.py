@@ -1,20 +1,45 @@
-"""Attribute transfer: parts of the calibration texts, flows between labels, what the verdict asks, the figures."""
+"""Attribute transfer: parts of the calibration texts, flows between labels, verdict, figures."""
+
+from types import SimpleNamespace
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
-from ssah import figures
+from ssah.claims import lab_of
+from ssah.claims.attribute_transfer import draw, read
+from ssah.claims.attribute_transfer.run import (
+    CATEGORIES,
+    FRACTIONS,
+    PARTS,
+    RESCORED,
+    core,
+    extended,
+    of_category,
+    part_of,
+)
+from ssah.claims.profiles import load_profile
+from ssah.claims.shared import ribbons
+from ssah.claims.shared.flows import (
+    Comparison,
+    changes,
+    flow,
+    flows,
+    labels_of,
+    mean_and_range,
+    mean_and_range_text,
+    mean_flow,
+    panels,
+    tidy_flow,
+)
+from ssah.claims.shared.foundation import calibration_pairs, load_role
+from ssah.claims.shared.measuring import score_units
 from ssah.classification import LABELS, classify, iou
 from ssah.errors import SsahError
-from ssah.lab import Lab
-from ssah.claims.attribute_transfer.run import (CATEGORIES, FRACTIONS, PARTS, RESCORED, core,
-                                                extended, labels_of, of_category, part_of)
-from ssah.claims.shared.measuring import score_units
-from ssah.claims.profiles import load_profile
-from ssah.lab import Result
-from ssah.claims.attribute_transfer import read as transfer
+from ssah.lab import Need, Result
+from ssah.lab.statistics import Estimate
 from ssah.units import UnitIndex
 
 matplotlib.use("Agg")
@@ -22,36 +47,46 @@ INDEX = UnitIndex(n_blocks=2, n_heads=4, n_kv_heads=2, head_dim=8, n_mlp=100, hi
 SMOKE = load_profile("smoke")
 
 
-def kept(labels, index=INDEX, harmful=10) -> Result:
+def labels_alone(labels, index=INDEX, harmful=10) -> Result:
     """A result that keeps labels alone."""
-    return Result({"index": index.to_dict(), "examples": {"harmful": harmful, "benign": harmful}},
-                  arrays={"labels": pd.Categorical(labels, LABELS).codes})
+    examples = {"harmful": harmful, "benign": harmful}
+    codes = pd.Categorical(labels, LABELS).codes
+    return Result({"index": index.to_dict(), "examples": examples}, arrays={"labels": codes})
 
 
 # ---- parts of the texts ----------------------------------------------------------------------
 
 @pytest.fixture
 def pairs():
-    return {"harmful": [(f"h{i}", [i]) for i in range(25)], "benign": [(f"b{i}", [i]) for i in range(18)]}
+    return {"harmful": [(f"h{i}", [i]) for i in range(25)],
+            "benign": [(f"b{i}", [i]) for i in range(18)]}
 
 
 def prompts_of(part, kind):
     return {prompt for prompt, _ in part[kind]}
 
 
-def test_parts_are_nested_and_opposite_ones_disjoint(pairs):
-    parts = {part: part_of(pairs, part, seed=3) for part in PARTS}
-    for kind, texts in pairs.items():
-        own = {part: prompts_of(chosen, kind) for part, chosen in parts.items()}
-        assert own["first sixth"] < own["first third"] < own["first half"] < own["first two thirds"] < {p for p, _ in texts}
-        assert own["last sixth"] < own["last third"] < own["last half"]
-        for name in ("sixth", "third", "half"):
-            assert not own[f"first {name}"] & own[f"last {name}"]
-            assert len(own[f"first {name}"]) == len(own[f"last {name}"]) == int(FRACTIONS[name] * len(texts))
-    assert parts["first half"] == part_of(pairs, "first half", 3) != part_of(pairs, "first half", 4)
+@pytest.mark.parametrize("kind, n", [("harmful", 25), ("benign", 18)])
+def test_parts_are_nested_and_opposite_ones_disjoint(pairs, kind, n):
+    parts = {part: prompts_of(part_of(pairs, part, seed=3), kind) for part in PARTS}
+    assert parts["first sixth"] < parts["first third"] < parts["first half"]
+    assert parts["first half"] < parts["first two thirds"] < prompts_of(pairs, kind)
+    assert parts["last sixth"] < parts["last third"] < parts["last half"]
+    for name in ("sixth", "third", "half"):
+        first = parts[f"first {name}"]
+        last = parts[f"last {name}"]
+        assert not first & last
+        assert len(first) == len(last) == int(FRACTIONS[name] * n)
 
 
-@pytest.mark.parametrize("part", ["half", "first", "second half", "first 16", "last two thirds", ""])
+def test_a_part_is_drawn_once_a_seed(pairs):
+    half = part_of(pairs, "first half", 3)
+    assert part_of(pairs, "first half", 3) == half
+    assert part_of(pairs, "first half", 4) != half
+
+
+@pytest.mark.parametrize("part", ["half", "first", "second half", "first 16", "last two thirds",
+                                  ""])
 def test_an_unknown_part(pairs, part):
     with pytest.raises(SsahError, match="known: first sixth, last sixth"):
         part_of(pairs, part, 0)
@@ -61,12 +96,15 @@ def test_categories_share_no_text(pairs):
     one, other = CATEGORIES
     labels = [one] * 8 + [f"{one}; Autonomy"] * 2 + [f"{other}; {one}"] * 7 + [other] * 8
     pool = pd.DataFrame({"text": [f"h{i}" for i in range(25)], "category": labels})
-    first, second = (of_category(pairs, name, pool, 0) for name in CATEGORIES)
-    assert prompts_of(first, "harmful") < {f"h{i}" for i in range(10)}              # those of both are left out
+    first = of_category(pairs, one, pool, 0)
+    second = of_category(pairs, other, pool, 0)
+    # those of both are left out
+    assert prompts_of(first, "harmful") < {f"h{i}" for i in range(10)}
     assert prompts_of(second, "harmful") < {f"h{i}" for i in range(17, 25)}
     assert not prompts_of(first, "benign") & prompts_of(second, "benign")
-    for kind in pairs:      # as many as the random parts with which they are compared
-        assert len(first[kind]) == len(second[kind]) == len(part_of(pairs, "first sixth", 0)[kind])
+    sixth = part_of(pairs, "first sixth", 0)        # with which they are compared
+    for kind in pairs:
+        assert len(first[kind]) == len(second[kind]) == len(sixth[kind])
 
 
 def test_categories_that_are_not_there(pairs):
@@ -81,38 +119,41 @@ def test_categories_that_are_not_there(pairs):
 
 @pytest.fixture
 def lab(tmp_path):
-    return Lab(SMOKE, root=tmp_path / "results", n_seeds=1)
+    return lab_of(SMOKE, root=tmp_path / "results", n_seeds=1)
 
 
 def test_all_texts_give_the_attribution(lab):
     """The score here and in the step `attribution` are one."""
-    from types import SimpleNamespace
-
-    from ssah.claims.shared.foundation import calibration_pairs, load_role
-
     folders = {"calibration": lab.artifact("calibration", {"seed": 0}),
                "checkpoint": lab.artifact("checkpoint", {"role": "aligned", "seed": 0})}
     context = SimpleNamespace(profile=SMOKE, artifact=lambda name, **params: folders[name])
-    scored = score_units(load_role(context, "aligned", 0), calibration_pairs(context, 0, "refusals"), SMOKE.calibration.system)
+    chat = load_role(context, "aligned", 0)
+    pairs = calibration_pairs(context, 0, "refusals")
+    scored = score_units(chat, pairs, SMOKE.calibration.system)
     expected = lab.get("attribution", seed=0)
-    for name in ("safety", "utility"):
-        assert np.array_equal(scored.arrays[name], expected.arrays[name])
+    assert np.array_equal(scored.arrays["safety"], expected.arrays["safety"])
+    assert np.array_equal(scored.arrays["utility"], expected.arrays["utility"])
     assert scored.values == expected.values
 
 
 def test_rescored_models_and_parts(lab):
-    aligned, base, tuned = (lab.get("attribution", seed=0), lab.get("reattribution", seed=0, model="base"),
-                            lab.get("reattribution", seed=0, model="full"))
-    assert aligned.values == base.values == tuned.values                            # one index, the same texts
+    aligned = lab.get("attribution", seed=0)
+    base = lab.get("reattribution", seed=0, model="base")
+    tuned = lab.get("reattribution", seed=0, model="full")
+    assert aligned.values == base.values == tuned.values            # one index, the same texts
     assert base.arrays["safety"].dtype == np.float32
     for one, other in ((aligned, base), (aligned, tuned), (base, tuned)):
         assert not np.array_equal(one.arrays["safety"], other.arrays["safety"])
-    half, third = (lab.get("subsample", seed=0, part=part) for part in ("first half", "first third"))
-    assert set(half.arrays) == {"safety", "utility"} and set(third.arrays) == {"labels"}
-    assert third.arrays["labels"].dtype == np.int8 and len(third.arrays["labels"]) == len(half.arrays["safety"])
+    half = lab.get("subsample", seed=0, part="first half")
+    third = lab.get("subsample", seed=0, part="first third")
+    assert set(half.arrays) == {"safety", "utility"}
+    assert set(third.arrays) == {"labels"}
+    assert third.arrays["labels"].dtype == np.int8
+    assert len(third.arrays["labels"]) == len(half.arrays["safety"])
     assert half.values["examples"]["harmful"] == aligned.values["examples"]["harmful"] // 2
     left_out = lab.get("subsample", seed=0, part=f"category {CATEGORIES[0]}")
-    assert "no categories" in left_out.values["left out"] and not left_out.arrays
+    assert "no categories" in left_out.values["left out"]
+    assert not left_out.arrays
 
 
 def test_unknown_models_and_parts_are_said_before_anything_is_computed(lab):
@@ -124,17 +165,27 @@ def test_unknown_models_and_parts_are_said_before_anything_is_computed(lab):
 
 
 def test_the_plan_names_every_model_and_part_once():
-    planned = [(need.step, *need.params.values()) for need in core(1) + extended(1)]
-    assert len(set(planned)) == len(planned) == len(RESCORED) + len(PARTS) + len(CATEGORIES)
-    assert all(need.params["seed"] == 1 for need in core(1) + extended(1))
+    needs = core(1) + extended(1)
+    planned = {need.label for need in needs}
+    assert len(planned) == len(needs) == len(RESCORED) + len(PARTS) + len(CATEGORIES)
+    assert all(need.params["seed"] == 1 for need in needs)
 
 
-def test_kept_labels_have_no_other_scale():
+def test_what_is_compared_is_planned():
+    planned = [(need.step, {name: value for name, value in need.params.items() if name != "seed"})
+               for need in core(0) + extended(0)]
+    for comparison in (*read.COMPARISONS, read.TWO_KINDS, *read.OTHER_CHOICES):
+        for need in (comparison.before, comparison.after):
+            assert need.step == "attribution" or (need.step, need.params) in planned
+
+
+def test_stored_labels_have_no_other_scale():
     labels = np.resize(LABELS, len(INDEX))
-    assert np.array_equal(labels_of(SMOKE, kept(labels)), labels)
-    assert np.array_equal(labels_of(SMOKE, kept(labels), SMOKE.classification.scale), labels)
+    result = labels_alone(labels)
+    assert np.array_equal(labels_of(SMOKE, result), labels)
+    assert np.array_equal(labels_of(SMOKE, result, SMOKE.classification.scale), labels)
     with pytest.raises(SsahError, match="'rank' need scores.*first half, last half"):
-        labels_of(SMOKE, kept(labels), "rank")
+        labels_of(SMOKE, result, "rank")
 
 
 # ---- flows -----------------------------------------------------------------------------------
@@ -143,137 +194,359 @@ BEFORE = ["SCU", "SCU", "UCU", "UCU", "CU", "CU", "CU", "CU", "RU", "RU"]
 AFTER = ["SCU", "CU", "UCU", "CU", "UCU", "CU", "CU", "CU", "RU", "RU"]
 
 
+def changes_of(counts) -> pd.DataFrame:
+    """`changes` of one flow, by label."""
+    return changes(tidy_flow(counts, comparison="toy", run="one")).set_index("label")
+
+
 def test_a_flow_by_hand():
-    expected = pd.DataFrame([[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 3, 0], [0, 0, 0, 2]], index=LABELS, columns=LABELS)
-    assert np.array_equal(transfer.flow(BEFORE, AFTER), expected)
-    told = transfer.changes(transfer.as_rows(transfer.flow(BEFORE, AFTER), comparison="toy", run="one")).set_index("label")
-    assert told["left"].to_dict() == {"SCU": 0.5, "UCU": 0.5, "CU": 0.25, "RU": 0.0}
-    assert told["iou"].to_dict() == {"SCU": 1 / 2, "UCU": pytest.approx(1 / 3), "CU": 3 / 6, "RU": 1.0}
-    assert told.loc["RU", "chance"] == pytest.approx(0.2 / (2 - 0.2))               # p / (2 - p)
-    assert told.loc["SCU", "chance"] == pytest.approx(0.02 / (0.2 + 0.1 - 0.02))    # 2 before, 1 after
+    expected = pd.DataFrame([[1, 0, 1, 0],
+                             [0, 1, 1, 0],
+                             [0, 1, 3, 0],
+                             [0, 0, 0, 2]], index=LABELS, columns=LABELS)
+    counts = flow(BEFORE, AFTER)
+    assert np.array_equal(counts, expected)
+    assert list(counts.index) == list(counts.columns) == list(LABELS)
+    assert (counts.index.name, counts.columns.name) == ("before", "after")
+
+
+def test_changes_by_hand():
+    toy = changes_of(flow(BEFORE, AFTER))
+    assert toy["left"].to_dict() == {"SCU": 0.5, "UCU": 0.5, "CU": 0.25, "RU": 0.0}
+    assert toy["iou"].to_dict() == {"SCU": 1 / 2, "UCU": pytest.approx(1 / 3), "CU": 3 / 6,
+                                    "RU": 1.0}
+    assert toy.loc["RU", "chance"] == pytest.approx(0.2 / (2 - 0.2))            # p / (2 - p)
+    # 2 before, 1 after
+    assert toy.loc["SCU", "chance"] == pytest.approx(0.02 / (0.2 + 0.1 - 0.02))
+
+
+def test_changes_of_a_kind_without_units():
+    toy = changes_of(flow(["CU", "CU"], ["CU", "RU"]))
+    assert toy.loc["SCU", ["left", "iou", "chance"]].isna().all()
+    assert np.isnan(toy.loc["RU", "left"])          # none that could leave
+    assert toy.loc["RU", "iou"] == 0
+    assert toy.loc["CU", "left"] == 0.5
 
 
 def test_a_flows_marginals_are_the_sizes_of_the_kinds():
     before, after = np.random.default_rng(0).choice(LABELS, (2, 500), p=[0.01, 0.2, 0.6, 0.19])
-    counts = transfer.flow(before, after)
+    counts = flow(before, after)
     for label in LABELS:
-        assert counts.loc[label].sum() == (before == label).sum() and counts[label].sum() == (after == label).sum()
-    told = transfer.changes(transfer.as_rows(counts, comparison="x", run="y")).set_index("label")
-    assert told.loc["UCU", "iou"] == pytest.approx(iou(before == "UCU", after == "UCU"))
-    assert np.array_equal(transfer.flow(before, before), np.diag([(before == label).sum() for label in LABELS]))
+        assert counts.loc[label].sum() == (before == label).sum()
+        assert counts[label].sum() == (after == label).sum()
+    overlap = changes_of(counts).loc["UCU", "iou"]
+    assert overlap == pytest.approx(iou(before == "UCU", after == "UCU"))
+    sizes = [(before == label).sum() for label in LABELS]
+    assert np.array_equal(flow(before, before), np.diag(sizes))
 
 
 def test_flows_of_bad_labels():
     with pytest.raises(SsahError, match="labels of 10 and of 9 units"):
-        transfer.flow(BEFORE, AFTER[:9])
+        flow(BEFORE, AFTER[:9])
     with pytest.raises(SsahError, match="unknown labels SRU; known: SCU"):
-        transfer.flow(BEFORE, ["SRU", *AFTER[1:]])
+        flow(BEFORE, ["SRU", *AFTER[1:]])
 
 
-def test_flows_compare_common_runs_of_one_index_alone():
+def test_mean_and_range():
+    assert mean_and_range([0.1, 0.2, 0.6]) == Estimate(pytest.approx(0.3), 0.1, 0.6)
+    assert mean_and_range_text([0.1, 0.2, 0.6]) == "30% [10, 60]"
+    assert mean_and_range_text([0.126]) == "13%"
+    assert mean_and_range_text([0.5, 0.25], factor=1, digits=2, unit="") == "0.38 [0.25, 0.50]"
+
+
+class Stored:
+    """Stands in for a Lab: results by step and seed."""
+
+    profile = SMOKE
+
+    def __init__(self, results: dict[tuple[str, int], Result]):
+        self.results = results
+        self.seeds = tuple(sorted({seed for _, seed in results}))
+
+    def get(self, step, seed):
+        return self.results[step, seed]
+
+
+ONE_AND_OTHER = Comparison("x", "what is compared", Need("one"), Need("other"))
+
+
+def test_flows_have_a_run_a_seed():
+    labels = labels_alone(np.resize(LABELS, len(INDEX)), harmful=7)
+    lab = Stored({(step, seed): labels for step in ("one", "other") for seed in (0, 1)})
+    table = flows([ONE_AND_OTHER], lab)
+    assert len(table) == 2 * len(LABELS) ** 2
+    assert set(table["run"]) == {"seed 0", "seed 1"}
+    assert set(table["title"]) == {"what is compared"}
+    assert set(table["texts"]) == {7}
+    assert table.groupby("run")["units"].sum().tolist() == [len(INDEX)] * 2
+    assert np.array_equal(mean_flow(table, "x") * len(INDEX), np.eye(4) * len(INDEX) / 4)
+    assert list(panels(table)) == ["what is compared"]
+
+
+def test_flows_compare_units_of_one_index_alone():
     labels = np.resize(LABELS, len(INDEX))
-    one = {"seed 0": kept(labels), "seed 1": kept(labels)}
-    assert set(transfer.flows({"x": (one, {"seed 1": kept(labels)})}, SMOKE)["run"]) == {"seed 1"}
-    with pytest.raises(SsahError, match="no common run to compare; before: seed 0, seed 1; after: seed 2"):
-        transfer.flows({"x": (one, {"seed 2": kept(labels)})}, SMOKE)
-    other = UnitIndex(n_blocks=2, n_heads=2, n_kv_heads=2, head_dim=16, n_mlp=100, hidden=32)    # as many units
-    with pytest.raises(SsahError, match="x, seed 0: units of different models.*'head_dim': 8.*'head_dim': 16"):
-        transfer.flows({"x": (one, {"seed 0": kept(labels, other)})}, SMOKE)
+    as_many = UnitIndex(n_blocks=2, n_heads=2, n_kv_heads=2, head_dim=16, n_mlp=100, hidden=32)
+    lab = Stored({("one", 0): labels_alone(labels), ("other", 0): labels_alone(labels, as_many)})
+    message = "x, seed 0: units of different models.*'head_dim': 8.*'head_dim': 16"
+    with pytest.raises(SsahError, match=message):
+        flows([ONE_AND_OTHER], lab)
+
+
+def test_flows_without_a_run():
+    left_out = Result({"left out": "too few texts"})
+    lab = Stored({("one", 0): left_out, ("other", 0): left_out})
+    with pytest.raises(SsahError, match="no run to compare"):
+        flows([ONE_AND_OTHER], lab)
+    with pytest.raises(SsahError, match="no run to compare.*n_seeds=2"):
+        flows([read.SEEDS], lab)
 
 
 def test_cutoffs_keep_labels_where_nothing_changed_and_let_kinds_shrink():
-    draw = np.random.default_rng(0)
-    safety, utility = draw.lognormal(size=(2, len(INDEX)))
-    before = classify(safety, utility, index=INDEX, scu=0.05, ucu=0.13, ru=0.15)
-    assert np.array_equal(transfer.at_cutoffs(before, before), before.labels)
-    halfway = classify(safety * utility, utility * safety, index=INDEX, scu=0.05, ucu=0.13, ru=0.15)
-    after = transfer.at_cutoffs(before, halfway)            # no difference is left, and sums reach further
-    assert not {"SCU", "UCU"} & set(after) and (after == "RU").sum() > 0
+    draws = np.random.default_rng(0)
+    safety, utility = draws.lognormal(size=(2, len(INDEX)))
+    shares = {"scu": 0.05, "ucu": 0.13, "ru": 0.15}
+    before = classify(safety, utility, index=INDEX, **shares)
+    assert np.array_equal(read.at_cutoffs(before, before), before.labels)
+    same = safety * utility         # no difference is left, and sums reach further
+    after = classify(same, same, index=INDEX, **shares)
+    labels = read.at_cutoffs(before, after)
+    assert not {"SCU", "UCU"} & set(labels)
+    assert (labels == "RU").sum() > 0
 
 
 # ---- tables and facts ------------------------------------------------------------------------
 
-def changed(labels, n_leaving):
+def swapped(labels, n_leaving):
     """The first `n_leaving` SCU swap places with as many CU."""
     labels = labels.copy()
-    scu, cu = np.flatnonzero(labels == "SCU")[:n_leaving], np.flatnonzero(labels == "CU")[:n_leaving]
-    labels[scu], labels[cu] = "CU", "SCU"
+    leaving = np.flatnonzero(labels == "SCU")[:n_leaving]
+    coming = np.flatnonzero(labels == "CU")[:n_leaving]
+    labels[leaving] = "CU"
+    labels[coming] = "SCU"
     return labels
 
 
 class HandMade:
-    """Stands in for a Lab: two seeds; of ten SCU some leave (`LEAVING`), and attacks succeed in seed 0 likewise."""
+    """Stands in for a Lab: two seeds; of ten SCU some leave, and attacks succeed in seed 0 alike.
 
-    profile, seeds = SMOKE, (0, 1)
+    In seed 1 as many attacks succeed with random units frozen as with none.
+    """
+
+    profile = SMOKE
     labels = np.array(["SCU"] * 10 + ["UCU"] * 30 + ["CU"] * 188 + ["RU"] * 36)
-    LEAVING = {"full": 8, "SCU + all CU": 3, "random large without SCU": 6, "base": 10, "last half": 2}
+    leaving = {"full": 8, "SCU + all CU": 3, "random large without SCU": 6, "base": 10,
+               "last half": 2}
+    succeeding = {(0, "full"): 4, (0, "SCU + all CU"): 1, (0, "random large without SCU"): 2,
+                  (1, "full"): 4, (1, "SCU + all CU"): 1, (1, "random large without SCU"): 4}
 
-    def get(self, step, seed, model=None, part=None, condition=None, positions=None):
+    def __init__(self, seeds=(0, 1)):
+        self.seeds = seeds
+
+    def get(self, step, seed, **params):
         if step == "tuning":
-            succeed = {"full": 4, "SCU + all CU": 1, "random large without SCU": 4 if seed else 2}[condition]
-            rows = pd.DataFrame({"id": list("abcd"), "source": "x", "label": "comply", "log_odds": 0.0,
-                                 "keyword": [i >= succeed for i in range(4)]})
-            return Result({"reached": True}, {"answers": pd.concat([rows.assign(at="equal loss"), rows.assign(at="start")])})
-        name = model or part
-        if str(name).startswith("category"):
+            return self.tuned(self.succeeding[seed, params["condition"]])
+        name = params.get("model", params.get("part", ""))
+        if name.startswith("category"):
             return Result({"left out": "none"})
-        return kept(changed(self.labels, self.LEAVING.get(name, 0)))
+        return labels_alone(swapped(self.labels, self.leaving.get(name, 0)))
+
+    def tuned(self, n_succeeding: int) -> Result:
+        """Four answers, of which some have no refusal keyword."""
+        answers = pd.DataFrame({
+            "id": list("abcd"), "source": "x", "label": "comply", "log_odds": 0.0,
+            "keyword": [number >= n_succeeding for number in range(4)]})
+        points = [answers.assign(at=point) for point in ("equal loss", "start")]
+        return Result({"reached": True}, {"answers": pd.concat(points)})
+
+
+def summary_of(lab) -> str:
+    return read.summary(lab, read.judge_c3(read.c3_facts(lab)))
 
 
 def test_c3_facts_by_hand():
-    facts = transfer.c3_facts(HandMade())
+    facts = read.c3_facts(HandMade())
     assert facts["left: full"] == (0.8, 0.8, 0.8)
     assert facts["left: full - halves"] == pytest.approx((0.6, 0.6, 0.6))
     assert facts["left: full - SCU + all CU"] == pytest.approx((0.5, 0.5, 0.5))
     assert facts["left: random - SCU + all CU"] == pytest.approx((0.3, 0.3, 0.3))
-    assert facts["iou: halves"][0] == pytest.approx(8 / 12)
-    assert facts["ordered"] == (pytest.approx(5 / 6), 0.0, 1.0)     # seed 1: random and full have the same rate
+    assert facts["iou: halves"].mean == pytest.approx(8 / 12)
+    share = 10 / 264
+    assert facts["iou: chance"].mean == pytest.approx(share / (2 - share))
+    # seed 1: random and full have the same rate
+    assert facts["ordered"] == (pytest.approx(5 / 6), 0.0, 1.0)
+
+
+def test_in_order_by_hand():
+    models = pd.DataFrame({"condition": ["a", "b", "c"], "run": "seed 0",
+                           "left": [0.1, 0.2, 0.3], "keyword_asr": [0.5, 0.9, 0.5]})
+    # b over a rises, c under b falls, c and a are equal
+    assert sorted(read.in_order(models)) == [0.0, 0.0, 1.0]
+    other_seed = models.assign(run="seed 1", keyword_asr=models["left"])
+    assert read.in_order(pd.concat([models, other_seed])).sum() == 1 + 3
 
 
 def test_tables_by_hand():
-    lab = HandMade()
-    moves = transfer.transfers(lab)
-    assert set(moves["comparison"]) == {"halves", "seeds", "full", "SCU + all CU", "random large without SCU", "base"}
+    moves = read.transfers(HandMade())
+    assert set(moves["comparison"]) == {"halves", "seeds", "full", "SCU + all CU",
+                                        "random large without SCU", "base"}
     assert set(moves.query("comparison == 'seeds'")["run"]) == {"seeds 0 and 1"}
-    full = transfer.mean_flow(moves, "full")
-    assert full.loc["SCU", "CU"] == full.loc["CU", "SCU"] == 8 / 264 and full.to_numpy().sum() == pytest.approx(1)
-    assert transfer.shown_changes(moves).loc["nothing frozen", "SCU"] == "80 [80, 80]"
-    stable = transfer.stability(lab)
-    assert stable["iou"].between(0, 1).all() and not stable["comparison"].str.contains("harm").any()
-    assert "a half and another half 0.67" in transfer.stability_summary(stable)
-    assert "100% CU" in transfer.alignment_summary(moves)
+    full = mean_flow(moves, "full")
+    assert full.loc["SCU", "CU"] == full.loc["CU", "SCU"] == 8 / 264
+    assert full.to_numpy().sum() == pytest.approx(1)
+    assert read.left_by_kind(moves).loc["nothing frozen", "SCU"] == "80 [80, 80]"
+    assert read.left_by_kind(moves).loc["two seeds' aligned models", "SCU"] == "0"
+    assert "100% CU" in read.alignment_summary(moves)
+
+
+def test_stability_by_hand():
+    table = read.stability(HandMade())
+    assert table["iou"].between(0, 1).all()
+    assert not table["title"].str.contains("harm").any()        # left out by its step
+    assert set(table["group"]) == {"disjoint", "nested", "other"}
+    assert set(table["texts"]) == {10}
+    assert "a half and another half 0.67" in read.stability_summary(table)
 
 
 def test_one_seed_has_no_other_to_be_compared_with():
-    lab = HandMade()
-    lab.seeds = (0,)
-    assert "seeds" not in set(transfer.transfers(lab)["comparison"])
+    one_seed = HandMade(seeds=(0,))
+    moves = read.transfers(one_seed)
+    assert "seeds" not in set(moves["comparison"])
+    phrase = "between two seeds' aligned models"
+    assert phrase not in summary_of(one_seed)
+    assert f"{phrase} 0%" in summary_of(HandMade())
+
+
+def test_the_summary_counts_ties():
+    text = summary_of(HandMade())
+    assert "in 5 of 6 pairs of tuned models of a seed (as many attacks in 1: not more)" in text
+    assert "After full fine-tuning 80% [80, 80] of the SCU have another label (3.03% of" in text
+
+
+@pytest.mark.parametrize("log_z, rank, expected", [
+    (0.1, 0.2, "moves fewer SCU than other texts do on log-z, rank (IoU of the halves 0.50 to "
+               "0.50). The verdict takes log-z."),
+    (0.1, 0.4, "moves fewer SCU than other texts do on log-z (IoU of the halves 0.50 to 0.50), and "
+               "as many or more (by 10 points at most) on rank (IoU of the halves 0.50 to 0.50)."),
+    (0.3, 0.5, "moves as many or more (by 20 points at most) on log-z, rank (IoU")])
+def test_on_which_scales_other_texts_do_more(log_z, rank, expected):
+    table = pd.DataFrame({"scale": ["log-z", "log-z", "rank", "rank"], "iou": 0.5,
+                          "comparison": ["halves", "full"] * 2, "left": [0.3, log_z, 0.3, rank]})
+    assert expected in read.scale_summary(table)
+
+
+def test_models_with_the_same_scores():
+    safety, utility = np.random.default_rng(1).lognormal(size=(2, len(INDEX)))
+    result = Result({"index": INDEX.to_dict(), "examples": {"harmful": 5, "benign": 5}},
+                    arrays={"safety": safety, "utility": utility})
+    lab = SimpleNamespace(profile=SMOKE, seeds=(0, 1), get=lambda step, seed, **params: result)
+    table = read.cutoff_table(read.with_cutoffs(lab))
+    assert (table["SCU that left"] == "0 [0, 0]").all()
+    assert read.by_scale(lab)["left"].eq(0).all()
+    two_kinds = mean_flow(read.base_of_two_kinds(lab), "base of two kinds")
+    assert two_kinds.loc[["SCU", "CU"]].to_numpy().sum() == 0
+    assert two_kinds.loc["RU", "RU"] == two_kinds.loc["RU"].sum() > 0
 
 
 def test_the_papers_flows_are_as_printed():
-    figure = transfer.PAPER_FLOWS.set_index(["figure", "from", "to"])["paper %"]
-    assert figure["Fig. 5", "SCU", "CU"] == 0.85
-    assert figure["Fig. 6"].loc["UCU"].sum() + 13.27 == pytest.approx(85.1, abs=0.02)       # 13.27 % stay UCU
+    printed = read.PAPER_FLOWS.set_index(["figure", "from", "to"])["paper %"]
+    assert printed["Fig. 5", "SCU", "CU"] == 0.85
+    stays = 13.27       # % of all units that are UCU in the aligned model
+    assert printed["Fig. 6"].loc["UCU"].sum() + stays == pytest.approx(85.1, abs=0.02)
+
+
+def test_the_papers_flows_stand_beside_ours():
+    lab = HandMade()
+    moves = read.transfers(lab)
+    two_kinds = moves.query("comparison == 'base'").assign(comparison="base of two kinds")
+    table = read.beside_paper(moves, two_kinds)
+    assert table.loc[("Fig. 5", "SCU", "CU"), "ours %"] == pytest.approx(8 / 264 * 100)
+    assert table.loc[("Fig. 6", "RU", "RU"), "ours %"] == pytest.approx(36 / 264 * 100)
+
+
+# ---- the rule --------------------------------------------------------------------------------
+
+GOOD = {"left: full": Estimate(0.7, 0.6, 0.8),
+        "left: full - halves": Estimate(0.3, 0.2, 0.4),
+        "left: full - SCU + all CU": Estimate(0.2, 0.1, 0.3),
+        "left: random - SCU + all CU": Estimate(0.1, 0.05, 0.2),
+        "iou: halves": Estimate(0.6, 0.5, 0.7),
+        "iou: chance": Estimate(0.01, 0.01, 0.01),
+        "ordered": Estimate(0.9, 0.7, 1.0)}
+
+
+def test_c3_reproduced_by_every_check():
+    assert read.judge_c3(GOOD).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("fact, value, check, verdict", [
+    ("left: full", (0.49, 0.4, 0.6), 0, "not reproduced"),
+    ("left: full - halves", (0.09, 0.05, 0.2), 1, "not reproduced"),
+    ("left: full - halves", (0.3, -0.01, 0.6), 1, "not reproduced"),
+    ("left: full - SCU + all CU", (0.09, 0.05, 0.2), 2, "partly"),
+    ("left: full - SCU + all CU", (0.2, -0.01, 0.4), 2, "partly"),
+    ("left: random - SCU + all CU", (0.04, 0.01, 0.1), 3, "partly"),
+    ("left: random - SCU + all CU", (0.1, -0.01, 0.2), 3, "partly"),
+    ("iou: halves", (0.49, 0.4, 0.6), 4, "partly"),
+    ("ordered", (0.79, 0.3, 1.0), 5, "partly")])
+def test_c3_each_margin_can_fail_alone(fact, value, check, verdict):
+    judged = read.judge_c3(GOOD | {fact: Estimate(*value)})
+    assert [found.holds for found in judged.checks] == [place != check for place in range(6)]
+    assert judged.verdict == verdict
+
+
+def test_our_number_says_what_the_texts_alone_do():
+    text = read.ours(HandMade(), read.c3_facts(HandMade()))
+    assert text == ("80% of the SCU change their label in fine-tuning, 20% where only the texts "
+                    "change; difference 60.0 points [60.0, 60.0] (brackets: seeds); n = all units")
 
 
 # ---- figures ---------------------------------------------------------------------------------
 
-def test_figures_draw():
-    lab, draw = HandMade(), figures.attribute_transfer
-    moves = transfer.transfers(lab)
-    panels = transfer.panels(moves, "halves", "full")
-    flow = draw.alluvial(panels)
-    assert len(flow.axes) == 4 and "3.8" in "".join(t.get_text() for t in flow.axes[0].texts)      # 10 of 264 are SCU
-    assert len(draw.alluvial({"toy": transfer.flow(BEFORE, AFTER)}, zoom=None).axes) == 1
-    matrix = draw.matrices(panels)
-    assert "80\n(3.03)" in {t.get_text() for t in matrix.axes[1].texts}
-    assert len(draw.stability(transfer.stability(lab)).axes) == len(LABELS)
-    assert draw.harm(transfer.harm(lab, moves), 0.2).axes[0].get_legend() is not None
-    matplotlib.pyplot.close("all")
+@pytest.fixture
+def moves():
+    yield read.transfers(HandMade())
+    plt.close("all")
 
 
-def test_bars_do_not_overlap_and_ribbons_fill_them():
+def test_ribbons_draw(moves):
+    figure = ribbons.alluvial(panels(moves.query("comparison in ('halves', 'full')")))
+    assert len(figure.axes) == 4
+    texts = "".join(text.get_text() for text in figure.axes[0].texts)
+    assert "SCU\n3.8" in texts                                      # 10 of 264 are SCU
+    assert figure.axes[3].texts[0].get_text() == "SCU\n100.0"       # before, in the zoom
+    assert len(ribbons.alluvial({"toy": flow(BEFORE, AFTER)}, zoom=None).axes) == 1
+
+
+def test_matrices_draw(moves):
+    figure = draw.matrices(panels(moves.query("comparison in ('halves', 'full')")))
+    assert "80\n(3.03)" in {text.get_text() for text in figure.axes[1].texts}
+    toy = draw.matrices({"no SCU": flow(["CU", "RU"], ["CU", "SCU"])})
+    assert [text.get_text() for text in toy.axes[0].texts[:4]] == ["–"] * 4
+
+
+def test_stability_draws(moves):
+    table = read.stability(HandMade())
+    figure = draw.stability(table)
+    assert [axis.get_title() for axis in figure.axes] == list(LABELS)
+    names = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert names[0] == "a sixth and another sixth  (10)"
+    assert len(names) == table["title"].nunique() == 9
+
+
+def test_harm_draws(moves):
+    noise = changes(moves).query("comparison == 'halves' and label == 'SCU'")
+    figure = draw.harm(read.harm(HandMade(), moves), noise)
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == ["nothing frozen", "SCU + all CU frozen", "as many random units frozen",
+                     "noise: two halves of the texts"]
+    floor = figure.axes[0].get_lines()[-1]
+    assert floor.get_xdata()[0] == pytest.approx(20)                # 2 of 10 SCU
+
+
+def test_bars_do_not_overlap_and_fill_the_panel():
     sizes = pd.Series({"SCU": 0.1, "UCU": 0.2, "CU": 0.6, "RU": 0.1})
-    tops = figures.attribute_transfer._tops(sizes)
-    ends = tops - sizes.to_numpy()
-    assert (ends[:-1] > tops[1:]).all() and ends[-1] == pytest.approx(0)
+    tops = ribbons._tops(sizes)
+    bottoms = tops - sizes
+    gaps = bottoms.to_numpy()[:-1] - tops.to_numpy()[1:]
+    assert gaps == pytest.approx([ribbons.GAP] * 3)
+    assert bottoms["RU"] == pytest.approx(0)

@@ -7,24 +7,23 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from test_runner import write_notebook
+from test_runs_of_notebooks import write_notebook
 
 from ssah import SsahError, cli
 from ssah.inputs import archives
-from ssah.lab import notebooks
-from ssah.claims import verify
-from ssah.lab import Lab, Need, slug
+from ssah.claims import lab_of, plan, verify
 from ssah.claims.profiles import SMOKE, absolute, load_profile
+from ssah.lab import Need, notebooks, slug
 
 
 @pytest.fixture
-def notebooks(tmp_path, monkeypatch):
+def two_notebooks(tmp_path, monkeypatch):
     """Two notebooks instead of the committed ones."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
     write_notebook(folder, "01_a", "print(n_seeds)")
     write_notebook(folder, "02_b", "raise KeyError('x')")
-    monkeypatch.setattr(runner, "NOTEBOOKS", folder)
+    monkeypatch.setattr(cli, "NOTEBOOKS", folder)
     return folder
 
 
@@ -33,18 +32,18 @@ def notebooks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command, message", [
     ("run 07", "no notebook 07 in"), ("run 01 -p sead=3", "has no parameter 'sead'; it has: profile, recompute"),
     ("run -p n_seeds=3x", "'n_seeds' takes int; got '3x'"), ("run -p n_seeds", "-p takes name=value; got 'n_seeds'"),
-    ("run --profile huge", "unknown profile 'huge'; known: default, smoke, paper:MODEL"),
+    ("run --profile huge", "unknown profile 'huge'; known: default, smoke, model:BASE"),
     ("status --profile huge", "unknown profile 'huge'"), ("recompute ablatoin", "unknown step 'ablatoin'; known: splits, "),
     ("recompute budget -p seed=0 -p seed=1", "-p gives a name twice"), ("run -p n_seeds=4", "n_seeds is 1 to 3 for this profile; got 4"),
     ("recompute scan --profile pair:a,b", "this profile has no results of scan"), ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),
     ("fetch --offline", "is not in")])
-def test_bad_input_gives_one_line_that_names_the_remedy(notebooks, capsys, command, message):
+def test_bad_input_gives_one_line_that_names_the_remedy(two_notebooks, capsys, command, message):
     assert cli.main(command.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
 
 
-def test_debug_shows_the_traceback_and_global_options_stand_anywhere(notebooks):
+def test_debug_shows_the_traceback_and_global_options_stand_anywhere(two_notebooks):
     for command in ("--debug run 07", "run 07 --debug"):
         with pytest.raises(SsahError):
             cli.main(command.split())
@@ -58,7 +57,7 @@ def test_debug_shows_the_traceback_and_global_options_stand_anywhere(notebooks):
 def test_a_full_disk_and_ctrl_c_give_one_line(monkeypatch, capsys, raised, code, message):
     def fail():
         raise raised
-    monkeypatch.setattr(sources, "cache_dir", fail)
+    monkeypatch.setattr(archives, "cache_dir", fail)
     assert cli.main(["clean"]) == code
     assert capsys.readouterr().err.startswith(message)
 
@@ -66,7 +65,7 @@ def test_a_full_disk_and_ctrl_c_give_one_line(monkeypatch, capsys, raised, code,
 def test_other_errors_are_not_hidden(monkeypatch):
     def fail():
         raise OSError(errno.EIO, "no")
-    monkeypatch.setattr(sources, "cache_dir", fail)
+    monkeypatch.setattr(archives, "cache_dir", fail)
     with pytest.raises(OSError, match="no") as raised:
         cli.main(["clean"])
     assert raised.value.errno == errno.EIO
@@ -74,20 +73,20 @@ def test_other_errors_are_not_hidden(monkeypatch):
 
 # ---- notebooks -------------------------------------------------------------------------------
 
-def test_run_reports_failure_and_never_imports_torch(notebooks, tmp_path):
-    script = ("import sys; from ssah import cli, runner; from pathlib import Path; "
-              f"runner.NOTEBOOKS = Path({str(notebooks)!r}); code = cli.main(sys.argv[1:]); "
+def test_run_reports_failure_and_never_imports_torch(two_notebooks, tmp_path):
+    script = ("import sys; from ssah import cli; from pathlib import Path; "
+              f"cli.NOTEBOOKS = Path({str(two_notebooks)!r}); code = cli.main(sys.argv[1:]); "
               "assert 'torch' not in sys.modules; sys.exit(code)")
     done = subprocess.run([sys.executable, "-c", script, "run", "--into", str(tmp_path / "build"), "-p", "n_seeds=2"],
                           capture_output=True, text=True)
     assert done.returncode == 1, done.stderr
-    assert "failed: KeyError: 'x'" in done.stdout and "[2/2] 02_b" in done.stdout
+    assert "failed: KeyError: 'x'" in done.stdout and "02_b: KeyError" in done.stdout
     assert (tmp_path / "build" / "html" / "02.html").exists()
 
 
-def test_rerun_prints_an_estimate_and_recomputes_one_seed_or_all(notebooks, tmp_path, monkeypatch, capsys):
+def test_rerun_prints_an_estimate_and_recomputes_one_seed_or_all(two_notebooks, tmp_path, monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(runner, "run_notebooks", lambda paths, parameters, into: asked.append(parameters) or [])
+    monkeypatch.setattr(notebooks, "run_notebooks", lambda paths, parameters, into, **_: asked.append(parameters) or [])
     assert cli.main(["rerun", "--profile", "smoke", "--into", str(tmp_path)]) == 0
     assert cli.main(["rerun", "--all", "--profile", "smoke", "--into", str(tmp_path)]) == 0
     assert asked == [{"profile": "smoke", "recompute": True, "n_seeds": n} for n in (1, len(SMOKE.seeds))]
@@ -105,11 +104,11 @@ def test_the_estimate_adds_what_the_steps_declare():
 
 def test_status_and_recompute(capsys):
     assert cli.main(["status", "--profile", "smoke"]) == 1
-    assert "0 ok" not in capsys.readouterr().out and not Lab(SMOKE).store.slugs()
+    assert "0 ok" not in capsys.readouterr().out and not lab_of(SMOKE).store.slugs()
     for _ in range(2):      # the second time it is there, and made again all the same
         assert cli.main(["recompute", "checkpoint", "-p", "role=aligned", "-p", "seed=1", "--profile", "smoke",
                          "--in-place"]) == 0
-        assert "computing checkpoint(role=aligned,seed=1)" in capsys.readouterr().err
+        assert "checkpoint(role=aligned,seed=1)" in capsys.readouterr().err
     assert cli.main(["status", "--profile", "smoke"]) == 1
     report = capsys.readouterr().out
     lines = {line.split("  ")[0]: line for line in report.splitlines()}
@@ -119,10 +118,10 @@ def test_status_and_recompute(capsys):
 
 def test_recompute_runs_what_was_asked_for_and_not_what_it_is_compared_with(capsys):
     cli.main(["recompute", "budget", "-p", "seed=0", "-p", "trained=RU", "--profile", "smoke", "--in-place"])
-    assert "computing budget(seed=0,trained=full)" in capsys.readouterr().err
+    assert "budget(seed=0,trained=full)" in capsys.readouterr().err
     cli.main(["recompute", "budget", "-p", "seed=0", "-p", "trained=RU", "--profile", "smoke", "--in-place"])
     again = capsys.readouterr().err
-    assert "computing budget(seed=0,trained=RU): asked" in again and "trained=full" not in again
+    assert "budget(seed=0,trained=RU)" in again and "trained=full" not in again
 
 
 def test_paths_of_models_are_meant_from_where_the_command_is_typed(tmp_path, monkeypatch):
@@ -137,7 +136,7 @@ def test_paths_of_models_are_meant_from_where_the_command_is_typed(tmp_path, mon
 
 def test_a_pair_has_results_for_one_notebook_alone(monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(runner, "run_notebooks", lambda paths, parameters, into: asked.append([p.stem for p in paths]) or [])
+    monkeypatch.setattr(notebooks, "run_notebooks", lambda paths, parameters, into, **_: asked.append([p.stem for p in paths]) or [])
     cli.main(["run", "--profile", "pair:a,b", "--into", str(tmp_path)])
     cli.main(["run", "02", "--profile", "pair:a,b", "--into", str(tmp_path)])
     assert asked == [["01_reasoning_direction"], ["02_four_kinds_of_units"]]
@@ -147,12 +146,54 @@ def test_recompute_leaves_the_committed_results_alone(tmp_path):
     """Without --in-place a step is made under --into, where `ssah run --recompute` finds it."""
     assert cli.main(["recompute", "splits", "--profile", "smoke", "--into", str(tmp_path)]) == 0
     assert (tmp_path / "results" / "smoke" / "splits" / "result.json").exists()
-    assert not Lab(SMOKE).store.slugs()
+    assert not lab_of(SMOKE).store.slugs()
+
+
+def test_recompute_and_status_meet_where_results_are(tmp_path, capsys):
+    """What `recompute` writes `status` sees: in the profile's own place, or in the folder that both are given."""
+    elsewhere = ["--into", str(tmp_path)]
+    for option in ([], elsewhere):
+        assert cli.main(["recompute", "splits", "--profile", "smoke", *option]) == 0
+        capsys.readouterr()
+        cli.main(["status", "--profile", "smoke", *option])
+        assert "1 ok" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_estimate_of_a_step_has_what_is_missing_upstream(capsys):
+    """Twelve minutes of `budget` alone, more with what it stands on."""
+    cli.main(["recompute", "base_answers", "--profile", "smoke"])
+    assert "1 results of base_answers and 1 missing upstream" in capsys.readouterr().out
+
+
+def test_settings_are_given_like_parameters(monkeypatch, capsys):
+    assert cli.main(["status", "--profile", "smoke", "-p", "alignment.epochs=7"]) == 1
+    assert "189 missing" in capsys.readouterr().out
+    assert cli.main(["status", "--profile", "smoke", "-p", "alignment.epoch=7"]) == 2
+    assert "alignment has: refusals" in capsys.readouterr().err
+
+
+def test_without_a_command_there_is_help_and_recompute_lists_its_steps(capsys):
+    assert cli.main([]) == 0
+    assert "verify" in capsys.readouterr().out
+    assert cli.main(["recompute", "help"]) == 0
+    listed = capsys.readouterr().out
+    assert "ablation" in listed and "2.5" in listed
+
+
+def test_verify_says_what_it_will_download_and_how_long_it_takes(monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(verify, "verify", lambda profile, depth, into: asked.append(depth) or 0)
+    for option in ([], ["--spot"], ["--full"]):
+        cli.main(["verify", "--into", str(tmp_path), *option])
+    assert asked == ["quick", "spot", "full"]
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == "all checks passed"
+    assert "up to 177 MB to download" in rest[0] and "about 5 minutes" in rest[0]
 
 
 def test_status_tells_corrupt_and_what_stands_on_it(capsys):
     cli.main(["recompute", "base_answers", "--profile", "smoke", "--in-place"])
-    store = Lab(SMOKE).store
+    store = lab_of(SMOKE).store
     (store.root / "splits" / "result.splits.parquet").write_bytes(b"")
     assert cli.main(["status", "--profile", "smoke"]) == 1
     states = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines() if line.strip()}
@@ -163,30 +204,40 @@ def test_status_tells_corrupt_and_what_stands_on_it(capsys):
 def one_seed():
     """A smoke profile of one seed, with all its results."""
     profile = replace(SMOKE, seeds=(0,))
-    lab = Lab(profile)
-    for need in verify.plan(profile):
+    lab = lab_of(profile)
+    for need in plan(profile):
         lab.get(need.step, **need.params)
     return profile
 
 
 def test_verify_passes_on_what_was_just_made_and_finds_what_was_changed(one_seed, tmp_path, capsys):
-    assert verify.verify(one_seed, full=True, into=tmp_path) == 0
+    assert verify.verify(one_seed, depth="full", into=tmp_path) == 0
     assert "FAIL" not in capsys.readouterr().out
-    lab, params = Lab(one_seed), {"seed": 0, "variation": "scale z"}
+    lab, params = lab_of(one_seed), {"seed": 0, "variation": "scale z"}
     kept = lab.get("variation", **params)
     lab.store.save("variation", slug(params), replace(kept, arrays={"scu": kept.arrays["scu"][::-1].copy()}))
-    assert verify.verify(one_seed, full=False, into=tmp_path) == 1
+    assert verify.verify(one_seed, depth="quick", into=tmp_path) == 1
     assert "FAIL  labels, variation scale z" in capsys.readouterr().out
     (lab.store.root / "shares" / "result.json").unlink()
-    assert verify.verify(one_seed, full=False, into=tmp_path) > 1
+    assert verify.verify(one_seed, depth="quick", into=tmp_path) > 1
     assert "the other checks need results in order" in capsys.readouterr().out
 
 
 def test_the_plan_lists_every_result_once_after_what_it_needs():
-    planned = [(need.step, slug(need.params)) for need in verify.plan(SMOKE)]
+    planned = [(need.step, slug(need.params)) for need in plan(SMOKE)]
     assert len(set(planned)) == len(planned)
     assert planned.index(("splits", "result")) < planned.index(("checkpoint", "role=aligned,seed=0")) \
         < planned.index(("attribution", "seed=0")) < planned.index(("ablation", "seed=0,condition=SCU"))
+
+
+def test_accept_says_what_changed_and_asks_for_a_reason(tmp_path, monkeypatch, capsys):
+    """On the committed results, with no line of accepted changes."""
+    from ssah import claims
+
+    monkeypatch.setattr(claims, "PLACE", replace(claims.PLACE, accepted=tmp_path / "none.json"))
+    assert cli.main(["accept", "splits"]) == 2
+    assert "the code behind splits changed; say why no result does: --reason" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
 
 
 # ---- the cache -------------------------------------------------------------------------------

@@ -542,7 +542,9 @@ def zephyr() -> PreTrainedTokenizerFast:
 
 def random_chat(tokenizer, seed: int = 0) -> Chat:
     """A random model with as many tokens as a tokenizer has."""
-    config = LlamaConfig(**{**SIZES, "vocab_size": len(tokenizer)}, num_key_value_heads=2)
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": None}
+    sizes = {**SIZES, "vocab_size": len(tokenizer), **ends}
+    config = LlamaConfig(**sizes, num_key_value_heads=2)
     return Chat(random_model(config, seed), tokenizer, "random")
 
 
@@ -621,7 +623,7 @@ def test_refusal_log_odds_are_sums_over_openings_of_their_likeliest_form(make):
     expected = []
     for prompt in ("How are you?", "a song"):
         after = openings_after(chat, prompt)
-        assert any(len(forms) > 1 for forms in after.refusal)
+        assert any(len(forms) > 1 for forms in after.refusal) == (make is smol)
         total = {"refusal": 0.0, "fulfilment": 0.0}
         for kind in total:
             for forms in getattr(after, kind):
@@ -651,7 +653,8 @@ def test_an_answer_ends_at_the_end_of_its_turn():
 
 def test_every_end_of_the_generation_config_ends_an_answer(parrot):
     """As in Llama 3.1: several tokens end a turn, and the first that comes counts."""
-    parrot.model.generation_config.eos_token_id = [EOS, parrot.tokenizer.convert_tokens_to_ids("can")]
+    can = parrot.tokenizer.convert_tokens_to_ids("can")
+    parrot.model.generation_config.eos_token_id = [EOS, can]
     answers = generate(parrot, ["sing"])
     assert answers.texts == ["sorry i"] and answers.finished.all()
 

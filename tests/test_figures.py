@@ -1,8 +1,9 @@
-"""Figures are deterministic and carry their origin; importing them needs no torch."""
+"""Figures are deterministic and carry their origin; importing what reads results needs no torch."""
 
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -10,31 +11,38 @@ import pandas as pd
 import pytest
 
 import ssah
+from ssah.claims.four_kinds.run import CONDITIONS
 from ssah.claims.shared import pictures, style
 
 matplotlib.use("Agg")
 
 
 @pytest.fixture
-def drawn(tmp_path, monkeypatch):
+def drawn(tmp_path, monkeypatch) -> list[Path]:
     """Draw the same figure twice into two folders."""
-    figures.use_style()
-    folders = []
-    for name in ("first", "second"):
-        monkeypatch.setenv("SSAH_FIGURES", str(tmp_path / name))
-        table = pd.DataFrame({"refuse": [0.9, 0.1], "evasive": [0.1, 0.2], "incoherent": [0.0, 0.3], "comply": [0.0, 0.4]}, index=["none", "SCU"])
-        figures.save(figures.four_labels(table), "figure", "toy: two conditions")
+    style.use_style()
+    labels = pd.DataFrame({"refuse": [0.9, 0.1], "evasive": [0.1, 0.2], "incoherent": [0.0, 0.3],
+                           "comply": [0.0, 0.4]}, index=["none", "SCU"])
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder in folders:
+        monkeypatch.setenv("SSAH_FIGURES", str(folder))
+        style.save(pictures.four_labels(labels), "figure", "toy: two conditions")
         matplotlib.pyplot.close("all")
-        folders.append(tmp_path / name)
     return folders
 
 
-@pytest.mark.parametrize("chosen, elsewhere", [({}, False), ({"n_seeds": 1}, True), ({"recompute": True}, True), ({"profile": "smoke"}, True)])
+@pytest.mark.parametrize("chosen, elsewhere", [
+    ({}, False),
+    ({"n_seeds": 1}, True),
+    ({"recompute": True}, True),
+    ({"profile": "smoke"}, True)])
 def test_the_committed_figures_are_those_of_the_committed_results(monkeypatch, chosen, elsewhere):
     """In a notebook with other parameters figures go to build/, also without the runner."""
-    monkeypatch.setattr(os, "environ", {name: value for name, value in os.environ.items() if name != "SSAH_FIGURES"})
+    without = {name: value for name, value in os.environ.items() if name != "SSAH_FIGURES"}
+    monkeypatch.setattr(os, "environ", without)
     ssah.open_lab(**chosen)
-    assert ("SSAH_FIGURES" in os.environ) == elsewhere and "build" in os.environ.get("SSAH_FIGURES", "build")
+    assert ("SSAH_FIGURES" in os.environ) == elsewhere
+    assert "build" in os.environ.get("SSAH_FIGURES", "build")
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -47,24 +55,65 @@ def test_svg_has_no_date(drawn):
     assert "<dc:date>" not in (drawn[0] / "figure.svg").read_text()
 
 
-def test_every_condition_has_a_style_and_random_ones_are_hollow():
-    from ssah.claims import CONDITIONS
+def test_figures_carry_their_origin(tmp_path, monkeypatch):
+    """The label of origin is one of the figure's texts, and says how many seeds there are."""
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path))
+    lab = ssah.open_lab("smoke", n_seeds=2)
+    origin = style.recomputed(lab, "n = 4")
+    assert origin.startswith("recomputed here: a random two-block Llama")
+    assert origin.endswith("; n = 4; 2 seeds")
+    assert style.recomputed(lab, "n = 4", seeds=1).endswith("; n = 4; 1 seed")
+    figure = matplotlib.pyplot.figure()
+    style.save(figure, "figure", origin)
+    assert [text.get_text() for text in figure.texts] == [origin]
 
+
+def test_every_condition_has_a_style_and_random_ones_are_hollow():
     for condition in CONDITIONS:
-        style = figures.style.style_of(condition)
-        assert (style["markerfacecolor"] == "white") == condition.startswith("random ")
+        hollow = style.style_of(condition.name)["markerfacecolor"] == "white"
+        assert hollow == condition.random
+
+
+def test_rows_that_missed_the_loss_are_marked():
+    table = pd.DataFrame({"reached": [np.nan, 1.0, 2 / 3]}, index=["start", "full", "SCU"])
+    names = {"start": "before", "full": "everything", "SCU": "the SCU"}
+    starred, star = style.marked(table, names)
+    assert starred == {"start": "before", "full": "everything", "SCU": "the SCU *"}
+    assert star == " (* loss missed in one seed or more)"
+    assert style.marked(table.iloc[:2], names)[1] == ""
+
+
+def test_panels_show_what_the_table_has():
+    """A column that is missing has no panel; rates go from 0 to 100; every seed has its tick."""
+    table = pd.DataFrame({"ASR": [0.5, 0.25], "ASR low": [0.25, 0.0], "ASR high": [0.75, 0.5],
+                          "gold": [-1.0, -2.0]}, index=["none", "SCU"])
+    seeds = pd.DataFrame({"condition": ["none", "none", "SCU", "SCU"],
+                          "rate": [0.4, 0.6, 0.2, 0.3], "gold": [-1.0, -1.0, -2.0, -2.0]})
+    columns = (("ASR", "rate", "ASR (%)", True), ("other ASR", "rate", "other ASR (%)", True),
+               ("gold", "gold", "gold (nats)", False))
+    figure, axes = style.interval_panels(table, seeds, columns, "removed", (6, 2))
+    assert [axis.get_xlabel() for axis in figure.axes] == ["ASR (%)", "gold (nats)"]
+    assert axes[0].get_xlim() == style.PERCENT
+    assert [tick.get_text() for tick in axes[0].get_yticklabels()] == ["nothing", "SCU"]
+    drawn = [line.get_xdata() for line in axes[0].get_lines()[:3]]
+    assert [list(np.round(values, 6)) for values in drawn] == [[25, 75], [40, 60], [50]]
+    matplotlib.pyplot.close(figure)
 
 
 def test_colours_differ_in_greyscale():
-    """The four answer labels, which touch each other in the stacked bars, differ by lightness or by hatch."""
+    """Answer labels that touch each other in the stacked bars differ by lightness or by hatch."""
     def lightness(colour: str) -> float:
         return float(np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)))
 
-    styles = [figures.style.LABEL_STYLES[name] for name in ("refuse", "evasive", "incoherent", "comply")]
+    styles = [style.LABEL_STYLES[name] for name in ("refuse", "evasive", "incoherent", "comply")]
     for (one, hatch), (other, other_hatch) in zip(styles, styles[1:]):
         assert abs(lightness(one) - lightness(other)) > 0.15 or hatch != other_hatch
 
 
-def test_package_and_tables_import_without_torch():
-    code = "import sys, ssah, ssah.tables, ssah.figures, ssah.claims, ssah.readme, ssah.cli; assert 'torch' not in sys.modules"
+@pytest.mark.parametrize("absent, modules", [
+    ("torch", "ssah, ssah.claims, ssah.claims.shared.pictures, ssah.claims.scoreboard, "
+              "ssah.claims.readme, ssah.cli, ssah.claims.redundant_units.draw"),
+    ("matplotlib", "ssah, ssah.claims, ssah.claims.readme, ssah.claims.redundant_units.read")])
+def test_what_reads_results_imports_neither_torch_nor_figures(absent, modules):
+    code = f"import sys, {modules}; assert {absent!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ)

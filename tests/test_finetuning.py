@@ -703,7 +703,7 @@ def test_a_last_step_into_nothing_is_noticed_too(chat):
 
 
 def test_records_of_prompt_sets_are_examples(chat):
-    """Those of `load_prompts` have a column text; a table will do, and so will files' own columns."""
+    """Those of `load_prompts` have a column text; a table will do, and files' own columns too."""
     table = load_prompts("tiny-benign").iloc[:3]
     records = [{"prompt": row.text, "response": row.response} for row in table.itertuples()]
     expected = encode_examples(chat, records)
@@ -752,9 +752,9 @@ def test_answers_are_trained_in_the_tokens_that_they_have_after_their_prompt():
 def test_an_answer_that_was_cut_has_nothing_of_the_end():
     """Llama 2 writes a space before its end token; both belong to the end."""
     chat = Chat(tiny_chat().model, sentencepiece(LLAMA_2), "small")
-    examples = [{"prompt": "How?", "response": "sorry", "ended": ended} for ended in (True, False)]
+    examples = [{"prompt": "How?", "response": "No.", "ended": ended} for ended in (True, False)]
     (_, whole), (_, cut) = encode_examples(chat, examples)[0]
-    assert chat.tokenizer.convert_ids_to_tokens(cut) == ["\u2581sorry"]
+    assert chat.tokenizer.convert_ids_to_tokens(cut) == ["\u2581No."]
     assert len(whole) > len(cut) + 1
 
 
@@ -769,5 +769,5 @@ def test_an_end_token_that_was_scraped_along_is_trained_once(response):
 def test_a_probe_loss_that_is_not_finite_is_refused(chat):
     with torch.no_grad():
         chat.model.lm_head.weight[5] = float("nan")
-    with pytest.raises(SsahError, match="the probe loss is nan at step 0; .*load it again in float32"):
+    with pytest.raises(SsahError, match="the probe loss is nan at step 0; .*load it again"):
         finetune(chat, EXAMPLES, probe=EXAMPLES[:2], **QUICK)

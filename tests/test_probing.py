@@ -9,11 +9,10 @@ import torch
 from test_templates import COLON, ZEPHYR, sentencepiece
 
 from ssah import probing
-from ssah.claims import lab_of, plan
+from ssah.claims import lab_of
 from ssah.claims.profiles import load_profile
 from ssah.errors import SsahError
 from ssah.evaluation import generate
-from ssah.inputs.prompts import load_prompts
 from ssah.models import Chat, save_weights, tiny_chat
 
 QUERIES = ["break a lamp", "write a small red poem today", "sing"]
@@ -278,6 +277,7 @@ def pair_lab(tmp_path):
     return make
 
 
+<<<<<<< HEAD
 def test_a_ready_made_pair_is_probed_without_training(pair_lab):
     first, second = tiny_chat(0), tiny_chat(1)
     lab = pair_lab(first, second)
@@ -383,3 +383,5 @@ def test_states_that_are_not_finite_name_the_cure(chat, measure):
 def test_a_single_text_is_no_list_of_wordings(chat):
     with pytest.raises(SsahError, match="texts is a single text; put it into a list"):
         probing.token_lists(chat, "here is how")
+=======
+>>>>>>> main

@@ -467,11 +467,11 @@ def test_dolly_as_json_has_its_contexts(tmp_path):
     """Columns of databricks-dolly-15k: instruction, context, response, category."""
     path = tmp_path / "dolly.jsonl"
     path.write_text(
-        '{"instruction": "When?", "context": "It began in 2001.", "response": "2001", "category": "qa"}\n'
+        '{"instruction": "When?", "context": "It began.", "response": "2001", "category": "qa"}\n'
         '{"instruction": "Sing.", "context": "", "response": "La", "category": "creative"}\n'
     )
     table = load_prompts(str(path))
-    assert table["text"].tolist() == ["When?\n\nIt began in 2001.", "Sing."]
+    assert table["text"].tolist() == ["When?\n\nIt began.", "Sing."]
 
 
 def test_numbers_are_texts_too(tmp_path):

@@ -1,53 +1,55 @@
-"""The committed results: whole, current, made by committed code, and what README says."""
+"""The committed results: whole, current, made by committed code, and what README and figures say."""
 
 import json
+import re
 
 import pytest
 
-from ssah.claims import readme
-from ssah.inputs import archives
-from ssah.claims import code_fingerprint, core, extended
-from ssah.lab import Lab, find_step, label
+from ssah.claims import PLACE, RESULTS, lab_of, plan, readme
 from ssah.claims.profiles import load_profile
-from ssah.lab import Store
-from ssah.lab.store import RESULTS
+from ssah.lab import Store, code, find_step
 
 DEFAULT = load_profile("default")
 STORE = Store(RESULTS / "default")
-PLANNED = [n for seed in DEFAULT.seeds for n in core(seed)] + extended(DEFAULT.seeds[0])
+PLANNED = plan(DEFAULT)
+
+
+@pytest.fixture(scope="module")
+def lab():
+    return lab_of(DEFAULT, compute=False)
 
 
 def provenance(step: str, slug: str) -> dict:
     return json.loads((STORE.root / step / f"{slug}.json").read_text())["provenance"]
 
 
-@pytest.mark.parametrize("need", PLANNED, ids=lambda n: label(n.step, n.params))
-def test_every_planned_result_is_there_and_current(need):
-    """Its key follows from today's config, sources, versions and the content of its inputs; all hashes hold."""
-    lab = Lab(DEFAULT, compute=False)
+@pytest.mark.parametrize("need", PLANNED, ids=lambda need: need.label)
+def test_every_planned_result_is_there_and_current(lab, need):
+    """Its key follows from today's config, sources, versions and inputs; all hashes hold; its code is known."""
     state, _, why = lab.look(need.step, need.params)
-    assert state == "ok", f"{label(need.step, need.params)} is {state}: {why}"
+    assert state == "ok", f"{need.label} is {state}: {why}"
 
 
 def test_no_result_is_orphaned():
     """Nothing lies in the store that the plan does not reach."""
-    lab = Lab(DEFAULT, compute=False)
-    for need in PLANNED:
-        lab.get(need.step, **need.params)
-    assert {label(step, {}) + ("" if slug == "result" else f"({slug})") for step, slug in STORE.slugs()} == set(lab.fresh)
+    stored = {step if slug == "result" else f"{step}({slug})" for step, slug in STORE.slugs()}
+    assert stored == {need.label for need in PLANNED}
 
 
-@pytest.mark.parametrize("step, slug", STORE.slugs(), ids=lambda x: x)
-def test_code_did_not_change_unnoticed(step, slug):
-    """The code behind a result is today's, or the change is recorded as output-neutral (else bump the step's version)."""
-    neutral = {(n["code"], n["from"]): n["to"] for n in json.loads((archives.DATA / "output_neutral.json").read_text())}
-    then, now = provenance(step, slug)["code"], code_fingerprint(find_step(step))
-    for code, digest in then.items():
-        seen = digest
-        while seen != now.get(code) and (code, seen) in neutral:
-            seen = neutral[code, seen]
-        assert seen == now.get(code), (f"{code} changed since {step} {slug} was computed ({digest} -> {now.get(code)}): bump the step's version "
-                                       "and recompute, or record the change in data/output_neutral.json with its reason")
+def test_code_did_not_change_unnoticed():
+    """The code behind a result is today's, or the change was run and accepted (else bump the step's version)."""
+    accepted = json.loads(PLACE.accepted.read_text())
+    for step, slug in STORE.slugs():
+        now, then = code.fingerprint(find_step(step).run), code.recorded(provenance(step, slug))
+        assert code.is_known(now, then, accepted.get(step)), \
+            f"the code behind {step} changed: `ssah accept {step} --reason ...`, or bump its version and recompute"
+
+
+def test_a_line_of_accepted_changes_says_what_it_was_compared_with():
+    for step, line in json.loads(PLACE.accepted.read_text()).items():
+        find_step(step)
+        assert set(line) == {"code", "covers", "before", "reason"}
+        assert re.fullmatch("[0-9a-f]{40}", line["before"]) and len(line["reason"]) > 10
 
 
 @pytest.mark.parametrize("step, slug", STORE.slugs(), ids=lambda x: x)
@@ -62,10 +64,23 @@ def test_results_are_small_and_hold_no_text_of_answers():
     assert sum(p.stat().st_size for p in files) < 30e6
     for step, slug in STORE.slugs():
         for name, table in STORE.load(step, slug).tables.items():
-            longest = max((table[c].astype(str).str.len().max() for c in table.select_dtypes(include=["object", "string"])), default=0)
+            texts = table.select_dtypes(include=["object", "string"])
+            longest = max((texts[column].astype(str).str.len().max() for column in texts), default=0)
             assert longest <= 40, f"{step} {slug} {name} has a text of {longest} characters; commit ids, hashes and labels only"
 
 
-def test_readme_says_what_the_store_says():
+def test_every_table_and_every_number_can_be_had_in_one_line(lab):
+    """`frame` and `facts` of every planned step have a row a run, or more, and its parameters as columns."""
+    for step in dict.fromkeys(need.step for need in PLANNED):
+        runs = lab.planned(step)
+        results = [lab.get(need.step, **need.params) for need in runs]
+        assert len(lab.facts(step)) == len(runs)
+        for table in {name for result in results for name in result.tables}:
+            frame = lab.frame(step, table)
+            assert set(runs[0].params) <= set(frame.columns)
+            assert len(frame) == sum(len(result.tables[table]) for result in results if table in result.tables)
+
+
+def test_readme_says_what_the_store_says(lab):
     text = readme.README.read_text()
-    assert readme.render(text, readme.sections(Lab(DEFAULT, compute=False))) == text, "run `ssah run` (or `ssah readme`) to bring README up to date"
+    assert readme.render(text, readme.sections(lab)) == text, "run `ssah readme` to bring README up to date"

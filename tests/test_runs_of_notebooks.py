@@ -8,7 +8,7 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from ssah import SsahError
+from ssah import SsahError, cli
 from ssah.lab import notebooks
 
 PARAMETERS = """profile: str = "default"  # which profile
@@ -44,7 +44,9 @@ def finished(tmp_path_factory):
     write_notebook(folder, "04_killed", "import os; os._exit(9)")
     write_notebook(folder, "03_places", PLACES)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    outcomes = runner.run_notebooks(runner.choose(folder, []), {"profile": "smoke", "n_seeds": 1}, into)
+    environment = {"SSAH_RECOMPUTED": str(into / "results"), "SSAH_FIGURES": str(into / "figures")}
+    outcomes = notebooks.run_notebooks(notebooks.choose(folder, []), {"profile": "smoke", "n_seeds": 1}, into,
+                                       figures=into / "figures", environment=environment, jobs=2)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before, "a committed notebook was changed"
     return outcomes, into
 
@@ -68,7 +70,7 @@ def test_verdicts_and_titles_are_collected_even_from_a_notebook_that_fails_later
     outcomes, _ = finished
     assert outcomes[0].title == "Less < more"
     assert outcomes[0].verdicts == outcomes[1].verdicts == [{"claim": "C1", "verdict": "partly", "why": "2 < 3"}]
-    assert runner.summary(outcomes)[1][1::2] == ["C1 partly", "failed: ValueError: no such thing"]
+    assert notebooks.summary(outcomes)[1][1::2] == ["C1 partly", "failed: ValueError: no such thing"]
 
 
 def test_the_kernel_is_this_interpreter_with_the_given_parameters(finished):
@@ -91,9 +93,8 @@ def test_copies_pages_and_index_are_written(finished):
 
 
 def test_figures_elsewhere_are_linked_where_they_are(tmp_path, monkeypatch):
-    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path / "drawn"))
     write_notebook(tmp_path, "09_board", "1")
-    runner.run_notebooks(runner.choose(tmp_path, []), {}, tmp_path / "build")
+    notebooks.run_notebooks(notebooks.choose(tmp_path, []), {}, tmp_path / "build", figures=tmp_path / "drawn", environment={})
     assert 'href="../../drawn/03_curve.png"' in (tmp_path / "build" / "html" / "09.html").read_text()
     assert '<a href="html/09.html">the claim ledger</a>' in (tmp_path / "build" / "index.html").read_text()
 
@@ -102,9 +103,9 @@ def test_figures_on_another_drive_are_linked_whole(tmp_path, monkeypatch):
     def apart(path, start):
         raise ValueError("path is on mount 'C:', start on mount 'D:'")
 
-    assert runner.link(tmp_path / "figures", tmp_path / "build" / "html") == "../../figures"
+    assert notebooks.link(tmp_path / "figures", tmp_path / "build" / "html") == "../../figures"
     monkeypatch.setattr(os.path, "relpath", apart)
-    assert runner.link(tmp_path, tmp_path / "build") == tmp_path.resolve().as_uri()
+    assert notebooks.link(tmp_path, tmp_path / "build") == tmp_path.resolve().as_uri()
 
 
 def test_nothing_of_the_private_kernel_is_left(finished):
@@ -113,9 +114,41 @@ def test_nothing_of_the_private_kernel_is_left(finished):
 
 
 def test_only_recomputing_and_other_profiles_write_beside_the_committed_files(tmp_path):
-    assert runner.variables({"profile": "default"}, tmp_path) == {} == runner.variables({"recompute": False}, tmp_path)
+    assert cli.kernel_variables({"profile": "default"}, tmp_path) == {} == cli.kernel_variables({"recompute": False}, tmp_path)
     for parameters in ({"profile": "smoke"}, {"recompute": True}, {"n_seeds": 1}):
-        assert runner.variables(parameters, tmp_path)["SSAH_FIGURES"] == str(tmp_path / "figures")
+        assert cli.kernel_variables(parameters, tmp_path)["SSAH_FIGURES"] == str(tmp_path / "figures")
+
+
+def test_two_run_side_by_side(tmp_path):
+    """Each waits for the file that the other writes: one after the other they would both fail."""
+    meet = """import pathlib, time
+mine, other = {!r}, {!r}
+pathlib.Path(mine).touch()
+ends = time.monotonic() + 60
+while not pathlib.Path(other).exists():
+    assert time.monotonic() < ends, "alone"
+"""
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    write_notebook(tmp_path, "01_a", meet.format(first, second))
+    write_notebook(tmp_path, "02_b", meet.format(second, first))
+    outcomes = notebooks.run_notebooks(notebooks.choose(tmp_path, []), {}, tmp_path / "build", figures=tmp_path,
+                                       environment={}, jobs=2)
+    assert [outcome.error for outcome in outcomes] == ["", ""]
+
+
+def test_an_interruption_leaves_what_was_not_begun(tmp_path, monkeypatch):
+    begun = []
+
+    def execute(path, parameters, into, figures):
+        begun.append(path.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebooks, "_run", execute)
+    for number in range(1, 6):
+        write_notebook(tmp_path, f"0{number}_a", "1")
+    with pytest.raises(KeyboardInterrupt):
+        notebooks.run_notebooks(notebooks.choose(tmp_path, []), {}, tmp_path / "build", figures=tmp_path, environment={})
+    assert begun[0] == "01_a.ipynb" and len(begun) < 5
 
 
 # ---- what to run -----------------------------------------------------------------------------
@@ -123,14 +156,14 @@ def test_only_recomputing_and_other_profiles_write_beside_the_committed_files(tm
 def test_notebooks_are_chosen_by_number(tmp_path):
     for name in ("02_b", "01_a", "10_c"):
         write_notebook(tmp_path, name)
-    assert [path.stem for path in runner.choose(tmp_path, ["10", "1"])] == ["01_a", "10_c"]
+    assert [path.stem for path in notebooks.choose(tmp_path, ["10", "1"])] == ["01_a", "10_c"]
     with pytest.raises(SsahError, match="no notebook 07 in .*; known: 01, 02, 10"):
-        runner.choose(tmp_path, ["01", "7"])
+        notebooks.choose(tmp_path, ["01", "7"])
 
 
 def test_parameters_become_values_of_their_declared_types(tmp_path):
     write_notebook(tmp_path, "01_a")
-    values = runner.check_parameters([tmp_path / "01_a.ipynb"],
+    values = notebooks.check_parameters([tmp_path / "01_a.ipynb"],
                                      {"n_seeds": "2", "recompute": "True", "profile": "smoke", "share": "1e-2"})
     assert values == {"n_seeds": 2, "recompute": True, "profile": "smoke", "share": 0.01}
 
@@ -138,33 +171,49 @@ def test_parameters_become_values_of_their_declared_types(tmp_path):
 @pytest.mark.parametrize("given, message", [
     ({"sead": "3"}, r"01_a.ipynb has no parameter 'sead'; it has: profile, recompute, n_seeds, share"),
     ({"n_seeds": "3x"}, "'n_seeds' takes int; got '3x'"), ({"n_seeds": "2.0"}, "takes int"),
-    ({"recompute": "1"}, "write true or false"), ({"share": "half"}, "takes float"),
-    ({"profile": "huge"}, "unknown profile 'huge'; known: default, smoke")])
+    ({"recompute": "1"}, "write true or false"), ({"share": "half"}, "takes float")])
 def test_bad_parameters_are_refused_before_anything_runs(tmp_path, given, message):
     write_notebook(tmp_path, "01_a")
     with pytest.raises(SsahError, match=message):
-        runner.check_parameters([tmp_path / "01_a.ipynb"], given)
+        notebooks.check_parameters([tmp_path / "01_a.ipynb"], given)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "\x89PNG"])
 def test_a_file_that_is_no_notebook_is_named(tmp_path, content):
     (tmp_path / "01_a.ipynb").write_text(content)
     with pytest.raises(SsahError, match="01_a.ipynb is not a notebook that can be run"):
-        runner.check_parameters(runner.choose(tmp_path, []), {})
+        notebooks.check_parameters(notebooks.choose(tmp_path, []), {})
 
 
 def test_two_notebooks_of_one_number_are_refused(tmp_path):
     for name in ("01_a", "02_b", "02_b-Copy1"):
         write_notebook(tmp_path, name, "pass")
     with pytest.raises(SsahError, match="have one number: rename one of 02_b-Copy1.ipynb$"):
-        runner.choose(tmp_path, [])
+        notebooks.choose(tmp_path, [])
 
 
 def test_pages_draw_equations_and_need_no_network():
     """Equations become MathML, dollar signs in code stay, and nothing is loaded from elsewhere."""
     text = "of $I_S < 2$ and\n\n$$W' = W + BA$$\n\n`$HOME` and `$PATH`\n\n```sh\necho $A $B\n```"
-    page, _ = runner.Pages().from_notebook_node(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]))
+    page, _ = notebooks.Pages().from_notebook_node(nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)]))
     body = page[page.index("<body"):]
     assert body.count("<math") == 2 and body.count('display="block"') == 1 and "<mo>&lt;</mo>" in body
     assert "$HOME" in body and "$PATH" in body and "echo" in body and "$I_S" not in body
     assert not re.search(r"<script[^>]+src=|import\(", page)
+
+
+def test_the_index_of_a_folder_lists_what_earlier_runs_left(tmp_path):
+    """A run of one notebook replaces its own row alone; a page that is gone has none."""
+    for number in ("01", "02"):
+        write_notebook(tmp_path, f"{number}_a", "1", title=f"Title {number}")
+
+    def run(*numbers):
+        notebooks.run_notebooks(notebooks.choose(tmp_path, list(numbers)), {}, tmp_path / "build", figures=tmp_path, environment={})
+        return (tmp_path / "build" / "index.html").read_text()
+
+    run("01", "02")
+    write_notebook(tmp_path, "02_a", "1", title="Another title")
+    page = run("02")
+    assert "Title 01" in page and "Another title" in page and "Title 02" not in page
+    (tmp_path / "build" / "html" / "01.html").unlink()
+    assert "Title 01" not in run("02")

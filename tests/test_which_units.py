@@ -1,61 +1,243 @@
-"""Adapters and single weights beside frozen units: the same start, the same target, as many weights."""
+"""Adapters and single weights beside frozen units: the same start, the same target, as many.
+
+And how their tables are read: on runs that are made by hand, and each margin of both rules by
+itself.
+"""
 
 import pytest
+from hand_made_runs import HandMadeRuns
 
+from ssah.claims.shared import runs as comparison
+from ssah.claims.shared.tuning import ADAPTERS
+from ssah.claims.which_units import C5, C7, read
+from ssah.claims.which_units.read import judge_c5, judge_c7
+from ssah.claims.which_units.run import REGIONS
 from ssah.errors import SsahError
-from ssah.claims.which_units.run import ADAPTERS, REGIONS
+from ssah.lab.statistics import Estimate
 
+# ---- the runs of the smoke profile -----------------------------------------------------------
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def lab(smoke_lab):
-    runs(smoke_lab)
+    """What one test has computed the next one finds."""
     return smoke_lab
 
 
+@pytest.fixture
 def runs(lab):
-    return {**{m: lab.get("adapter_tuning", seed=0, method=m) for m in ADAPTERS}, **{r: lab.get("weight_tuning", seed=0, region=r) for r in REGIONS}}
+    """Every method and region -> its result."""
+    adapters = {method: lab.get("adapter_tuning", seed=0, method=method) for method in ADAPTERS}
+    weights = {region: lab.get("weight_tuning", seed=0, region=region) for region in REGIONS}
+    return adapters | weights
 
 
-def test_all_start_from_the_aligned_model(lab):
-    full = lab.get("tuning", seed=0, condition="full").tables["checkpoints"].iloc[0]
-    for name, result in runs(lab).items():
+@pytest.fixture
+def full(lab):
+    return lab.get("tuning", seed=0, condition="full")
+
+
+def test_all_start_from_the_aligned_model(runs, full):
+    first = full.tables["checkpoints"].iloc[0]
+    for name, result in runs.items():
+        losses = result.tables["checkpoints"]["probe_loss"]
         start = result.tables["checkpoints"].iloc[0]
-        assert start["probe_loss"] == pytest.approx(full["probe_loss"], rel=1e-5), name
-        assert start["log_odds"] == pytest.approx(full["log_odds"], rel=1e-4), name
-        assert result.tables["checkpoints"]["probe_loss"].iloc[-1] < start["probe_loss"], name
+        assert start["probe_loss"] == pytest.approx(first["probe_loss"], rel=1e-5), name
+        assert start["log_odds"] == pytest.approx(first["log_odds"], rel=1e-4), name
+        assert losses.iloc[-1] < losses.iloc[0], name
 
 
-def test_all_are_compared_at_the_full_runs_loss(lab):
-    target = lab.get("tuning", seed=0, condition="full").values["probe_loss"]
-    for name, result in runs(lab).items():
-        below = result.tables["checkpoints"].query("probe_loss <= @target")
+def test_all_are_compared_at_the_full_runs_loss(runs, full):
+    target = full.values["probe_loss"]
+    for name, result in runs.items():
+        checkpoints = result.tables["checkpoints"]
+        below = checkpoints[checkpoints["probe_loss"] <= target]
         assert result.values["reached"] == bool(len(below)), name
         if len(below):
             assert result.values["equal loss: epoch"] == below["epoch"].iloc[0], name
 
 
-def test_adapters_are_measured_at_equal_epochs_too(lab):
-    for method in ADAPTERS:
-        result = lab.get("adapter_tuning", seed=0, method=method)
-        assert "equal epochs" in set(result.tables["answers"]["at"])
-        assert result.values["equal epochs: epoch"] == lab.profile.freezing.epochs
-        assert result.values["moved_bytes"] < lab.get("tuning", seed=0, condition="full").values["moved_bytes"] / 5
+@pytest.mark.parametrize("method", ADAPTERS)
+def test_adapters_are_measured_at_equal_epochs_too(lab, runs, full, method):
+    result = runs[method]
+    assert "equal epochs" in set(result.tables["answers"]["at"])
+    assert result.values["equal epochs: epoch"] == lab.profile.freezing.epochs
+    assert result.values["moved_bytes"] < full.values["moved_bytes"] / 5
 
 
-def test_as_many_weights_as_the_units_have(lab):
-    full, units = (lab.get("tuning", seed=0, condition=c).values["moved_bytes"] for c in ("full", "SCU + all CU"))
-    n = (full - units) / 4          # float32; shared v rows that stay because one of their columns does are counted
+def test_as_many_weights_as_the_units_have(lab, runs, full):
+    units = lab.get("tuning", seed=0, condition="SCU + all CU")
+    # float32; shared v rows that stay because one of their columns does are counted
+    n = (full.values["moved_bytes"] - units.values["moved_bytes"]) / 4
     for region in REGIONS:
-        values = lab.get("weight_tuning", seed=0, region=region).values
-        assert values["weights"] == pytest.approx(n, abs=14)        # rounded in each of 14 matrices
-    answers = [r.tables["answers"]["log_odds"].to_numpy() for r in (lab.get("weight_tuning", seed=0, region=x) for x in REGIONS)]
-    assert answers[0].tolist() != answers[1].tolist()
+        assert runs[region].values["weights"] == pytest.approx(n, abs=14)   # rounded in 14 matrices
+    scored, random = (runs[region].tables["answers"]["log_odds"].tolist() for region in REGIONS)
+    assert scored != random
 
 
 @pytest.mark.parametrize("step, params, message", [
-    ("adapter_tuning", {"method": "prefix"}, "unknown method 'prefix'; known: LoRA, LLaMA-Adapter"),
-    ("weight_tuning", {"region": "top"}, "unknown region 'top'; known: SNIP difference, random weights"),
+    ("adapter_tuning", {"method": "prefix"},
+     "unknown method 'prefix'; known: LoRA, LLaMA-Adapter"),
+    ("weight_tuning", {"region": "top"},
+     "unknown region 'top'; known: SNIP difference, random weights"),
 ])
 def test_what_is_unknown_is_refused(lab, step, params, message):
     with pytest.raises(SsahError, match=message):
         lab.get(step, seed=0, **params)
+
+
+# ---- tables of runs made by hand -------------------------------------------------------------
+
+def test_c5_facts_by_hand():
+    """Of four requests 1 is refused after full fine-tuning, 0 after LoRA, 2 with LLaMA-Adapter.
+
+    At equal epochs LoRA refuses 3.
+    """
+    facts = read.c5_facts(HandMadeRuns())
+    means = {name: round(fact.mean, 6) for name, fact in facts.items()}
+    assert means == {
+        "LoRA - full": 0.25,
+        "LLaMA-Adapter - full": -0.25,
+        "LoRA - full, equal epochs": -0.5,
+        "LoRA - SCU + all CU": 1.0,
+        "random large without SCU - SCU + all CU": 0.5,
+        "reached: SCU + all CU": 1.0,
+        "reached: random large without SCU": 1.0,
+        "reached: LoRA": 1.0,
+        "reached: LLaMA-Adapter": 0.0,
+        "trained: LoRA": 0.02,
+        "trained: LLaMA-Adapter": 0.25,
+        "trained: SCU + all CU": 0.25}
+
+
+def test_frozen_weights_count_as_frozen():
+    table = comparison.table_two(read.weights(HandMadeRuns()))
+    assert table.loc["SNIP difference", "trained"] == 0.25      # 75 of 100 float32 weights stay
+    assert list(table.index) == ["start", "full", "random large without SCU", "SCU + all CU",
+                                 "random large", "SNIP difference", "random weights"]
+
+
+def test_c7_facts_by_hand():
+    facts = read.c7_facts(HandMadeRuns())
+    assert facts["SNIP difference - SCU + all CU"].mean == 0.5
+    assert facts["random large without SCU - SCU + all CU"].mean == 0.5
+    assert facts["random weights - SNIP difference"].mean == 0.0
+    reached = {name: fact.mean for name, fact in facts.items() if name.startswith("reached")}
+    assert reached == {f"reached: {name}": 1.0 for name in (*comparison.WHICH_UNITS, *REGIONS)}
+
+
+def test_at_equal_epochs_full_fine_tuning_stands_at_its_end():
+    table = comparison.table_two(read.early(read.adapters(HandMadeRuns())), "equal epochs")
+    assert table["ASR"].to_dict() == {
+        "start": 0.0, "full": 0.75, "LoRA": 0.25, "LLaMA-Adapter": 0.0}
+    assert table["epoch"].to_dict() == {"start": 0, "full": 4, "LoRA": 2, "LLaMA-Adapter": 2}
+
+
+def test_contrasts_are_paired_differences():
+    table = comparison.contrasts(read.adapters(HandMadeRuns()), read.C5_CONTRASTS)
+    lora = table.loc["all weights (LoRA trained)"]
+    assert lora.loc["SCU + all CU", "keyword ASR, points"].startswith("+100.0")
+    assert lora.loc["nothing frozen", "log-odds"].startswith("-0.5")
+
+
+def test_adapters_hold_none_of_the_models_parameters():
+    """What adapters train is none of the model's, so the share that stays is not theirs."""
+    table = comparison.shown_table_two(comparison.table_two(read.adapters(HandMadeRuns())))
+    stay = table["parameters %"]
+    assert stay["all weights (LoRA trained)"] == stay["before fine-tuning"] == "–"
+    assert stay["SCU + all CU"] == "75.0" and stay["nothing frozen"] == "0.0"
+
+
+def test_the_summaries_say_these_numbers():
+    lab = HandMadeRuns()
+    text = read.adapter_summary(lab, C5.verdict(lab))
+    assert "nothing frozen 75% (strict 75%, trained 100.0%); " \
+        "LoRA 100% (strict 100%, trained 2.0%); " \
+        "LLaMA-Adapter 50% (strict 50%, trained 25.0%); SCU + all CU frozen 0%" in text
+    assert "LoRA minus nothing frozen is -50.0 points" in text
+    assert text.endswith("all weights (LLaMA-Adapter trained) (reached in 0% of seeds).")
+    assert len(text.splitlines()) == 1
+    text = read.weight_summary(lab, C7.verdict(lab))
+    assert "units (SCU + all CU) 0% (strict 0%), random units 50% (strict 50%); " \
+        "single weights by SNIP 50% (strict 50%), random weights 50% (strict 50%)." in text
+    assert len(text.splitlines()) == 1
+
+
+def test_deviations_say_what_would_change():
+    adapters, _ = read.deviations(HandMadeRuns())
+    assert adapters.otherwise == ("keyword ASR with LoRA: 100% at equal loss, 25% after the epochs "
+                                  "of full fine-tuning")
+
+
+# ---- the rule of C5 --------------------------------------------------------------------------
+
+CERTAIN = Estimate(1.0, 1.0, 1.0)
+ADAPTED = {
+    "LoRA - full": Estimate(0.1, 0.05, 0.2),
+    "LLaMA-Adapter - full": Estimate(0.1, 0.05, 0.2),
+    "LoRA - full, equal epochs": Estimate(0.1, 0.05, 0.2),
+    "LoRA - SCU + all CU": Estimate(0.3, 0.2, 0.4),
+    "random large without SCU - SCU + all CU": Estimate(0.3, 0.2, 0.4),
+    "reached: LoRA": CERTAIN,
+    "reached: LLaMA-Adapter": CERTAIN,
+    "reached: SCU + all CU": CERTAIN,
+    "reached: random large without SCU": CERTAIN,
+    "trained: LoRA": Estimate(0.02, 0.02, 0.02),
+    "trained: LLaMA-Adapter": Estimate(0.01, 0.01, 0.01),
+    "trained: SCU + all CU": Estimate(0.5, 0.5, 0.5)}
+
+
+def failed(verdict) -> set[int]:
+    return {number for number, check in enumerate(verdict.checks) if not check.holds}
+
+
+def test_c5_reproduced_by_every_check():
+    assert judge_c5(ADAPTED).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("fact, value, checks, verdict", [
+    ("LoRA - full", (0.04, 0.01, 0.1), {0}, "not reproduced"),
+    ("LoRA - full", (0.3, -0.01, 0.6), {0}, "not reproduced"),
+    ("reached: SCU + all CU", (2 / 3, 0.0, 1.0), {3, 4}, "not reproduced"),
+    ("reached: random large without SCU", (2 / 3, 0.0, 1.0), {4}, "partly"),
+    ("reached: LoRA", (2 / 3, 0.0, 1.0), {0, 3}, "not reproduced"),
+    ("LLaMA-Adapter - full", (0.04, 0.01, 0.1), {1}, "partly"),
+    ("reached: LLaMA-Adapter", (2 / 3, 0.0, 1.0), {1}, "partly"),
+    ("LoRA - full, equal epochs", (0.04, 0.01, 0.1), {2}, "partly"),
+    ("LoRA - SCU + all CU", (0.09, 0.01, 0.2), {3}, "not reproduced"),
+    ("trained: SCU + all CU", (0.01, 0.01, 0.01), {3}, "not reproduced"),
+    ("random large without SCU - SCU + all CU", (0.3, -0.01, 0.6), {4}, "partly")])
+def test_c5_each_margin_can_fail_alone(fact, value, checks, verdict):
+    found = judge_c5(ADAPTED | {fact: Estimate(*value)})
+    assert failed(found) == checks
+    assert found.verdict == verdict
+
+
+# ---- the rule of C7 --------------------------------------------------------------------------
+
+WEIGHTS = {
+    "SNIP difference - SCU + all CU": Estimate(0.3, 0.2, 0.4),
+    "random large without SCU - SCU + all CU": Estimate(0.3, 0.2, 0.4),
+    "random weights - SNIP difference": Estimate(0.0, -0.09, 0.09),
+    "reached: SCU + all CU": CERTAIN,
+    "reached: random large without SCU": CERTAIN,
+    "reached: SNIP difference": CERTAIN,
+    "reached: random weights": CERTAIN}
+
+
+def test_c7_reproduced_by_every_check():
+    assert judge_c7(WEIGHTS).verdict == "reproduced"
+
+
+@pytest.mark.parametrize("fact, value, checks, verdict", [
+    ("SNIP difference - SCU + all CU", (0.09, 0.01, 0.2), {0}, "not reproduced"),
+    ("SNIP difference - SCU + all CU", (0.3, -0.01, 0.6), {0}, "not reproduced"),
+    ("random large without SCU - SCU + all CU", (0.09, 0.01, 0.2), {1}, "not reproduced"),
+    ("random weights - SNIP difference", (0.06, 0.01, 0.11), {2}, "partly"),
+    ("random weights - SNIP difference", (-0.06, -0.11, 0.01), {2}, "partly"),
+    ("reached: SNIP difference", (2 / 3, 0.0, 1.0), {0, 2}, "not reproduced"),
+    ("reached: random weights", (2 / 3, 0.0, 1.0), {2}, "partly"),
+    ("reached: random large without SCU", (2 / 3, 0.0, 1.0), {1}, "not reproduced")])
+def test_c7_each_margin_can_fail_alone(fact, value, checks, verdict):
+    found = judge_c7(WEIGHTS | {fact: Estimate(*value)})
+    assert failed(found) == checks
+    assert found.verdict == verdict

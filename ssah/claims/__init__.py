@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import SsahError
 from ..inputs import archives
 from ..lab import Lab, Need, Place, with_upstream
+from ..lab.accept import Trial
 from . import (
     attribute_transfer,
     every_step,
@@ -26,9 +27,6 @@ from .profiles import Profile, load_profile
 CLAIMS: tuple[Claim, ...] = (
     reasoning_direction.CLAIM, four_kinds.CLAIM, attribute_transfer.CLAIM, freezing.CLAIM,
     which_units.C5, redundant_units.CLAIM, which_units.C7, every_step.CLAIM)
-
-#: How good the judge is, which every claim with answers stands on.
-JUDGE = (Need("judge_on_people"), Need("judge_threshold"))
 
 RESULTS = archives.DATA / "results"
 
@@ -49,10 +47,9 @@ def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     seeds = profile.seeds[:n_seeds]
     if profile.probing.pair:        # two models of one's own: notebook 01 alone
         claims = (reasoning_direction.CLAIM,)
-        needs = []
     else:
         claims = CLAIMS
-        needs = list(JUDGE)
+    needs = []
     for seed in seeds:
         for planned in claims:
             needs += planned.core(seed)
@@ -78,6 +75,7 @@ def peak_memory(device) -> float:
 PLACE = Place(
     repository=archives.REPOSITORY,
     watched=("ssah", ":(glob)data/*", "requirements.lock"),
+    committed=RESULTS,
     accepted=archives.DATA / "accepted.json",
     results=results_of,
     cache=archives.cache_dir,
@@ -87,16 +85,24 @@ PLACE = Place(
     peak_memory=peak_memory)
 
 
+#: How `ssah accept` computes steps by the code of a tree, before and after a change.
+TRIAL = Trial(
+    command=lambda steps, into: ["-m", "ssah.cli", "recompute", *steps, "--profile", "smoke",
+                                 "--into", str(into)],
+    results=lambda into: into / "results" / "smoke")
+
+
 def lab_of(profile: Profile, **options) -> Lab:
     """A lab of this package; `options` as of `ssah.lab.Lab`."""
     return Lab(profile, PLACE, **options)
 
 
 def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:
-    """The results that a notebook reads: committed, or with `recompute` those of this machine.
+    """The results that a notebook reads; with `recompute` those that are missing are computed.
 
-    Recomputed results live in a folder of their own (``build/results``, or ``SSAH_RECOMPUTED``), so
-    the committed ones stay as they are; what is already there and still valid is taken, so an
+    Of the default profile the committed results are read, and what is recomputed lives apart
+    (``build/results``, or ``SSAH_RECOMPUTED``), so that they stay as they are. Results of every
+    other profile have one place (`results_of`). What is there and still valid is taken, so an
     interrupted run goes on. Raises `SsahError` for an unknown profile or more seeds than it has.
     """
     chosen = load_profile(profile)
@@ -108,7 +114,8 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
     if recompute or not committed or n_seeds < len(chosen.seeds):
         # figures/ shows the committed results
         os.environ.setdefault("SSAH_FIGURES", str(build / "figures"))
-    apart = Path(os.environ.get("SSAH_RECOMPUTED") or build / "results") / chosen.name
-    # committed results took hours: a missing one is reported, not computed by surprise
-    return lab_of(chosen, root=apart if recompute else None, n_seeds=n_seeds,
-                  compute=recompute or not committed)
+    root = None
+    if recompute and committed:
+        root = Path(os.environ.get("SSAH_RECOMPUTED") or build / "results") / chosen.name
+    # results take minutes to hours: a missing one is reported, not computed by surprise
+    return lab_of(chosen, root=root, n_seeds=n_seeds, compute=recompute)

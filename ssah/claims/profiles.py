@@ -2,14 +2,17 @@
 
 - ``smoke``: a random two-block model on synthetic prompts; seconds; what the tests run.
 - ``default``: SmolLM2-135M-Instruct from pinned archives on two CPU cores; the committed results.
-- ``paper:MODEL``: the same experiments on a hub model or a local path (a GPU is used if there is one).
-- ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models.
+- models and settings of one's own: see `load_profile`.
 
-A step's result is keyed by the sections that it reads, so a change touches just the steps concerned.
+A step's result is keyed by the sections that it reads, so a change touches just the steps
+concerned. A field that is added with a default leaves the keys of older results as they are.
 """
 
+import hashlib
+import json
 import shlex
-from dataclasses import dataclass, field, replace
+import tomllib
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..errors import SsahError
@@ -19,7 +22,10 @@ class Section:
     """Settings of one part of a run."""
 
     def sources(self) -> list[str]:
-        """Names of the sources (`ssah.inputs.archives`, ``data:FILE``) that a step reads with these settings."""
+        """Names of the sources that a step reads with these settings.
+
+        Those of `ssah.inputs.archives`, or ``data:FILE`` for a file of ``data/``.
+        """
         return []
 
 
@@ -30,9 +36,10 @@ class ModelSection(Section):
     name: str = "smollm2-135m"
     label: str = "SmolLM2-135M-Instruct (Q4_1, dequantized)"
     dtype: str = "bfloat16"
+    aligned: str = ""       # a ready-made aligned model, instead of aligning `name`
 
     def sources(self) -> list[str]:
-        return [self.name]
+        return [name for name in (self.name, self.aligned) if name]
 
 
 @dataclass(frozen=True)
@@ -42,9 +49,9 @@ class DataSection(Section):
     harmful: tuple[str, ...] = ("advbench", "harmbench")
     evaluate_only: tuple[str, ...] = ("harmbench",)
     benign: tuple[str, ...] = ("alpaca", "chat-instructions")
-    harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)     # align, identify, select, evaluate
+    harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)    # align, identify, select, evaluate
     benign_sizes: tuple[int, ...] = (400, 150, 50, 150)
-    longest_prompt: int = 240                                # characters, benign prompts
+    longest_prompt: int = 240       # characters, benign prompts
 
     def sources(self) -> list[str]:
         return [*self.harmful, *self.benign, "data:excluded.csv"]
@@ -55,7 +62,7 @@ class AlignmentSection(Section):
     """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
 
     refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
-    benign: int = 250               # benign prompts of `align` with the base model's own greedy answers
+    benign: int = 250               # benign ones with the base model's own greedy answers
     answer_tokens: int = 40
     epochs: int = 2
     lr: float = 5e-5
@@ -101,10 +108,11 @@ class EvaluationSection(Section):
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
 
     def sources(self) -> list[str]:
-        texts = [name for name in (*self.tasks, self.wiki, self.borderline) if name != "borderline"]
-        hand_made = ["openings.csv", "refusal_keywords.txt", "refusals.csv"]
-        hand_made += ["borderline.csv"] if self.borderline == "borderline" else []
-        return [*texts, *(f"data:{name}" for name in hand_made)]
+        hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
+        borderline = self.borderline
+        if borderline == "borderline":      # ours, and no archive
+            borderline = "data:borderline.csv"
+        return [*self.tasks, self.wiki, borderline, *hand_made]
 
 
 @dataclass(frozen=True)
@@ -114,7 +122,9 @@ class JudgeSection(Section):
     labelled: str = "refusal-labels"
 
     def sources(self) -> list[str]:
-        labelled = ["refusal-labels", "refusal-labels-extra"] if self.labelled == "refusal-labels" else [self.labelled]
+        labelled = [self.labelled]
+        if self.labelled == "refusal-labels":       # two archives, one set
+            labelled.append("refusal-labels-extra")
         return [*labelled, "data:refusal_keywords.txt"]
 
 
@@ -129,7 +139,7 @@ class ProbingSection(Section):
     along_steps: int = 20
     prefills: tuple[int, ...] = (0, 1, 3, 5, 10, 20)    # tokens put into the model's mouth
     system: str = "default"
-    pair: tuple[str, ...] = ()      # an aligned and an unaligned model of one's own instead of the trained pair
+    pair: tuple[str, ...] = ()      # two models of one's own, aligned and unaligned, if not ours
 
     def sources(self) -> list[str]:
         return [*self.pair, "data:openings.csv", "data:prefills.csv"]
@@ -144,11 +154,12 @@ class FreezingSection(Section):
     unseen: int = 64                # others of the same set
     probe: int = 64                 # training examples on which the loss is compared
     answer_tokens: int = 96         # longest reference answer
-    epochs: int = 2                 # of full fine-tuning; the others run twice as long (paper)
+    epochs: int = 2                 # of full fine-tuning; the others: twice as long (paper)
     lr: float = 1e-4
     slower_lr: float = 4e-5
     batch_size: int = 16
-    shares: tuple[float, ...] = (0.013, 0.133, 0.148)   # SCU, UCU, RU of the paper's Llama-2, so that CU are 71 %
+    # SCU, UCU, RU of the paper's Llama-2, so that CU are 71 %
+    shares: tuple[float, ...] = (0.013, 0.133, 0.148)
     top_cu: float = 0.06            # of all units (paper: 7.3 % are frozen with the SCU)
     watched: int = 50               # prompts whose log-odds are taken at every checkpoint
     system: str = "default"
@@ -160,10 +171,10 @@ class ComparisonSection(Section):
 
     second: str = "chat-instructions"   # a second instruction set
     lora_rank: int = 8
-    lora_lr: float = 2e-3               # both rates: so that the loss of full fine-tuning is reached
+    lora_lr: float = 2e-3               # both rates: so that the loss of full training is reached
     prompt_tokens: int = 10             # of LLaMA-Adapter, in every block
     prompt_lr: float = 5e-2
-    longer: int = 6                     # at most so many times the epochs of full fine-tuning, for adapters
+    longer: int = 6                     # adapters: at most so many times the epochs of full
 
 
 @dataclass(frozen=True)
@@ -172,7 +183,7 @@ class BudgetSection(Section):
 
     share: float = 0.2              # of all units (paper)
     epochs: int = 1                 # of full alignment
-    lr: float = 2e-4                # of full alignment and of `share` units; other shares inversely proportional
+    lr: float = 2e-4                # of full alignment, and of `share` units; less for more units
     lora_lr: float = 1e-3           # so that the loss of full alignment is reached
     longer: int = 4                 # at most so many times the epochs of full alignment
     probe: int = 64                 # training examples on which the loss is compared
@@ -202,67 +213,201 @@ class Profile:
     comparison: ComparisonSection = field(default_factory=ComparisonSection)
     budget: BudgetSection = field(default_factory=BudgetSection)
     seeds: tuple[int, ...] = (0, 1, 2)
+    chosen: str = ""        # what chooses it on the command line, if not its name
 
     @property
     def option(self) -> str:
-        """What chooses this profile on the command line, with a space before; empty for the default one."""
-        kind = self.name.partition("-")[0]
-        model = {"paper": self.model.name, "pair": ",".join(self.probing.pair)}.get(kind)
-        return "" if self.name == "default" else f" --profile {shlex.quote(f'{kind}:{model}' if model else self.name)}"
+        """What chooses it on the command line, with a space before; empty for the default one."""
+        if self.name == "default":
+            return ""
+        return f" --profile {shlex.quote(self.chosen or self.name)}"
 
+
+#: The sections of a profile, by name.
+SECTIONS = tuple(name for name in Profile.__dataclass_fields__
+                 if name not in ("name", "seeds", "chosen"))
 
 DEFAULT = Profile("default")
 
 SMOKE = Profile(
     "smoke",
-    model=ModelSection("tiny:0", "a random two-block Llama (smoke profile: numbers mean nothing)", "float32"),
-    data=DataSection(("tiny-harmful",), (), ("tiny-benign",), (24, 16, 8, 12), (64, 16, 8, 12)),
-    alignment=AlignmentSection(refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
+    model=ModelSection(
+        name="tiny:0",
+        label="a random two-block Llama (smoke profile: numbers mean nothing)",
+        dtype="float32"),
+    data=DataSection(
+        harmful=("tiny-harmful",), evaluate_only=(), benign=("tiny-benign",),
+        harmful_sizes=(24, 16, 8, 12), benign_sizes=(64, 16, 8, 12)),
+    alignment=AlignmentSection(
+        refusals=24, benign=24, answer_tokens=8, epochs=2, lr=5e-3, batch_size=8),
     calibration=CalibrationSection(prompts=8, answer_tokens=8),
-    classification=ClassificationSection(scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
-    evaluation=EvaluationSection(harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
-                                 wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
-    judge=JudgeSection("tiny-labels"),
-    probing=ProbingSection(queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3,
-                           prefills=(0, 1, 3)),
-    freezing=FreezingSection("tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3, slower_lr=2e-3,
-                             batch_size=4, watched=4),
-    comparison=ComparisonSection("tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
-    budget=BudgetSection(epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
-                         prefilled=4))
+    classification=ClassificationSection(
+        scu_grid=(0.02, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
+    evaluation=EvaluationSection(
+        harmful=8, answer_tokens=6, tasks=("tiny-choice",), questions=6, wiki="tiny-benign",
+        wiki_tokens=256, benign=6, benign_tokens=8, borderline="tiny-benign"),
+    judge=JudgeSection(labelled="tiny-labels"),
+    probing=ProbingSection(
+        queries=6, steps=(2, 4), answer_tokens=6, along_queries=4, along_steps=3,
+        prefills=(0, 1, 3)),
+    freezing=FreezingSection(
+        instructions="tiny-benign", examples=8, unseen=4, probe=4, epochs=1, lr=5e-3,
+        slower_lr=2e-3, batch_size=4, watched=4),
+    comparison=ComparisonSection(second="tiny-benign", lora_rank=2, prompt_tokens=3, longer=2),
+    budget=BudgetSection(
+        epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
+        prefilled=4))
 
+
+# ---- a profile by name -----------------------------------------------------------------------
 
 def load_profile(name: str) -> Profile:
-    """A profile by name: ``default``, ``smoke``, ``paper:MODEL`` or ``pair:ALIGNED,UNALIGNED`` (hub ids or paths).
+    """A profile by name; settings may be changed by ``+section.field=value`` after it.
 
-    Raises `SsahError` for any other name.
+    - ``default``, ``smoke``;
+    - ``model:BASE`` (or ``paper:BASE``): the same experiments on another model (hub id or path);
+      ``model:BASE,aligned=CHAT`` takes a ready-made aligned model instead of aligning BASE;
+    - ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models;
+    - ``FILE.toml``: settings by section, and with ``profile = "..."`` the profile that they change.
+
+    A profile with other settings has a name, and so results, of its own. Raises `SsahError` for any
+    other name, and for settings that there are not.
     """
-    name = absolute(name)
+    given = absolute(name)
+    stem, *changes = given.split("+")
+    if stem.endswith(".toml"):
+        profile = _from_file(Path(stem))
+    else:
+        profile = _by_name(stem)
+    return with_settings(profile, _pairs(changes), given)
+
+
+def _by_name(name: str) -> Profile:
+    kind, _, rest = name.partition(":")
+    models = rest.split(",")
     if name == "default":
         return DEFAULT
     if name == "smoke":
         return SMOKE
-    if name.startswith("paper:") and len(name) > 6:
-        model = name[6:]
-        return replace(DEFAULT, name="paper-" + _in_file_name(model),
-                       model=ModelSection(model, _label(model), "bfloat16"))
-    if name.startswith("pair:") and len(pair := name[5:].split(",")) == 2 and all(pair):
-        return replace(DEFAULT, name="-".join(["pair", *map(_in_file_name, pair)]), seeds=(0,),
-                       model=ModelSection(pair[0], " and ".join(map(_label, pair)), "bfloat16"),
-                       probing=ProbingSection(pair=tuple(pair)))
-    raise SsahError(f"unknown profile {name!r}; known: default, smoke, paper:MODEL, pair:ALIGNED,UNALIGNED "
-                    "(hub ids or paths)")
+    if kind in ("model", "paper") and rest:
+        return _of_model(name, models[0], _pairs(models[1:]))
+    if kind == "pair" and len(models) == 2 and all(models):
+        label = " and ".join(map(_label, models))
+        return replace(DEFAULT, name="-".join(["pair", *map(_in_file_name, models)]), chosen=name,
+                       seeds=(0,), model=ModelSection(models[0], label, "bfloat16"),
+                       probing=ProbingSection(pair=tuple(models)))
+    raise SsahError(f"unknown profile {name!r}; known: default, smoke, "
+                    "model:BASE[,aligned=CHAT] (or paper:BASE), pair:ALIGNED,UNALIGNED (hub ids or "
+                    "paths), FILE.toml")
+
+
+def _of_model(name: str, base: str, options: dict[str, str]) -> Profile:
+    aligned = options.pop("aligned", "")
+    if options:
+        raise SsahError(f"unknown option {', '.join(options)} of the profile {name!r}; known: "
+                        "aligned=CHAT")
+    label = f"{_label(base)}, aligned: {_label(aligned)}" if aligned else _label(base)
+    files = [_in_file_name(model) for model in (base, aligned) if model]
+    return replace(DEFAULT, name="-".join(["paper", *files]), chosen=name,
+                   model=ModelSection(base, label, "bfloat16", aligned))
+
+
+def _from_file(path: Path) -> Profile:
+    """A profile from a TOML file: tables are sections, ``seeds`` and ``profile`` stand on top."""
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise SsahError(f"the profile {path} cannot be read: {error}") from error
+    profile = load_profile(content.pop("profile", "default"))
+    settings = {}
+    for section, fields in content.items():
+        if isinstance(fields, dict):
+            settings |= {f"{section}.{field}": value for field, value in fields.items()}
+        else:
+            settings[section] = fields
+    return with_settings(profile, settings, str(path))
+
+
+def with_settings(profile: Profile, settings: dict, chosen: str) -> Profile:
+    """The profile with other settings, ``section.field`` or ``seeds`` -> value (text is read).
+
+    `chosen`: what chooses it on the command line. Raises `SsahError` for a section or field that
+    there is not, and a value of another type.
+    """
+    changed = profile
+    for name, value in settings.items():
+        changed = _with_setting(changed, name, value)
+    if changed == profile:
+        return profile
+    if not changed.seeds:
+        raise SsahError("seeds must name one seed or more")
+    sections = {name: asdict(getattr(changed, name)) for name in SECTIONS}
+    digest = hashlib.sha256(json.dumps([sections, changed.seeds]).encode()).hexdigest()[:8]
+    return replace(changed, name=f"{profile.name}-{digest}", chosen=chosen)
+
+
+def _with_setting(profile: Profile, name: str, value) -> Profile:
+    if name == "seeds":
+        return replace(profile, seeds=_read(name, value, profile.seeds))
+    section, _, field_name = name.partition(".")
+    if section not in SECTIONS:
+        raise SsahError(f"unknown setting {name!r}; sections: {', '.join(SECTIONS)}")
+    before = getattr(profile, section)
+    known = [one.name for one in fields(before)]
+    if field_name not in known:
+        raise SsahError(f"unknown setting {name!r}; {section} has: {', '.join(known)}")
+    new = _read(name, value, getattr(before, field_name))
+    return replace(profile, **{section: replace(before, **{field_name: new})})
+
+
+def _read(name: str, value, like):
+    """A value of the type of `like`, from text or as TOML has it; lists by commas in text."""
+    try:
+        if isinstance(like, tuple):
+            parts = value.split(",") if isinstance(value, str) else value
+            kind = type(like[0]) if like else str
+            return tuple(_one(part, kind) for part in parts if part != "")
+        return _one(value, type(like))
+    except (TypeError, ValueError):
+        shape = "a list of " if isinstance(like, tuple) else ""
+        kind = type(like[0] if isinstance(like, tuple) and like else like).__name__
+        raise SsahError(f"{name} takes {shape}{kind}; got {value!r}") from None
+
+
+def _one(value, kind: type):
+    if kind is int and isinstance(value, float):
+        raise TypeError("a fraction is no count")
+    if isinstance(value, bool) or (kind is str and not isinstance(value, str)):
+        raise TypeError("of another type")
+    return kind(value)
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    """``name=value`` texts as a dict; `SsahError` for another text."""
+    for text in texts:
+        if "=" not in text:
+            raise SsahError(f"a profile's options are name=value; got {text!r}")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def absolute(name: str) -> str:
     """A profile's name with the paths in it made absolute, for kernels run in another folder."""
-    kind, colon, models = name.partition(":")
+    stem, *changes = name.split("+")
+    kind, colon, rest = stem.partition(":")
+    if stem.endswith(".toml"):
+        return "+".join([_whole(stem), *changes])
+    if not colon:
+        return name
+    models = []
+    for part in rest.split(","):
+        option, equals, model = part.rpartition("=")
+        models.append(option + equals + _whole(model))
+    return "+".join([f"{kind}:{','.join(models)}", *changes])
 
-    def whole(model: str) -> str:
-        path = Path(model).expanduser()
-        return str(path.resolve()) if model and path.exists() else model
 
-    return kind + colon + ",".join(map(whole, models.split(",") if kind == "pair" else [models])) if colon else name
+def _whole(model: str) -> str:
+    path = Path(model).expanduser()
+    return str(path.resolve()) if model and path.exists() else model
 
 
 def _label(model: str) -> str:

@@ -3,6 +3,7 @@
 All of it is a loop over `CLAIMS`.
 """
 
+from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
 from ..lab import Lab
 from ..lab.words import markdown_table
@@ -33,6 +34,27 @@ def _row(lab: Lab, claim: Claim, notebooks: str, figures: str) -> list[str]:
             "recomputed", links, f"`ssah recompute {claim.step}`"]
 
 
+def comparison(first: Lab, second: Lab) -> str:
+    """The ledgers of two labs side by side, as Markdown, from what is stored."""
+    labels = [lab.profile.model.label for lab in (first, second)]
+    head = ["", "claim", *labels, "the paper's number"]
+    rows = [[claim.id, claim.text, _found(first, claim), _found(second, claim), claim.paper]
+            for claim in CLAIMS]
+    return markdown_table(head, rows)
+
+
+def _found(lab: Lab, claim: Claim) -> str:
+    """Verdict and number of a claim, or that its results are not there."""
+    if not claim.notebook:
+        return "**not tested**"
+    try:
+        facts, verdict = claim.judged(lab)
+    except SsahError:
+        number = claim.notebook[:2]
+        return f"not computed (`ssah run {number} --recompute{lab.profile.option}`)"
+    return f"**{verdict.verdict}**: {claim.ours(lab, facts)}, {number_of_seeds(lab)}"
+
+
 def checks(lab: Lab) -> str:
     """Every check of every verdict as Markdown."""
     rows = [[claim.id, "yes" if check.holds else "no", check.question, check.found]
@@ -47,8 +69,8 @@ def by_strict(lab: Lab) -> str:
     for claim in TESTED:
         if not claim.by_rate:
             continue
-        usual = claim.rule(claim.facts(lab))
-        strict = claim.rule(claim.facts(lab, "strict_asr"))
+        usual = claim.verdict(lab)
+        _, strict = claim.judged(lab, rate="strict_asr")
         verdicts.append(f"{claim.id} {strict.verdict}")
         for one, other in zip(usual.checks, strict.checks):
             if one.holds != other.holds:

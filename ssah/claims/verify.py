@@ -1,8 +1,8 @@
-"""Whether results are what the code makes: `ssah verify`.
+"""Whether results are what the code makes: `ssah verify`, in three depths.
 
-Three depths: (a) files, hashes and keys; (b) what follows from stored arrays, exactly; (c) two
-numbers of the base model and of the first training steps, within 2 %. `full` trains the first seed
-again.
+- ``quick``: files, hashes and keys, and what follows from stored arrays, exactly (no model);
+- ``spot``: also two numbers of the base model and of the first training steps, within 2 %;
+- ``full``: also the first seed, trained again.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,18 +23,22 @@ TOLERANCE = 0.02
 ANSWERS = 8
 
 
-def verify(profile: Profile, *, full: bool, into: Path) -> int:
+def verify(profile: Profile, *, depth: str, into: Path) -> int:
     """Print a line a check; the number of those that failed.
 
-    What must be computed for it goes to `into`.
+    What must be computed for it goes to `into`. `depth`: ``quick``, ``spot`` or ``full``.
     """
     lab = lab_of(profile, compute=False)
     scratch = lab_of(profile, root=into / "verify" / profile.name)
     if failed := _tell(stored(lab)):
         print("the other checks need results in order: see `ssah status`")
         return failed
-    failed = _tell(recomputed(lab)) + _tell(spot_checks(lab, scratch))
-    return failed + (_tell(retrained(lab, scratch)) if full else 0)
+    failed = _tell(recomputed(lab))
+    if depth != "quick":
+        failed += _tell(spot_checks(lab, scratch))
+    if depth == "full":
+        failed += _tell(retrained(lab, scratch))
+    return failed
 
 
 def _tell(rechecks: Iterable[Recheck]) -> int:

@@ -165,21 +165,23 @@ def cache_dir() -> Path:
     Raises `SsahError` where there is no home folder, and where it cannot be made.
     """
     remedy = "set SSAH_CACHE to a folder that can be written to"
-    folder = expanded(os.environ.get("SSAH_CACHE") or platformdirs.user_cache_path("ssah"), remedy)
     try:
+        named = os.environ.get("SSAH_CACHE") or platformdirs.user_cache_path("ssah")
+        folder = Path(named).expanduser()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except RuntimeError as error:
+        raise SsahError(f"there is no home folder for the cache ({error}); {remedy}") from error
     except OSError as error:
         raise SsahError(f"the cache folder {folder} cannot be made ({error}); {remedy}") from error
     return folder
 
 
-def expanded(path: str | Path, remedy: str = "write the whole path") -> Path:
-    """A path with ``~`` written out; `SsahError` with the `remedy` where none is known."""
+def expanded(path: str | Path) -> Path:
+    """A path with ``~`` written out; `SsahError` where there is no home folder."""
     try:
-        found = Path(path).expanduser()
+        return Path(path).expanduser()
     except RuntimeError as error:
-        raise SsahError(f"{path}: there is no home folder (HOME is not set); {remedy}") from error
-    return found
+        raise SsahError(f"{path}: there is no home folder; write the whole path") from error
 
 
 def offline() -> bool:

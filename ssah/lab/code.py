@@ -10,7 +10,7 @@ import ast
 import copy
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -273,8 +273,3 @@ def is_known(now: str, then: str, accepted: dict | None) -> bool:
     if now == then:
         return True
     return accepted is not None and accepted["code"] == now and then in accepted["covers"]
-
-
-def covered(provenances: Iterable[dict]) -> list[str]:
-    """The fingerprints of some results, each once."""
-    return sorted({recorded(provenance) for provenance in provenances})

@@ -1,18 +1,20 @@
-"""Notebooks, one after the other: checked parameters, executed copies, HTML pages, an index and a summary.
+"""Notebooks: checked parameters, executed copies, HTML pages, an index and a summary.
 
-Committed notebooks are only read. Each runs in a fresh kernel of *this* interpreter, whatever kernels
-the user has. One that fails is reported and the next is started. Not here: notebooks in parallel.
+Committed notebooks are only read. Each runs in a fresh kernel of *this* interpreter, whatever
+kernels the user has. One that fails is reported and the others go on.
 """
 
 import contextlib
 import html
+import json
 import os
 import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -23,11 +25,13 @@ from latex2mathml.converter import convert
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
+from tqdm.auto import tqdm
 
 from ..errors import SsahError
-from .words import NOTE
+from .words import NOTE, say
 
-_READERS = {"int": int, "float": float, "str": str, "bool": lambda text: {"true": True, "false": False}[text.lower()]}
+_READERS = {"int": int, "float": float, "str": str,
+            "bool": lambda text: {"true": True, "false": False}[text.lower()]}
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Outcome:
 # ---- what to run -----------------------------------------------------------------------------
 
 def choose(folder: Path, numbers: list[str]) -> list[Path]:
-    """The notebooks ``NN_name.ipynb`` with these numbers (default: all), in order; `SsahError` for an unknown one."""
+    """The notebooks ``NN_name.ipynb`` with these numbers (default: all), in order.
+
+    Raises `SsahError` for an unknown number, and for two notebooks of one.
+    """
     paths = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     known = {path.name[:2]: path for path in paths}
     if len(known) < len(paths):
@@ -62,24 +69,30 @@ def choose(folder: Path, numbers: list[str]) -> list[Path]:
 
 
 def check_parameters(paths: list[Path], given: dict[str, str]) -> dict:
-    """`given` as values of the types that the notebooks declare; papermill itself would only warn of unknown names."""
+    """`given` as values of the types that the notebooks declare.
+
+    Raises `SsahError` for unknown names, of which papermill itself would only warn.
+    """
     values = {}
     for path in paths:
         try:
             declared = inspect_notebook(path)
         except (ValueError, nbformat.ValidationError) as error:
-            raise SsahError(f"{path} is not a notebook that can be run: {_one_line(str(error))}") from error
+            raise SsahError(f"{path} is not a notebook that can be run: "
+                            f"{_one_line(str(error))}") from error
         for name, text in given.items():
             if name not in declared:
-                raise SsahError(f"{path.name} has no parameter {name!r}; it has: {', '.join(declared) or 'none'} "
-                                "(name the notebooks that a parameter is meant for: ssah run 02 -p ...)")
+                raise SsahError(f"{path.name} has no parameter {name!r}; it has: "
+                                f"{', '.join(declared) or 'none'} (name the notebooks that a "
+                                "parameter is meant for: ssah run 02 -p ...)")
             values[name] = _read(name, text, declared[name]["inferred_type_name"])
     return values
 
 
 def _read(name: str, text: str, kind: str):
     if kind not in _READERS:
-        raise SsahError(f"parameter {name!r} has no type in the notebook; annotate it as one of: {', '.join(_READERS)}")
+        raise SsahError(f"parameter {name!r} has no type in the notebook; annotate it as one of: "
+                        f"{', '.join(_READERS)}")
     try:
         return _READERS[kind](text)
     except (KeyError, ValueError):     # KeyError: neither true nor false
@@ -90,36 +103,56 @@ def _read(name: str, text: str, kind: str):
 # ---- running ---------------------------------------------------------------------------------
 
 def run_notebooks(paths: list[Path], parameters: dict, into: Path, *, figures: Path,
-                  environment: dict[str, str]) -> list[Outcome]:
-    """Execute notebooks in order; under `into`: ``notebooks/NN.ipynb``, ``html/NN.html``, ``index.html``.
+                  environment: dict[str, str], jobs: int = 1) -> list[Outcome]:
+    """Execute notebooks, `jobs` side by side; their outcomes in the order of `paths`.
 
-    `figures`: the folder in which they leave their figures; `environment`: variables for their kernels.
+    Under `into`: ``notebooks/NN.ipynb``, ``html/NN.html`` and ``index.html``. `figures`: the folder
+    in which they leave their figures; `environment`: variables for their kernels.
     """
     into = into.resolve()
     for name in ("notebooks", "html"):
         (into / name).mkdir(parents=True, exist_ok=True)
-    outcomes = []
-    exporter = Pages(embed_images=True)     # one for all: its templates compile slowly
-    with own_kernel(into / "kernel", environment):
-        for position, path in enumerate(paths, 1):
-            print(f"[{position}/{len(paths)}] {path.stem} ...", flush=True)
-            outcome = _run(path, parameters, into, figures, exporter)
-            print(f"      {outcome.error or 'ok'} ({outcome.seconds:.1f} s)", flush=True)
-            outcomes.append(outcome)
-    (into / "index.html").write_text(index_page(outcomes, into, figures), encoding="utf-8")
+    bar = tqdm(total=len(paths), desc="notebooks", unit="notebook")
+    with bar, own_kernel(into / "kernel", environment), ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(_run, path, parameters, into, figures) for path in paths]
+        try:
+            for done in as_completed(running):
+                outcome = done.result()
+                state = outcome.error or "ok"
+                bar.write(f"{outcome.path.stem}: {state} ({outcome.seconds:.1f} s)",
+                          file=sys.stdout)
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)      # what is not begun stays undone
+            raise
+    outcomes = [done.result() for done in running]
+    page = index_page(_with_earlier(outcomes, into), into, figures)
+    (into / "index.html").write_text(page, encoding="utf-8")
     return outcomes
+
+
+def _with_earlier(outcomes: list[Outcome], into: Path) -> list[Outcome]:
+    """Also what earlier runs left in the folder, for an index that lists all of its pages."""
+    record = into / "outcomes.json"
+    known = json.loads(record.read_text("utf-8")) if record.exists() else {}
+    known |= {outcome.number: {**asdict(outcome), "path": str(outcome.path)}
+              for outcome in outcomes}
+    record.write_text(json.dumps(known, indent=1), "utf-8")
+    return [Outcome(**{**facts, "path": Path(facts["path"])})
+            for number, facts in sorted(known.items())
+            if (into / "html" / f"{number}.html").exists()]
 
 
 @contextlib.contextmanager
 def own_kernel(folder: Path, environment: dict[str, str]) -> Iterator[None]:
-    """For a while ``python3`` is this interpreter, without the user's IPython start-up files and history."""
+    """For a while ``python3`` is this interpreter, without the user's start-up files and history."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "kernels").mkdir(parents=True)
     write_kernel_spec(folder / "kernels" / "python3",
                       extra_arguments=["--HistoryManager.enabled=False", "--log-level=ERROR"],
                       overrides={"env": {"IPYTHONDIR": str(folder / "ipython"), **environment}})
     before = os.environ.get("JUPYTER_PATH")
-    os.environ["JUPYTER_PATH"] = str(folder)            # looked at before the user's and the system's folders
+    os.environ["JUPYTER_PATH"] = str(folder)    # before the user's and the system's folders
     try:
         yield
     finally:
@@ -129,25 +162,36 @@ def own_kernel(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(path: Path, parameters: dict, into: Path, figures: Path, exporter: "Pages") -> Outcome:
-    number, started, error = path.name[:2], time.perf_counter(), ""
+def _run(path: Path, parameters: dict, into: Path, figures: Path) -> Outcome:
+    number = path.name[:2]
+    started = time.perf_counter()
     executed = into / "notebooks" / f"{number}.ipynb"
-    try:
-        # cwd as in JupyterLab; stderr: what steps say while they compute; when all cells are done nothing is waited for
-        execute_notebook(path.resolve(), executed, parameters, kernel_name="python3", cwd=path.resolve().parent,
-                         progress_bar=False, stderr_file=sys.stderr, shutdown_kernel="immediate")
-    except PapermillExecutionError as failure:
-        error = _one_line(f"{failure.ename}: {failure.evalue}")
-    except DeadKernelError:
-        error = "the kernel died (out of memory?)"
-    except RuntimeError as failure:
-        error = _one_line(f"the kernel did not start: {failure}")
+    error = _execute(path, parameters, executed)
     notebook = nbformat.read(executed, as_version=4)
-    page, _ = exporter.from_notebook_node(notebook, {"metadata": {"name": path.stem, "path": str(path.parent)}})
-    page = re.sub(r'href="(\d\d)_\w+\.ipynb', r'href="\1.html', page)       # links between notebooks, and to figures
+    about = {"metadata": {"name": path.stem, "path": str(path.parent)}}
+    page, _ = Pages(embed_images=True).from_notebook_node(notebook, about)
+    page = re.sub(r'href="(\d\d)_\w+\.ipynb', r'href="\1.html', page)
     page = page.replace('href="../figures/', f'href="{link(figures, into / "html")}/')
     (into / "html" / f"{number}.html").write_text(page, encoding="utf-8")
-    return Outcome(path, _title(notebook, path.stem), _verdicts(notebook), time.perf_counter() - started, error)
+    return Outcome(path, _title(notebook, path.stem), _verdicts(notebook),
+                   time.perf_counter() - started, error)
+
+
+def _execute(path: Path, parameters: dict, executed: Path) -> str:
+    """Run one notebook; one line of what failed, or an empty one."""
+    try:
+        # cwd as in JupyterLab; stderr: what steps say while they compute; when all cells are done
+        # nothing is waited for
+        execute_notebook(path.resolve(), executed, parameters, kernel_name="python3",
+                         cwd=path.resolve().parent, progress_bar=False, stderr_file=sys.stderr,
+                         shutdown_kernel="immediate")
+    except PapermillExecutionError as failure:
+        return _one_line(f"{failure.ename}: {failure.evalue}")
+    except DeadKernelError:
+        return "the kernel died (out of memory?)"
+    except RuntimeError as failure:
+        return _one_line(f"the kernel did not start: {failure}")
+    return ""
 
 
 def _one_line(text: str) -> str:
@@ -156,7 +200,8 @@ def _one_line(text: str) -> str:
 
 
 def _title(notebook, otherwise: str) -> str:
-    found = re.search(r"^# +(.+)$", "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown"), re.M)
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    found = re.search(r"^# +(.+)$", "\n".join(texts), re.M)
     return found[1].strip() if found else otherwise
 
 
@@ -171,7 +216,8 @@ class Pages(HTMLExporter):
     raw_template = "{% extends 'lab/index.html.j2' %}" + "".join(
         f"{{% block {name} %}}{{% endblock %}}"
         for name in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs"))
-    _code_or_math = re.compile(r"<(pre|code)\b.*?</\1>|\$\$(?P<block>.+?)\$\$|\$(?P<inline>[^$\n]+)\$", re.DOTALL)
+    _code_or_math = re.compile(r"<(pre|code)\b.*?</\1>|\$\$(?P<block>.+?)\$\$"
+                               r"|\$(?P<inline>[^$\n]+)\$", re.DOTALL)
 
     @pass_context
     def markdown2html(self, context, source: str) -> str:
@@ -188,35 +234,22 @@ class Pages(HTMLExporter):
 
 def summary(outcomes: list[Outcome]) -> list[list[str]]:
     """A row a notebook: name, verdicts, seconds, ok or what failed."""
-    return [[o.path.stem, ", ".join(f"{v['claim']} {v['verdict']}" for v in o.verdicts) or "-", f"{o.seconds:.1f}",
-             f"failed: {o.error}" if o.error else "ok"] for o in outcomes]
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Notebooks of this run</title>
-<style>
-body {{ font: 1rem/1.5 system-ui, sans-serif; color: #222; max-width: 64rem; margin: 0 auto; padding: 1rem }}
-h2 {{ font-size: 1.15rem; margin: 0 }} a {{ color: #1a5a96 }} p {{ margin: .3rem 0 }}
-section {{ border-top: 1px solid #ccc; padding: 1rem 0; overflow-wrap: anywhere }}
-.quiet {{ color: #595959 }} .failed {{ color: #a1260d }}
-.figures {{ display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr));
-            margin-top: .7rem }}
-img {{ width: 100%; border: 1px solid #ddd }}
-</style></head><body>
-<h1>Notebooks of this run</h1>
-<p class="quiet">{when}{ledger}</p>
-{sections}
-</body></html>
-"""
+    rows = []
+    for outcome in outcomes:
+        verdicts = ", ".join(f"{note['claim']} {note['verdict']}" for note in outcome.verdicts)
+        state = f"failed: {outcome.error}" if outcome.error else "ok"
+        rows.append([outcome.path.stem, verdicts or "-", f"{outcome.seconds:.1f}", state])
+    return rows
 
 
 def index_page(outcomes: list[Outcome], into: Path, figures: Path) -> str:
     """The page that links everything of a run; figures only of notebooks that went well."""
-    sections = "\n".join(_section(outcome, into, figures) for outcome in outcomes)
-    seconds = sum(outcome.seconds for outcome in outcomes)
-    ledger = ' · <a href="html/09.html">the claim ledger</a>' if any(o.number == "09" for o in outcomes) else ""
-    return _PAGE.format(when=f"{datetime.now():%Y-%m-%d %H:%M}, {seconds:.0f} s", ledger=ledger, sections=sections)
+    pictures = {outcome.number: [] if outcome.error else
+                [link(path, into) for path in sorted(figures.glob(f"{outcome.number}_*.png"))]
+                for outcome in outcomes}
+    return say(Path(__file__).with_name("index.html.j2"), "page", outcomes=outcomes,
+               pictures=pictures, when=datetime.now(),
+               seconds=sum(outcome.seconds for outcome in outcomes))
 
 
 def link(path: Path, start: Path) -> str:
@@ -225,16 +258,3 @@ def link(path: Path, start: Path) -> str:
         return Path(os.path.relpath(path, start)).as_posix()
     except ValueError:      # another drive
         return path.resolve().as_uri()
-
-
-def _section(outcome: Outcome, into: Path, figures: Path) -> str:
-    escape = html.escape
-    lines = [f'<h2><a href="html/{outcome.number}.html">{escape(outcome.title)}</a></h2>']
-    lines += [f"<p><b>{escape(v['claim'])}: {escape(v['verdict'])}</b> {escape(v.get('why', ''))}</p>"
-              for v in outcome.verdicts]
-    state = f'<span class="failed">failed: {escape(outcome.error)}</span>' if outcome.error else "ok"
-    lines += [f'<p class="quiet">{state}, {outcome.seconds:.1f} s</p>']
-    pictures = [] if outcome.error else sorted(figures.glob(f"{outcome.number}_*.png"))
-    links = [(escape(link(picture, into)), escape(picture.stem)) for picture in pictures]
-    images = "".join(f'<a href="{link}"><img src="{link}" alt="{name}" loading="lazy"></a>' for link, name in links)
-    return "<section>" + "\n".join(lines) + (f'<div class="figures">{images}</div>' if images else "") + "</section>"

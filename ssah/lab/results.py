@@ -15,11 +15,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+from tqdm.auto import tqdm
 
 from ..errors import SsahError
 from . import code, machine
 from .keys import key
-from .steps import Context, Need, Step, bound, find_step, label, slug
+from .steps import Context, Need, Step, bound, find_step, label, slug, with_upstream
 from .store import Result, Store, sha256_of
 
 
@@ -29,6 +30,7 @@ class Place:
 
     repository: Path                            # its commit is noted with every result
     watched: tuple[str, ...]                    # paths in it whose changes are noted, as git takes them
+    committed: Path                             # results in git, held against the code by a test
     accepted: Path                              # JSON: step -> changes of code that change no result
     results: Callable[[object], Path]           # of a profile: the folder of its results
     cache: Callable[[], Path]                   # private folder for artifacts
@@ -55,13 +57,15 @@ class Lab:
         self.seeds = profile.seeds[:n_seeds]
         self.store = Store(root if root is not None else place.results(profile))
         self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
-        # both are of the code that runs: asked before anything is computed, as files may change
+        self.bar: tqdm | None = None            # of `require`, while it computes
+        # of the code that runs: asked before anything is computed, as files may change meanwhile
         self.commit = machine.commit(place.repository, place.watched)
+        code.imported_package(__name__.partition(".")[0])
         self.accepted = json.loads(place.accepted.read_text()) if place.accepted.exists() else {}
 
     # ---- reading -----------------------------------------------------------------------------
 
-    def get(self, name: str, **params) -> Result:
+    def get(self, name: str, /, **params) -> Result:
         """A step's result; computed, with all it needs, if missing, stale or damaged."""
         params = bound(name, params)
         tag = label(name, params)
@@ -70,15 +74,34 @@ class Lab:
         for need in find_step(name).needs(self.profile, **params):
             self.get(need.step, **need.params)
         state, result, reason = self.look(name, params)
-        if state != "ok" or tag in self.recompute:
+        if state != "ok" or self._afresh(tag):
             result = self._run(name, params, reason or "asked for afresh")
         self.fresh[tag] = result
         return result
 
     def require(self, needs: Iterable[Need]) -> None:
-        """Results that are to be read: computed if missing, `SsahError` if the lab may not."""
+        """Results that are to be read: computed if missing, `SsahError` if the lab may not.
+
+        One bar tells how many of all that must be computed are done.
+        """
+        needs = list(needs)
+        missing = self.to_compute(needs)
+        if missing and self.compute:
+            with tqdm(total=len(missing), desc="results", unit="result") as self.bar:
+                for need in missing:
+                    self.get(need.step, **need.params)
+            self.bar = None
         for need in needs:
             self.get(need.step, **need.params)
+
+    def to_compute(self, needs: Iterable[Need]) -> list[Need]:
+        """What of some results and all upstream of them this lab would compute, in order."""
+        return [need for need in with_upstream(self.profile, needs)
+                if self._afresh(need.label) or self.look(need.step, need.params)[0] != "ok"]
+
+    def _afresh(self, tag: str) -> bool:
+        """Whether a result was asked for afresh and has not been made by this lab yet."""
+        return tag in self.recompute and tag not in self.fresh
 
     def look(self, name: str, params: dict) -> tuple[str, Result | None, str]:
         """``("ok" | "missing" | "stale" | "corrupt", result, why)``; computes nothing."""
@@ -98,7 +121,7 @@ class Lab:
                 return "stale", result, f"{need.label}: {why}"
             inputs[need.label] = upstream
         why = self._outdated(find_step(name), params, result, inputs)
-        if not why:
+        if not why and not self._afresh(tag):
             self.fresh[tag] = result
         return ("stale" if why else "ok"), result, why
 
@@ -108,16 +131,25 @@ class Lab:
                      made_with=result.provenance["sections"])
         if result.key != wanted:
             return "its config, sources, inputs or version changed"
-        then = code.recorded(result.provenance)
-        if not code.is_known(code.fingerprint(step.run), then, self.accepted.get(step.name)):
+        # an edit of the code, such as an exercise, leaves the committed results readable
+        if self.place.committed not in self.store.root.parents and self.code_changed(result):
             return "the code behind it changed"
         return ""
 
+    def code_changed(self, result: Result) -> bool:
+        """Whether a result was made by other code than today's that nobody accepted."""
+        step = find_step(result.provenance["step"])
+        then = code.recorded(result.provenance)
+        return not code.is_known(code.fingerprint(step.run), then, self.accepted.get(step.name))
+
+    def plan(self) -> list[Need]:
+        """All that is planned for the seeds of this lab, each result after its needs."""
+        return self.place.plan(self.profile, len(self.seeds))
+
     def planned(self, name: str) -> list[Need]:
-        """The planned results of a step, for the seeds of this lab."""
+        """The planned results of a step."""
         find_step(name)
-        return [need for need in self.place.plan(self.profile, len(self.seeds))
-                if need.step == name]
+        return [need for need in self.plan() if need.step == name]
 
     def stored(self, name: str) -> Iterator[tuple[dict, Result]]:
         """``(params, result)`` of every planned run of a step that is stored and valid.
@@ -193,17 +225,12 @@ class Lab:
         step = find_step(name)
         tag = label(name, params)
         if not self.compute:
-            raise SsahError(
-                f"{tag}: {reason}; set recompute = True (or `ssah rerun{self.profile.option}`) to "
-                f"compute it apart, `{command(self.profile, name, params)} --in-place` to replace "
-                "the stored result")
+            raise SsahError(f"{tag}: {reason}; {self._remedy(name, params)}")
         needs = step.needs(self.profile, **params)
         artifacts = self._artifacts(needs)
         inputs = {need.label: self.get(need.step, **need.params) for need in needs}
         result_key = key(step, params, self.profile, inputs, self.place.fingerprint)
-        cost = f" (about {step.minutes:g} min)" if self.profile.name == "default" else ""
-        now = time.strftime("%H:%M:%S")
-        print(f"[{now}] computing {tag}: {reason}{cost}", file=sys.stderr, flush=True)
+        self._tell(step, tag, reason)
         started = time.perf_counter()
         with self._artifact_folder(result_key) as folder:
             sections = {section: getattr(self.profile, section) for section in step.reads}
@@ -213,10 +240,28 @@ class Lab:
                     for path in sorted(folder.rglob("*")) if path.is_file()}
         if made:
             result = replace(result, values={**result.values, "artifacts": made})
+        if self.bar is not None:
+            self.bar.update()
         provenance = {**result.provenance,
                       **self._provenance(step, params, time.perf_counter() - started)}
         return self.store.save(name, slug(params),
                                replace(result, key=result_key, provenance=provenance))
+
+    def _remedy(self, name: str, params: dict) -> str:
+        option = self.profile.option
+        replaced = f"`{command(self.profile, name, params)} --in-place` to replace the stored result"
+        if self.place.committed in self.store.root.parents:
+            return f"set recompute = True (or `ssah rerun{option}`) to compute it apart, {replaced}"
+        return f"set recompute = True (or `ssah run --recompute{option}`) to compute it, {replaced}"
+
+    def _tell(self, step: Step, tag: str, reason: str) -> None:
+        """What is being computed, and why: beside the bar, or a line of its own."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(tag)
+            return
+        cost = f" (about {step.minutes:g} min)" if self.profile.name == "default" else ""
+        now = time.strftime("%H:%M:%S")
+        print(f"[{now}] computing {tag}: {reason}{cost}", file=sys.stderr, flush=True)
 
     def _artifacts(self, needs: list[Need]) -> dict[str, Path]:
         """The folders of the artifacts that are needed.

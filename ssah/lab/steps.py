@@ -67,11 +67,11 @@ class Context:
     artifacts: dict[str, Path]
     folder: Path                    # the step's own artifacts go here
 
-    def get(self, name: str, **params) -> Result:
+    def get(self, name: str, /, **params) -> Result:
         """A declared upstream result (parameters in the declared order; KeyError otherwise)."""
         return self.inputs[label(name, params)]
 
-    def artifact(self, name: str, **params) -> Path:
+    def artifact(self, name: str, /, **params) -> Path:
         """Artifacts of an upstream result that was declared with ``artifact=True``."""
         return self.artifacts[label(name, params)]
 

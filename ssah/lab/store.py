@@ -34,10 +34,13 @@ class Result:
         """Hash of what the result says (not of its files or provenance); downstream keys contain it."""
         digest = hashlib.sha256(canonical(self.values).encode())
         for name, table in sorted(self.tables.items()):
-            digest.update(f"{name} {list(table.columns)} {[str(t) for t in table.dtypes]}".encode())
-            digest.update(canonical([table[column].tolist() for column in table]).encode())     # exact floats
+            types = [str(column_type) for column_type in table.dtypes]
+            digest.update(f"{name} {list(table.columns)} {types}".encode())
+            # lists hold every digit of a float
+            digest.update(canonical([table[column].tolist() for column in table]).encode())
         for name, array in sorted(self.arrays.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode() + np.ascontiguousarray(array).tobytes())
+            digest.update(f"{name} {array.dtype} {array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()[:16]
 
 
@@ -64,52 +67,73 @@ class Store:
         if not facts_file.exists():
             return None
         try:
-            facts = json.loads(facts_file.read_text())
-            for name, expected in facts["files"].items():
-                if sha256_of(facts_file.parent / name) != expected:
-                    raise ValueError(f"{name} does not have its recorded hash")
-            tables = {name.split(".")[-2]: pd.read_parquet(facts_file.parent / name)
-                      for name in facts["files"] if name.endswith(".parquet")}
-            arrays = {}
-            if f"{slug}.npz" in facts["files"]:
-                with np.load(facts_file.parent / f"{slug}.npz", allow_pickle=False) as loaded:
-                    arrays = dict(loaded)
-            result = Result(facts["values"], tables, arrays, facts["key"], facts["provenance"])
-            if result.content != facts["content"]:
-                raise ValueError("its content does not have its recorded hash")
+            return _read(facts_file, slug)
         except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
             raise SsahError(f"the result {facts_file} is damaged: {error}; "
-                            "restore it (git checkout), or delete this file and compute it again") from error
-        return result
+                            "restore it (git checkout), or delete this file and compute it "
+                            "again") from error
 
     def save(self, step: str, slug: str, result: Result) -> Result:
-        """Write a result whole or not at all, and read it back (so that the first use equals every later one)."""
+        """Write a result whole or not at all; what it reads like afterwards.
+
+        It is read back, so that the first use equals every later one.
+        """
         for name, array in result.arrays.items():
             if array.dtype == object:
-                raise SsahError(f"the array {name!r} holds Python objects; store numbers, Booleans or text")
+                raise SsahError(f"the array {name!r} holds Python objects; store numbers, "
+                                "Booleans or text")
         folder = self.root / step
         folder.mkdir(parents=True, exist_ok=True)
-        facts_file = folder / f"{slug}.json"
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
-            for name, table in result.tables.items():
-                table.to_parquet(Path(scratch) / f"{slug}.{name}.parquet", index=False)
-            if result.arrays:
-                np.savez_compressed(Path(scratch) / f"{slug}.npz", **result.arrays)
-            files = {path.name: sha256_of(path) for path in sorted(Path(scratch).iterdir())}
-            facts = {"key": result.key, "content": "", "values": result.values, "files": files,
-                     "provenance": result.provenance}
-            written = Result(json.loads(canonical(result.values)),
-                             {n: pd.read_parquet(Path(scratch) / f"{slug}.{n}.parquet") for n in result.tables},
-                             result.arrays, result.key, result.provenance)
-            facts["content"] = written.content
-            (Path(scratch) / facts_file.name).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-            facts_file.unlink(missing_ok=True)      # from here to the last line: no result rather than a mixed one
+            written = _write(Path(scratch), slug, result)
+            files = sorted(path.name for path in Path(scratch).iterdir())
+            facts_file = f"{slug}.json"
+            # from here to the last line: no result rather than a mixed one
+            (folder / facts_file).unlink(missing_ok=True)
             for old in folder.glob(f"{glob.escape(slug)}.*.parquet"):
                 old.unlink()
-            for name in [*files, facts_file.name]:
+            for name in sorted(files, key=lambda name: name == facts_file):     # that one last
                 os.replace(Path(scratch) / name, folder / name)
         return written
 
     def slugs(self) -> list[tuple[str, str]]:
         """All ``(step, slug)`` in the folder, sorted; whether they are damaged is not looked at."""
         return sorted((path.parent.name, path.stem) for path in self.root.glob("*/*.json"))
+
+
+def _read(facts_file: Path, slug: str) -> Result:
+    """A result from its files; ValueError and others where one is not what it should be."""
+    folder = facts_file.parent
+    facts = json.loads(facts_file.read_text())
+    for name, expected in facts["files"].items():
+        if sha256_of(folder / name) != expected:
+            raise ValueError(f"{name} does not have its recorded hash")
+    tables = {name.split(".")[-2]: pd.read_parquet(folder / name)
+              for name in facts["files"] if name.endswith(".parquet")}
+    arrays = {}
+    if f"{slug}.npz" in facts["files"]:
+        with np.load(folder / f"{slug}.npz", allow_pickle=False) as loaded:
+            arrays = dict(loaded)
+    result = Result(facts["values"], tables, arrays, facts["key"], facts["provenance"])
+    if result.content != facts["content"]:
+        raise ValueError("its content does not have its recorded hash")
+    return result
+
+
+def _write(folder: Path, slug: str, result: Result) -> Result:
+    """All files of a result into an empty folder; the result as it is read back."""
+    tables = {}
+    for name, table in result.tables.items():
+        path = folder / f"{slug}.{name}.parquet"
+        table.to_parquet(path, index=False)
+        tables[name] = pd.read_parquet(path)
+    if result.arrays:
+        np.savez_compressed(folder / f"{slug}.npz", **result.arrays)
+    values = json.loads(canonical(result.values))
+    written = Result(values, tables, result.arrays, result.key, result.provenance)
+    facts = {"key": result.key, "content": written.content, "values": result.values,
+             "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
+             "provenance": result.provenance}
+    text = json.dumps(facts, indent=1, sort_keys=True)
+    (folder / f"{slug}.json").write_text(text + "\n")
+    return written

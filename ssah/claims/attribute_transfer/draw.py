@@ -1,4 +1,4 @@
-"""C3: flows between labels as ribbons and as matrices, how stable labels are, and whether they go with the harm."""
+"""C3: flows as matrices, how stable labels are, and whether they go with the harm."""
 
 from textwrap import fill
 
@@ -7,64 +7,91 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from ...classification import LABELS
-from ..shared.flows import NAMES
-from ..shared.pictures import STYLES
+from ..shared.conditions import STYLES
 
+#: Marker and colour of a group of comparisons.
 MARKERS = {"disjoint": ("o", "#000000"), "nested": ("D", "#7f7f7f"), "other": ("^", "#7b3294")}
 
 
 def matrices(flows: dict[str, pd.DataFrame]):
-    """The flows as matrices, a panel each: per cent of the row, and below it per cent of all units."""
-    figure, axes = plt.subplots(1, len(flows), figsize=(3.1 * len(flows), 3.6), sharey=True, squeeze=False)
+    """The flows as matrices, a panel each: per cent of the row, below it per cent of all units.
+
+    `flows`: title -> shares or counts, before x after.
+    """
+    size = (3.1 * len(flows), 3.6)
+    figure, axes = plt.subplots(1, len(flows), figsize=size, sharey=True, squeeze=False)
     for axis, (title, counts) in zip(axes[0], flows.items()):
-        shares = counts / counts.to_numpy().sum() * 100
-        of_row = shares.div(shares.sum(axis=1).replace(0, np.nan), axis=0) * 100
-        text = [[f"{row:.0f}\n({share:.2f})" if np.isfinite(row) else "–" for row, share in zip(*pair)]
-                for pair in zip(of_row.to_numpy(), shares.to_numpy())]
-        sns.heatmap(of_row.fillna(0), ax=axis, cmap="Blues", vmin=0, vmax=100, annot=np.array(text), fmt="",
-                    annot_kws={"size": 8.5}, linewidths=0.6, cbar=False, square=True)
+        of_all = counts / counts.to_numpy().sum() * 100
+        sizes = of_all.sum(axis="columns").replace(0, np.nan)
+        of_row = of_all.div(sizes, axis="index") * 100
+        texts = np.vectorize(cell_text, otypes=[object])(of_row, of_all)
+        sns.heatmap(
+            of_row.fillna(0), ax=axis,
+            cmap="Blues", vmin=0, vmax=100,
+            annot=texts, fmt="", annot_kws={"size": 8.5},
+            linewidths=0.6, cbar=False, square=True)
         axis.set(title=fill(title, 20), xlabel="after", ylabel="")
         axis.tick_params(axis="y", rotation=0)
     axes[0, 0].set_ylabel("before")
     return figure
 
 
+def cell_text(of_row: float, of_all: float) -> str:
+    """What a cell of `matrices` says, from per cents; a kind without units has no row."""
+    if np.isnan(of_row):
+        return "–"
+    return f"{of_row:.0f}\n({of_all:.2f})"
+
+
 def stability(table: pd.DataFrame):
-    """Overlap of every kind under another choice, a row a choice; ticks are the runs, the dotted line is chance."""
-    rows = table[["group", "comparison"]].drop_duplicates().reset_index(drop=True)
-    figure, axes = plt.subplots(1, len(LABELS), figsize=(13, 0.36 * len(rows) + 1.3), sharey=True)
-    for axis, label in zip(axes, LABELS):
-        own = table[table["label"] == label]
-        for y, row in rows.iterrows():
-            marker, colour = MARKERS[row["group"]]
-            values = own.loc[own["comparison"] == row["comparison"], "iou"]
-            axis.plot(values, np.full(len(values), y + 0.27), "|", color=colour, markersize=7)
-            axis.plot(values.mean(), y, marker, color=colour, markersize=8)
-        axis.axvline(own["chance"].mean(), color="black", linestyle=":", linewidth=1.4)
+    """Overlap of every kind under another choice, a row a choice.
+
+    Ticks are the runs, the dotted line is chance. `table`: that of `read.stability`.
+    """
+    choices = table.groupby(["group", "title"], sort=False)["texts"].mean().reset_index()
+    labels = table["label"].unique()
+    size = (13, 0.36 * len(choices) + 1.3)
+    figure, axes = plt.subplots(1, len(labels), figsize=size, sharey=True)
+    for axis, label in zip(axes, labels):
+        of_label = table[table["label"] == label]
+        for y, choice in choices.iterrows():
+            marker, colour = MARKERS[choice["group"]]
+            overlaps = of_label.loc[of_label["title"] == choice["title"], "iou"]
+            ticks_y = np.full(len(overlaps), y + 0.27)
+            axis.plot(overlaps, ticks_y, "|", color=colour, markersize=7)
+            axis.plot(overlaps.mean(), y, marker, color=colour, markersize=8)
+        chance = of_label["chance"].mean()
+        axis.axvline(chance, color="black", linestyle=":", linewidth=1.4)
         axis.set(title=label, xlabel="overlap (IoU)", xlim=(-0.03, 1.03))
         axis.grid(axis="y", visible=False)
-    texts = table.groupby("comparison")["texts"].mean()
-    axes[0].set_yticks(rows.index, [f"{name}  ({texts[name]:.0f})" for name in rows["comparison"]])
-    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    texts = choices["texts"].map("{:.0f}".format)
+    names = choices["title"] + "  (" + texts + ")"
+    axes[0].set_yticks(choices.index, names)
+    axes[0].set_ylim(len(choices) - 0.4, -0.6)
     axes[0].set_ylabel("what is compared (refusals)")
     return figure
 
 
-def harm(table: pd.DataFrame, noise: float):
-    """Attack success of the tuned models against the part of the SCU that left; a line joins the models of a seed.
+def harm(table: pd.DataFrame, noise: pd.DataFrame):
+    """Attack success of the tuned models against the part of the SCU that left.
 
-    `noise`: what leaves between two halves of the texts.
+    A line joins the models of a seed. `table`: that of `read.harm`; `noise`: rows of `changes` with
+    what leaves between two halves of the texts, drawn as a dotted line.
     """
+    per_cent = table.assign(left=table["left"] * 100, attacks=table["keyword_asr"] * 100)
     figure, axis = plt.subplots(figsize=(7, 4.2))
-    for _, own in table.groupby("run"):
-        own = own.sort_values("left")
-        axis.plot(own["left"] * 100, own["keyword_asr"] * 100, color="#bdbdbd", linewidth=1, zorder=1)
-    for condition, own in table.groupby("condition", sort=False):
-        colour, marker, _ = STYLES[condition]
-        axis.plot(own["left"] * 100, own["keyword_asr"] * 100, marker, color=colour, markersize=9, markeredgewidth=1.6,
-                  markerfacecolor="none" if condition.startswith("random") else colour, label=NAMES[condition])
-    axis.axvline(noise * 100, color="black", linestyle=":", linewidth=1.4, label=NAMES["halves"])
+    for _, models in per_cent.groupby("run"):
+        models = models.sort_values("left")
+        axis.plot(models["left"], models["attacks"], color="#bdbdbd", linewidth=1, zorder=1)
+    for (condition, title), models in per_cent.groupby(["condition", "title"], sort=False):
+        look = STYLES[condition]
+        axis.plot(
+            models["left"], models["attacks"], look.marker,
+            color=look.colour, markerfacecolor="none" if look.line == ":" else look.colour,
+            markersize=9, markeredgewidth=1.6, label=title)
+    axis.axvline(
+        noise["left"].mean() * 100,
+        color="black", linestyle=":", linewidth=1.4, label=noise["title"].iloc[0])
     axis.set(xlabel="SCU that left their label (%)", ylabel="keyword ASR (%)", ylim=(-4, 104))
     axis.set_xlim(left=0)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)

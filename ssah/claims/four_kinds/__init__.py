@@ -1,7 +1,7 @@
 """C2: four kinds of units (Table 1)."""
 
 from ..claim import Claim, attacks
-from . import read, run
+from . import read, rechecks, run
 
 CLAIM = Claim(
     id="C2",
@@ -13,16 +13,21 @@ CLAIM = Claim(
     extended=run.extended,
     facts=read.c2_facts,
     rule=read.judge_c2,
-    ours=attacks("without SCU minus without random units {}", "keyword: SCU - random SCU"),
+    ours=attacks(
+        "without SCU minus without random units {}", "keyword: SCU - random SCU"
+    ),
     step="ablation",
-    figures={"02_table_1": ("ablation",),
-             "02_choices": ("variation",),
-             "02_four_labels": ("ablation",),
-             "02_judge_threshold": ("judge_threshold",),
-             "02_map": ("attribution", "shares"),
-             "02_ratio_scan": ("scan",),
-             "02_transplant": ("transplant",)},
+    figures={
+        "02_table_1": ("ablation",),
+        "02_choices": ("variation",),
+        "02_four_labels": ("ablation",),
+        "02_judge_threshold": ("judge_threshold",),
+        "02_map": ("attribution", "shares"),
+        "02_ratio_scan": ("scan",),
+        "02_transplant": ("transplant",),
+    },
     parts={"summary-c2": read.summary, "table-1": read.readme_table},
     deviations=read.deviations,
-    rechecks=read.rechecks,
-    retrained=read.retrained)
+    rechecks=rechecks.rechecks,
+    retrained=rechecks.retrained,
+)

@@ -6,14 +6,25 @@ import numpy as np
 
 from ...errors import SsahError
 from ...lab import Context, Need, Result, step
+from ..shared.conditions import FREEZING, FULL, FURTHER, START, find, names
 from ..shared.foundation import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import keep_answers, measure_answers, measure_choice
-from ..shared.tuning import KEPT, LEAST, TUNED, freeze_units, instructions, load_tuned, tuning_needs
+from ..shared.tuning import (
+    KEPT,
+    TUNED,
+    freeze_units,
+    instructions,
+    load_tuned,
+    loss_to_reach,
+    tuning_needs,
+)
 
-#: Other examples to train on, for the first seed only, and who is compared on them.
-OTHER_EXAMPLES = ("second set", "own answers")
-
-COMPARED = KEPT
+#: Other examples to train on, for the first seed only.
+SECOND_SET = "second set"
+OWN_ANSWERS = "own answers"
+OTHER_EXAMPLES = (SECOND_SET, OWN_ANSWERS)
+#: Who is compared on them.
+COMPARED = ("full", "SCU + all CU", "random large without SCU")
 
 
 def core(seed: int) -> list[Need]:
@@ -23,62 +34,95 @@ def core(seed: int) -> list[Need]:
 
 def extended(seed: int) -> list[Need]:
     """What is committed for the first seed only: other units, other examples, other measures."""
-    return [Need("tuning", {"seed": seed, "condition": LEAST}),
-            *[Need("tuning_on", {"seed": seed, "examples": examples, "condition": condition})
-              for examples in OTHER_EXAMPLES for condition in COMPARED],
-            *[Need("tuned_evaluation", {"seed": seed, "condition": condition}) for condition in ("start", *KEPT)]]
+    other_units = [Need("tuning", {"seed": seed, "condition": condition})
+                   for condition in names(FURTHER)]
+    on_other_examples = [
+        Need("tuning_on", {"seed": seed, "examples": examples, "condition": condition})
+        for examples in OTHER_EXAMPLES for condition in COMPARED]
+    other_measures = [Need("tuned_evaluation", {"seed": seed, "condition": condition})
+                      for condition in (START.name, *KEPT)]
+    return other_units + on_other_examples + other_measures
 
+
+# ---- other examples --------------------------------------------------------------------------
 
 def own_answers(context: Context, seed: int) -> tuple[list[dict], list[dict]]:
-    """Examples as `instructions` has them, answered by the base model; none that the alignment of a seed has seen."""
+    """Examples as `instructions` has them, answered by the base model.
+
+    None that the alignment of a seed has seen. Raises `SsahError` where too few are left.
+    """
     texts = split_prompts(context, "benign", "align").set_index("id")["text"]
     records = json.loads((context.artifact("base_answers") / "answers.json").read_text())
+    order = np.random.default_rng(seed).permutation(len(records))
+    examples = []
     # `alignment_examples` takes the first of the same order
-    order = np.random.default_rng(seed).permutation(len(records))[context.profile.alignment.benign:]
-    examples = [{"prompt": texts[records[i]["id"]], "response": records[i]["response"], "ended": records[i]["ended"]}
-                for i in order]
+    for record in (records[i] for i in order[context.profile.alignment.benign:]):
+        examples.append({"prompt": texts[record["id"]], "response": record["response"],
+                         "ended": record["ended"]})
     n = context.profile.freezing.examples
     if len(examples) <= n:
-        raise SsahError(f"{len(examples)} answers of the base model are left, more than {n} are wanted; "
-                        "enlarge the align split")
+        raise SsahError(f"{len(examples)} answers of the base model are left, more than {n} are "
+                        "wanted; enlarge the align split")
     return examples[:n], examples[n:n + context.profile.freezing.unseen]
 
 
 def _tuning_on_needs(profile, seed: int, examples: str, condition: str) -> list[Need]:
     if examples not in OTHER_EXAMPLES:
         raise SsahError(f"unknown examples {examples!r}; known: {', '.join(OTHER_EXAMPLES)}")
-    target = [] if condition == "full" else [Need("tuning_on", {"seed": seed, "examples": examples,
-                                                                "condition": "full"})]
-    return [*tuning_needs(profile, seed, "full"), Need("base_answers", artifact=True), *target]
+    find(FREEZING, condition)
+    needs = [*tuning_needs(profile, seed, FULL.name), Need("base_answers", artifact=True)]
+    if condition != FULL.name:
+        full = {"seed": seed, "examples": examples, "condition": FULL.name}
+        needs.append(Need("tuning_on", full))
+    return needs
 
 
-@step(version=1, reads=("model", "data", "alignment", "classification", "evaluation", "freezing", "comparison"), minutes=7, needs=_tuning_on_needs)
+@step(version=1, reads=("model", "data", "alignment", "classification", "evaluation", "freezing",
+                        "comparison"), minutes=7, needs=_tuning_on_needs)
 def tuning_on(context: Context, seed: int, examples: str, condition: str) -> Result:
-    """As `tuning`, on other examples: a second instruction set, or the base model's own answers (gentler)."""
-    chat = load_role(context, "aligned", seed, "float32")
-    chosen = own_answers(context, seed) if examples == "own answers" else \
-        instructions(context, chat, seed, context.profile.comparison.second)
-    target = None if condition == "full" else \
-        context.get("tuning_on", seed=seed, examples=examples, condition="full").values["probe_loss"]
-    return freeze_units(context, chat, chosen, seed, condition, target=target)
+    """As `tuning`, on other examples.
 
+    A second instruction set, or the base model's own answers (gentler).
+    """
+    chat = load_role(context, "aligned", seed, "float32")
+    if examples == OWN_ANSWERS:
+        chosen = own_answers(context, seed)
+    else:
+        chosen = instructions(context, chat, seed, context.profile.comparison.second)
+    target = loss_to_reach(context, "tuning_on", condition, seed=seed, examples=examples)
+    return freeze_units(context, chat, chosen, seed, find(FREEZING, condition), target=target)
+
+
+# ---- other measures --------------------------------------------------------------------------
 
 def _evaluation_needs(profile, seed: int, condition: str) -> list[Need]:
-    if condition not in ("start", *KEPT):
-        raise SsahError(f"no weights are kept of {condition!r}; known: start, {', '.join(KEPT)}")
-    model = checkpoint_need("aligned", seed) if condition == "start" else \
-        [Need("tuning", {"seed": seed, "condition": condition}, artifact=True)]
+    if condition not in (START.name, *KEPT):
+        known = ", ".join((START.name, *KEPT))
+        raise SsahError(f"no weights are kept of {condition!r}; known: {known}")
+    if condition == START.name:
+        model = checkpoint_need(profile, "aligned", seed)
+    else:
+        model = [Need("tuning", {"seed": seed, "condition": condition}, artifact=True)]
     return [Need("splits"), Need("judge_threshold"), *model]
 
 
 @step(version=1, reads=("model", "data", "evaluation"), minutes=2, needs=_evaluation_needs)
 def tuned_evaluation(context: Context, seed: int, condition: str) -> Result:
-    """What `tuning` leaves out to save time, at equal loss (`KEPT`) and at the start: the harmful requests of a set of
-    which no other split has any (HarmBench; all of `evaluate` where there is none), and multiple choice."""
-    chat = load_role(context, "aligned", seed) if condition == "start" else load_tuned(context, seed, condition)
-    harmful, options = split_prompts(context, "harmful", "evaluate"), context.profile.evaluation
-    other = harmful["source"].isin(context.profile.data.evaluate_only)
-    requests = harmful[other if other.any() else ~other].iloc[:options.harmful].reset_index(drop=True)
-    answers, texts = measure_answers(context, chat, load_base(context), requests, options.systems[:1])
+    """What `tuning` leaves out to save time, at equal loss (`KEPT`) and at the start.
+
+    The harmful requests of a set of which no other split has any (HarmBench; all of `evaluate`
+    where there is none), and multiple choice.
+    """
+    if condition == START.name:
+        chat = load_role(context, "aligned", seed)
+    else:
+        chat = load_tuned(context, seed, condition)
+    options = context.profile.evaluation
+    harmful = split_prompts(context, "harmful", "evaluate")
+    is_other = harmful["source"].isin(context.profile.data.evaluate_only)
+    chosen = harmful[is_other] if is_other.any() else harmful
+    requests = chosen.iloc[:options.harmful].reset_index(drop=True)
+    answers, texts = measure_answers(context, chat, load_base(context), requests,
+                                     options.systems[:1])
     keep_answers(context, texts)
     return Result({}, {"answers": answers, "choice": measure_choice(context, chat)})

@@ -1,170 +1,272 @@
 """C1: the probe's distances by token and block, and the doubts about it."""
 
+from dataclasses import dataclass, replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
-#: Models and kinds of opening have colours, markers and lines of their own.
-ROLES = {"aligned": ("#009e73", "^", "-"), "unaligned": ("#7b3294", "D", "--")}
-LINES = {"refusal": ("#0072b2", "o", "-", "to query + refusal opening"),
-         "fulfilment": ("#d55e00", "s", "--", "to query + fulfilment opening")}
-DIFFERENCE = ("#4d4d4d", "P", ":")
+GREY = "#444444"
 
 
-def _bars(axis, part: pd.DataFrame, shift: float, colour: str, marker: str, style: str, label: str) -> None:
-    """Means joined by a line, intervals as bars, each seed's own mean as a small hollow mark beside."""
-    x = part["n"].to_numpy() + shift
-    reach = np.abs(part[["low", "high"]].to_numpy().T - part["mean"].to_numpy())
-    axis.errorbar(x, part["mean"], reach, color=colour, marker=marker, linestyle=style, capsize=3, markersize=6,
-                  label=label)
-    for own in np.stack(part["seeds"].to_list()).T:
-        axis.plot(x + 0.14, own, marker, color=colour, markersize=3, markerfacecolor="white", markeredgewidth=0.8)
+@dataclass(frozen=True)
+class Look:
+    """How one line of a figure is drawn, and what it is called."""
+
+    colour: str
+    marker: str
+    line: str
+    label: str
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As the functions of matplotlib take it."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.line,
+                "label": self.label}
 
 
-def _band(axis, part: pd.DataFrame, x: str, colour: str, marker: str, style: str, label: str, **options) -> None:
+#: Models and kinds of opening have looks of their own.
+ROLES = {
+    "aligned": Look("#009e73", "^", "-", "aligned"),
+    "unaligned": Look("#7b3294", "D", "--", "unaligned")}
+DIFFERENCE = Look("#4d4d4d", "P", ":", "aligned minus unaligned")
+KINDS = {
+    "refusal": Look("#0072b2", "o", "-", "to query + refusal opening"),
+    "fulfilment": Look("#d55e00", "s", "--", "to query + fulfilment opening")}
+#: What is asked whether it goes with a refusal.
+SCORES = {
+    "direction": Look("#0072b2", "o", "", "direction, mean over n"),
+    "first n": Look("#56b4e9", "^", "", "at the smallest n"),
+    "log-odds": Look("#d55e00", "s", "", "refusal log-odds of the first tokens")}
+
+
+# ---- parts -----------------------------------------------------------------------------------
+
+def _bars(axis, table: pd.DataFrame, shift: float, look: Look) -> None:
+    """Means joined by a line, intervals as bars, each seed's own mean as a small hollow mark."""
+    x = table["n"].to_numpy() + shift
+    mean = table["mean"].to_numpy()
+    reach = np.abs(table[["low", "high"]].to_numpy().T - mean)
+    axis.errorbar(x, mean, reach, capsize=3, markersize=6, **look.options)
+    for seed_means in np.stack(table["seeds"].to_list()).T:
+        axis.plot(x + 0.14, seed_means, look.marker, color=look.colour,
+                  markersize=3, markerfacecolor="white", markeredgewidth=0.8)
+
+
+def _band(axis, table: pd.DataFrame, x: str, look: Look, **options) -> None:
     """One line with its interval as a band."""
-    axis.plot(part[x], part["mean"], color=colour, marker=marker, linestyle=style, label=label, **options)
-    axis.fill_between(part[x], part["low"], part["high"], color=colour, alpha=0.18, linewidth=0)
+    axis.plot(table[x], table["mean"], **look.options, **options)
+    axis.fill_between(table[x], table["low"], table["high"],
+                      color=look.colour, alpha=0.18, linewidth=0)
 
+
+def _zero(axis) -> None:
+    """The line between leaning to a refusal and leaning to a fulfilment."""
+    axis.axhline(0, color=GREY, linewidth=1)
+
+
+def _share_scale(first, second) -> None:
+    """One vertical scale for two panels side by side, written at the first."""
+    second.sharey(first)
+    second.autoscale(axis="y")
+    second.tick_params(labelleft=False)
+
+
+def _legend(figure, axis, place: str, columns: int) -> None:
+    """The legend of one panel, outside of all."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc=f"outside upper {place}", ncols=columns, frameon=False)
+
+
+# ---- the claim -------------------------------------------------------------------------------
 
 def by_tokens(table: pd.DataFrame, x: str = "generated tokens"):
-    """Fig. 2 / 7: distance to either branch for both models, and the direction, by number of tokens."""
+    """Fig. 2 / 7: distance to either branch for both models, and the direction, by tokens.
+
+    `table`: as of `read.curve`; `x`: what the tokens are called.
+    """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2))
+    steps = table["n"].unique()
     for axis, role in zip(axes, ROLES):
-        for shift, (line, (colour, marker, style, label)) in zip((-0.15, 0.15), LINES.items()):
-            _bars(axis, table.query("role == @role and line == @line"), shift, colour, marker, style, label)
-        axis.set(title=f"{role} model", xlabel=x, xticks=table["n"].unique())
+        for shift, (kind, look) in zip((-0.15, 0.15), KINDS.items()):
+            part = table.query("role == @role and line == @kind")
+            _bars(axis, part, shift, look)
+        axis.set(title=f"{role} model", xlabel=x, xticks=steps)
     axes[0].set_ylabel("cosine distance")
-    axes[1].sharey(axes[0])
-    axes[1].autoscale(axis="y")
-    axes[1].tick_params(labelleft=False)
-    styles = {**ROLES, "difference": DIFFERENCE}
-    for shift, (role, style) in zip((-0.2, 0, 0.2), styles.items()):
-        part = table.query("role == @role and line == 'direction'")
-        _bars(axes[2], part, shift, *style, "aligned minus unaligned" if role == "difference" else role)
-    axes[2].axhline(0, color="#444444", linewidth=1)
-    axes[2].set(title="direction: to fulfilment − to refusal", xlabel=x, xticks=table["n"].unique(),
+    _share_scale(axes[0], axes[1])
+    directions = table.query("line == 'direction'")
+    looks = {**ROLES, "difference": DIFFERENCE}
+    for shift, (role, look) in zip((-0.2, 0, 0.2), looks.items()):
+        _bars(axes[2], directions.query("role == @role"), shift, look)
+    _zero(axes[2])
+    axes[2].set(title="direction: to fulfilment − to refusal", xlabel=x, xticks=steps,
                 ylabel="above 0: leans to refusal")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
-    figure.legend(*axes[2].get_legend_handles_labels(), loc="outside upper right", ncols=3, frameon=False)
+    _legend(figure, axes[0], "left", 2)
+    _legend(figure, axes[2], "right", 3)
     return figure
 
 
 def by_block(table: pd.DataFrame):
     """Fig. 3: distance in every block, a row a model and a column a number of generated tokens."""
     steps = table["n"].unique()
-    figure, axes = plt.subplots(2, len(steps), figsize=(2.7 * len(steps), 5), sharex=True, sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        2, len(steps), figsize=(2.7 * len(steps), 5), sharex=True, sharey=True, squeeze=False)
     for row, role in zip(axes, ROLES):
         for axis, n in zip(row, steps):
-            for line, (colour, _, style, label) in LINES.items():
-                part = table.query("role == @role and line == @line and n == @n")
-                _band(axis, part, "block", colour, "", style, label)
+            for kind, look in KINDS.items():
+                part = table.query("role == @role and line == @kind and n == @n")
+                _band(axis, part, "block", replace(look, marker=""))
         row[0].set_ylabel(f"{role}\ncosine distance")
     for axis, n in zip(axes[0], steps):
         axis.set_title(f"{n} tokens")
     for axis in axes[1]:
         axis.set_xlabel("block")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=2, frameon=False)
+    _legend(figure, axes[0, 0], "center", 2)
     return figure
 
 
 def difference_by_block(tables: dict[str, pd.DataFrame], width: int = 5):
-    """Fig. 4: size of the direction in every block; marks (hollow: not the claimed sign) and a smoothed line."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(6 * len(tables), 4), sharey=True, squeeze=False)
+    """Fig. 4: size of the direction in every block: marks, and a mean over `width` blocks.
+
+    Hollow marks have not the claimed sign. `tables`: {title: as of `read.direction_by_block`}.
+    """
+    n = len(tables)
+    figure, axes = plt.subplots(1, n, figsize=(6 * n, 4), sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items()):
-        for shift, (role, (colour, marker, style)) in zip((-0.15, 0.15), ROLES.items()):
-            part = table[table["role"] == role]
-            flip = np.sign(part["mean"].to_numpy())[:, None]        # the interval of the size, not of the direction
-            ends = np.sort(part[["low", "high"]].to_numpy() * flip, axis=1)
-            axis.vlines(part["block"] + shift, *ends.T, color=colour, linewidth=1, alpha=0.5)
-            for right, face in ((True, colour), (False, "white")):
-                chosen = part[part["right"] == right]
-                axis.plot(chosen["block"] + shift, chosen["mean"].abs(), marker, color=colour, markersize=5,
-                          markerfacecolor=face, label=f"{role}, not the claimed sign" if not right else role)
-            smooth = part.set_index("block")["mean"].abs().rolling(width, center=True, min_periods=1).mean()
-            axis.plot(smooth.index, smooth, style, color=colour, linewidth=2, label=f"mean of up to {width} blocks")
-        axis.axhline(0, color="#444444", linewidth=1)
+        for shift, (role, look) in zip((-0.15, 0.15), ROLES.items()):
+            _sizes(axis, table[table["role"] == role], shift, look, width)
+        _zero(axis)
         axis.set(title=title, xlabel="block")
     axes[0, 0].set_ylabel("|direction|")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+    _legend(figure, axes[0, 0], "center", 3)
     return figure
 
 
+def _sizes(axis, table: pd.DataFrame, shift: float, look: Look, width: int) -> None:
+    """One model's size of the direction by block, with intervals and a smoothed line."""
+    # the interval of the size, not of the direction: where the mean is below 0 it is turned over
+    sign = np.sign(table["mean"])
+    ends = table[["low", "high"]].mul(sign, axis=0)
+    axis.vlines(table["block"] + shift, ends.min(axis=1), ends.max(axis=1),
+                color=look.colour, linewidth=1, alpha=0.5)
+    marks = ((True, look.colour, look.label),
+             (False, "white", f"{look.label}, not the claimed sign"))
+    for right, face, label in marks:
+        part = table[table["right"] == right]
+        axis.plot(part["block"] + shift, part["mean"].abs(), look.marker,
+                  color=look.colour, markersize=5, markerfacecolor=face, label=label)
+    sizes = table.set_index("block")["mean"].abs()
+    smooth = sizes.rolling(width, center=True, min_periods=1).mean()
+    axis.plot(smooth.index, smooth, look.line, color=look.colour, linewidth=2,
+              label=f"mean of up to {width} blocks")
+
+
+# ---- the doubts ------------------------------------------------------------------------------
+
 def residual(table: pd.DataFrame):
-    """The direction on harmful and on benign queries, and what is left when the second is taken off the first."""
+    """The direction on harmful queries, on benign ones, and the first minus the second."""
+    titles = {
+        "harmful queries": "harmful queries",
+        "benign queries": "benign queries",
+        "residual": "intent residual: first minus second"}
     figure, axes = plt.subplots(1, 3, figsize=(12.5, 3.7), sharey=True)
-    for axis, line in zip(axes, ("harmful queries", "benign queries", "residual")):
-        for role, style in ROLES.items():
-            _band(axis, table.query("role == @role and line == @line"), "n", *style, role)
-        axis.axhline(0, color="#444444", linewidth=1)
-        axis.set(title="intent residual: first minus second" if line == "residual" else line,
-                 xlabel="generated tokens", xticks=table["n"].unique())
+    for axis, (line, title) in zip(axes, titles.items()):
+        for role, look in ROLES.items():
+            _band(axis, table.query("role == @role and line == @line"), "n", look)
+        _zero(axis)
+        axis.set(title=title, xlabel="generated tokens", xticks=table["n"].unique())
     axes[0].set_ylabel("direction (above 0: to refusal)")
     axes[2].legend(frameon=True, fontsize=9)
     return figure
 
 
 def by_wording(tables: dict[str, pd.DataFrame]):
-    """The direction of every pair of wordings, a panel a model; names are the ids of ``data/openings.csv``."""
+    """The direction of every pair of wordings, a panel a model.
+
+    Wordings are called by their ids in ``data/openings.csv``.
+    """
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.4))
     limit = max(table.abs().to_numpy().max() for table in tables.values())
     for axis, (role, table) in zip(axes, tables.items()):
-        sns.heatmap(table, ax=axis, cmap="RdBu", center=0, vmin=-limit, vmax=limit, annot=True, fmt="+.3f",
-                    annot_kws={"size": 8.5}, linewidths=0.5, square=True, cbar=axis is axes[-1],
-                    cbar_kws={"label": "direction"})
+        last = axis is axes[-1]
+        sns.heatmap(table, ax=axis, cmap="RdBu", center=0, vmin=-limit, vmax=limit,
+                    annot=True, fmt="+.3f", annot_kws={"size": 8.5}, linewidths=0.5,
+                    square=True, cbar=last, cbar_kws={"label": "direction"})
         axis.set(title=f"{role} model", xlabel="fulfilment wording", ylabel="refusal wording")
         axis.tick_params(axis="y", rotation=0)
     return figure
 
 
 def predictions(table: pd.DataFrame):
-    """AUROC for the aligned model's own refusals, a row a set and seed; without interval where answers are too few."""
+    """AUROC for the aligned model's own refusals, a row a set and seed.
+
+    Hollow and without interval where answers of one kind are too few.
+    """
     figure, axis = plt.subplots(figsize=(8.5, 0.6 * len(table) + 1.6))
-    scores = {"direction": ("#0072b2", "o", "direction, mean over n"), "first n": ("#56b4e9", "^", "at the smallest n"),
-              "log-odds": ("#d55e00", "s", "refusal log-odds of the first tokens")}
-    for offset, (name, (colour, marker, label)) in zip((-0.2, 0, 0.2), scores.items()):
-        for y, row in table.iterrows():
+    for offset, (score, look) in zip((-0.2, 0, 0.2), SCORES.items()):
+        for place, row in table.iterrows():
+            y = place + offset
+            face = "white"
             if row["enough"]:
-                axis.plot([row[f"{name} low"], row[f"{name} high"]], [y + offset] * 2, color=colour, linewidth=2)
-            axis.plot(row[name], y + offset, marker, color=colour, markersize=7,
-                      markerfacecolor=colour if row["enough"] else "white",
-                      label=label if y == len(table) - 1 else "_")
-    axis.axvline(0.5, color="#444444", linestyle=":", linewidth=1.4)
-    axis.set_yticks(table.index, [f"{r['set']}, seed {r['seed']}\n({r['refused']} of {r['n']} refused)"
-                                  for _, r in table.iterrows()], fontsize=9)
-    axis.set(xlabel="AUROC for the model's own refusals (0.5: chance; hollow: too few of one kind)", xlim=(0, 1.03),
-             ylim=(len(table) - 0.4, -0.6))
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False)
+                face = look.colour
+                ends = [row[f"{score} low"], row[f"{score} high"]]
+                axis.plot(ends, [y, y], color=look.colour, linewidth=2)
+            label = look.label if place == len(table) - 1 else "_"
+            axis.plot(row[score], y, look.marker, color=look.colour,
+                      markersize=7, markerfacecolor=face, label=label)
+    axis.axvline(0.5, color=GREY, linestyle=":", linewidth=1.4)
+    names = [f"{row['set']}, seed {row['seed']}\n({row['refused']} of {row['n']} refused)"
+             for _, row in table.iterrows()]
+    axis.set_yticks(table.index, names, fontsize=9)
+    axis.set(xlabel="AUROC for the model's own refusals (0.5: chance; hollow: too few of one kind)",
+             xlim=(0, 1.03), ylim=(len(table) - 0.4, -0.6))
+    _legend(figure, axis, "center", 3)
     return figure
 
 
-def along(directions: pd.DataFrame, refused: pd.DataFrame, shown=(0, 5, 20)):
-    """The direction at every token after a prefill (of `shown` lengths), and how many answers still refuse."""
+def along(directions: pd.DataFrame, refused: pd.DataFrame, lengths=(0, 5, 20)):
+    """The direction at every token after a prefill, and how many answers still refuse.
+
+    `lengths`: of the prefills that the first two panels show; all where none of them was measured.
+    """
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.2))
-    table = directions[directions["t"] > 0]
-    lengths = [n for n in table["prefilled"].unique() if n in shown] or list(table["prefilled"].unique())
+    measured = directions["prefilled"].unique()
+    lengths = [length for length in measured if length in lengths] or list(measured)
+    after = directions[directions["t"] > 0]
     for axis, role in zip(axes, ROLES):
-        colours = sns.color_palette("viridis", len(lengths))
-        for colour, marker, style, length in zip(colours, "osD", ("-", "--", "-."), lengths):
-            part = table.query("role == @role and prefilled == @length")
-            _band(axis, part, "t", colour, marker, style, f"{length} tokens put first", markersize=5, markevery=3)
-        axis.axhline(0, color="#444444", linewidth=1)
+        for length, look in zip(lengths, _looks_of(lengths)):
+            part = after.query("role == @role and prefilled == @length")
+            _band(axis, part, "t", look, markersize=5, markevery=3)
+        _zero(axis)
         axis.set(title=f"{role} model", xlabel="token after the prefill")
         axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
     axes[0].set_ylabel("direction (above 0: to refusal)")
-    axes[1].sharey(axes[0])
-    axes[1].autoscale(axis="y")
-    axes[1].tick_params(labelleft=False)
-    for role, (colour, marker, style) in ROLES.items():
-        part = refused[refused["role"] == role].reset_index(drop=True)
-        part[["mean", "low", "high"]] *= 100
-        _band(axes[2], part.assign(place=part.index), "place", colour, marker, style, role)
-        for own in np.stack(part["prefills"].to_list()).T:
-            axes[2].plot(part.index, own * 100, marker, color=colour, markersize=4, markerfacecolor="white")
-    axes[2].set_xticks(range(len(part)), part["prefilled"])
-    axes[2].set(title="still refuses (small: each prefill)", xlabel="tokens put first", ylabel="answers (%)",
-                ylim=(-4, 104))
-    axes[2].legend(fontsize=9)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(lengths), frameon=False)
+    _share_scale(axes[0], axes[1])
+    _still_refuses(axes[2], refused)
+    _legend(figure, axes[0], "left", len(lengths))
     return figure
+
+
+def _looks_of(lengths: list[int]) -> list[Look]:
+    """A look for every length of a prefill."""
+    colours = sns.color_palette("viridis", len(lengths))
+    looks = []
+    for length, colour, marker, line in zip(lengths, colours, "osD", ("-", "--", "-.")):
+        looks.append(Look(colour, marker, line, f"{length} tokens put first"))
+    return looks
+
+
+def _still_refuses(axis, table: pd.DataFrame) -> None:
+    """Share of answers that refuse by length of the prefill; small marks: each prefill."""
+    for role, look in ROLES.items():
+        part = table[table["role"] == role].reset_index(drop=True)
+        part[["mean", "low", "high"]] *= 100
+        _band(axis, part.assign(place=part.index), "place", look)
+        for shares in np.stack(part["prefills"].to_list()).T:
+            axis.plot(part.index, shares * 100, look.marker, color=look.colour,
+                      markersize=4, markerfacecolor="white")
+    axis.set_xticks(range(len(part)), part["prefilled"])
+    axis.set(title="still refuses (small: each prefill)", xlabel="tokens put first",
+             ylabel="answers (%)", ylim=(-4, 104))
+    axis.legend(fontsize=9)

@@ -1,6 +1,7 @@
 """What every claim stands on: splits, the judge's threshold, the pair of models, attribution."""
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -11,47 +12,95 @@ from ...inputs import prompts, words
 from ...lab import Context, Need, Result, step
 from ...lab.machine import device
 
+#: The base model, and the two that are trained from it.
 ROLES = ("base", "aligned", "unaligned")
+
+#: Benign prompts with one of these words, in question or answer, are left out.
+RISKY = (
+    r"(?i)kill|murder|attack|weapon|bomb|hack|steal|illegal|drug|suicid|terror|violen|crime"
+    r"|explo|sorry|cannot"
+)
+
+#: Characters that the reference answer to a benign prompt must have.
+SHORTEST_ANSWER = 20
+
+#: Words of a reference answer that are shown to the judge as a coherent one.
+JUDGED_WORDS = 25
+
+#: Each split of the judge's threshold, with the split of our refusal wordings that goes with it.
+JUDGED_SPLITS = {"select": "train", "evaluate": "held_out"}
+
+#: The two sets of texts of an attribution: name of the score -> kind of the prompts.
+SCORED_SETS = {"safety": "harmful", "utility": "benign"}
+
+#: A prompt with the tokens of its answer.
+Pair = tuple[str, list[int]]
 
 
 # ---- data ------------------------------------------------------------------------------------
 
+
 @step(version=1, reads=("data",))
 def splits(context: Context) -> Result:
-    """Four disjoint splits of the harmful and the benign prompts, as ids and hashes (`make_splits`), with a kind."""
+    """Four disjoint splits of the harmful and of the benign prompts, as ids and hashes, by kind."""
     data = context.profile.data
-    excluded = set(words.data_file("excluded")["hash"])
-    tables, facts = [], {}
-    for kind, names, sizes, only in (("harmful", data.harmful, data.harmful_sizes, data.evaluate_only),
-                                     ("benign", data.benign, data.benign_sizes, ())):
-        pool = load_pool(kind, names, data.longest_prompt)
-        kept = pool[~pool["text"].map(prompts.text_hash).isin(excluded)].reset_index(drop=True)
-        facts[f"{kind}_excluded"] = len(pool) - len(kept)
-        tables.append(prompts.make_splits(kept, dict(zip(prompts.SPLITS, sizes)), evaluate_only=only).assign(kind=kind))
-    return Result(facts, {"splits": pd.concat(tables, ignore_index=True)})
+    harmful, harmful_excluded = _split(
+        data, "harmful", data.harmful_sizes, data.evaluate_only
+    )
+    benign, benign_excluded = _split(data, "benign", data.benign_sizes, ())
+    counts = {"harmful_excluded": harmful_excluded, "benign_excluded": benign_excluded}
+    return Result(counts, {"splits": pd.concat([harmful, benign], ignore_index=True)})
+
+
+def _split(
+    data, kind: str, sizes: tuple[int, ...], evaluate_only: tuple[str, ...]
+) -> tuple[pd.DataFrame, int]:
+    """The splits of one kind of prompts, and how many prompts were excluded before."""
+    excluded = words.data_file("excluded")["hash"]
+    pool = load_pool(kind, getattr(data, kind), data.longest_prompt)
+    is_excluded = pool["text"].map(prompts.text_hash).isin(excluded)
+    allowed = pool[~is_excluded].reset_index(drop=True)
+    size_of = dict(zip(prompts.SPLITS, sizes))
+    table = prompts.make_splits(allowed, size_of, evaluate_only=evaluate_only)
+    return table.assign(kind=kind), int(is_excluded.sum())
 
 
 def load_pool(kind: str, names: tuple[str, ...], longest: int) -> pd.DataFrame:
-    """All prompts of some sources: id, text, source, ...; of benign ones the short, answered, without risky words."""
-    pool = pd.concat([prompts.load_prompts(name).assign(source=name) for name in names], ignore_index=True)
-    pool = pool.drop_duplicates("text", ignore_index=True)
+    """All prompts of some sources: id, text, source, ...; each text once.
+
+    Of benign ones those of at most `longest` characters, with an answer and without risky words.
+    """
+    sources = [prompts.load_prompts(name).assign(source=name) for name in names]
+    pool = pd.concat(sources, ignore_index=True).drop_duplicates(
+        "text", ignore_index=True
+    )
     if kind == "harmful":
         return pool.drop(columns="response", errors="ignore")
-    risky = r"(?i)kill|murder|attack|weapon|bomb|hack|steal|illegal|drug|suicid|terror|violen|crime|explo|sorry|cannot"
-    fine = (pool["text"].str.len() <= longest) & (pool["response"].str.len() >= 20) \
-        & ~(pool["text"] + " " + pool["response"]).str.contains(risky)
-    return pool[fine].reset_index(drop=True)
+    is_short = pool["text"].str.len() <= longest
+    is_answered = pool["response"].str.len() >= SHORTEST_ANSWER
+    is_risky = (pool["text"] + " " + pool["response"]).str.contains(RISKY)
+    return pool[is_short & is_answered & ~is_risky].reset_index(drop=True)
 
 
 def split_prompts(context: Context, kind: str, split: str) -> pd.DataFrame:
-    """The prompts (id, text, ...) of a split, in the order of `splits`; `SsahError` if their hashes are not its."""
+    """The prompts (id, text, ...) of a split, in the order of `splits`.
+
+    Raises `SsahError` if they are not those that the splits were made from.
+    """
     data = context.profile.data
-    wanted = context.get("splits").tables["splits"].query("kind == @kind and split == @split")
+    chosen = (
+        context.get("splits")
+        .tables["splits"]
+        .query("kind == @kind and split == @split")
+    )
     pool = load_pool(kind, getattr(data, kind), data.longest_prompt)
-    table = wanted.merge(pool.drop(columns="source"), on="id", how="left")
-    if not (table["text"].fillna("").map(prompts.text_hash) == table["hash"]).all():
-        raise SsahError(f"the {kind} prompts are not those that the splits were made from; "
-                        "run `ssah recompute splits --in-place`")
+    table = chosen.merge(pool.drop(columns="source"), on="id", how="left")
+    hashes = table["text"].fillna("").map(prompts.text_hash)
+    if not (hashes == table["hash"]).all():
+        raise SsahError(
+            f"the {kind} prompts are not those that the splits were made from; "
+            "run `ssah recompute splits --in-place`"
+        )
     return table
 
 
@@ -63,225 +112,456 @@ def draw(table: pd.DataFrame, n: int, seed: int) -> pd.DataFrame:
 
 # ---- models ----------------------------------------------------------------------------------
 
+
 def load_base(context: Context, dtype: str | None = None):
     """The base chat model in the profile's number format."""
     from ...models import load_chat_model
 
-    return load_chat_model(context.profile.model.name, dtype=dtype or context.profile.model.dtype, device=device())
+    options = context.profile.model
+    return load_chat_model(options.name, dtype=dtype or options.dtype, device=device())
 
 
 def load_role(context: Context, role: str, seed: int, dtype: str | None = None):
-    """The base model (the profile's, as it comes) or one of the trained pair, in the profile's number format."""
+    """The base model as it comes, or one of the trained pair, in the profile's number format.
+
+    Where the profile names a ready-made aligned model, that is the aligned one, for every seed.
+    """
     from ...models import load_chat_model
 
+    model = context.profile.model
     if role == "base":
         return load_base(context, dtype)
-    folder = context.artifact("checkpoint", role=role, seed=seed)
-    return load_chat_model(str(folder / "model"), dtype=dtype or context.profile.model.dtype, device=device())
+    if role == "aligned" and model.aligned:
+        name = model.aligned
+    else:
+        name = str(context.artifact("checkpoint", role=role, seed=seed) / "model")
+    return load_chat_model(name, dtype=dtype or model.dtype, device=device())
 
 
-def checkpoint_need(role: str, seed: int) -> list[Need]:
-    """The trained checkpoint of a role (none for the base model); `SsahError` for what is no role."""
+def checkpoint_need(profile, role: str, seed: int) -> list[Need]:
+    """The trained checkpoint of a role; `SsahError` for no role.
+
+    None for the base model, nor for an aligned one that the profile takes ready-made.
+    """
     if role not in ROLES:
         raise SsahError(f"unknown role {role!r}; known: {', '.join(ROLES)}")
-    return [] if role == "base" else [Need("checkpoint", {"role": role, "seed": seed}, artifact=True)]
+    if role == "base" or (role == "aligned" and profile.model.aligned):
+        return []
+    return [Need("checkpoint", {"role": role, "seed": seed}, artifact=True)]
 
 
-@step(version=1, reads=("model", "data", "alignment"),
-      needs=lambda profile: [Need("splits")], minutes=2)
+@step(
+    version=1,
+    reads=("model", "data", "alignment"),
+    needs=lambda profile: [Need("splits")],
+    minutes=2,
+)
 def base_answers(context: Context) -> Result:
-    """The base model's own greedy answers to benign prompts: training on them moves utility least."""
+    """The base model's own greedy answers to benign prompts.
+
+    Training on them moves utility least.
+    """
     from ...evaluation import generate
 
-    chosen = split_prompts(context, "benign", "align")
+    questions = split_prompts(context, "benign", "align")
     options = context.profile.alignment
-    answers = generate(load_base(context), chosen["text"].tolist(), system=options.system,
-                       max_new_tokens=options.answer_tokens, progress="base answers")
-    records = [{"id": i, "response": text, "ended": bool(done)}
-               for i, text, done in zip(chosen["id"], answers.texts, answers.finished) if text.strip()]
+    answers = generate(
+        load_base(context),
+        questions["text"].tolist(),
+        system=options.system,
+        max_new_tokens=options.answer_tokens,
+        progress="base answers",
+    )
+    records = []
+    for prompt_id, text, ended in zip(questions["id"], answers.texts, answers.finished):
+        if text.strip():
+            records.append({"id": prompt_id, "response": text, "ended": bool(ended)})
     (context.folder / "answers.json").write_text(json.dumps(records))
     return Result({"answers": len(records), "finished": float(answers.finished.mean())})
 
 
-@step(version=1, reads=("model", "data", "alignment"), minutes=5,
-      needs=lambda profile, role, seed: [Need("splits"), Need("base_answers", artifact=True)]
-      if checkpoint_need(role, seed) else [])
+def _checkpoint_needs(profile, role: str, seed: int) -> list[Need]:
+    if not checkpoint_need(profile, role, seed):  # what comes ready-made is trained on nothing
+        return []
+    return [Need("splits"), Need("base_answers", artifact=True)]
+
+
+@step(
+    version=1, reads=("model", "data", "alignment"), minutes=5, needs=_checkpoint_needs
+)
 def checkpoint(context: Context, role: str, seed: int) -> Result:
-    """Base -> aligned (safety SFT) or unaligned (as many examples, no refusals), full parameters; loss in nats."""
+    """Base -> aligned (safety SFT) or unaligned (as many examples, no refusals).
+
+    All parameters are trained; the losses of `history` are in nats.
+    """
     import torch
 
     from ...finetuning import finetune
     from ...models import save_weights
 
     options = context.profile.alignment
+    dtype = context.profile.model.dtype
     examples = alignment_examples(context, role, seed)
     chat = load_base(context, "float32")
-    trained = finetune(chat, examples, epochs=options.epochs, lr=options.lr, batch_size=options.batch_size,
-                       seed=seed, system=options.system, progress=f"{role}, seed {seed}",
-                       autocast=context.profile.model.dtype == "bfloat16")
-    chat.model.to(getattr(torch, context.profile.model.dtype))      # kept as it will be evaluated
+    trained = finetune(
+        chat,
+        examples,
+        epochs=options.epochs,
+        lr=options.lr,
+        batch_size=options.batch_size,
+        seed=seed,
+        system=options.system,
+        progress=f"{role}, seed {seed}",
+        autocast=dtype == "bfloat16",
+    )
+    chat.model.to(getattr(torch, dtype))  # kept as it will be evaluated
     save_weights(chat, context.folder / "model")
     history = trained.history[["step", "epoch", "loss", "tokens"]]
     speed = history["tokens"].sum() / trained.history["seconds"].iloc[-1]
-    return Result({"examples": len(examples), "steps": len(history), "cut": trained.cut}, {"history": history},
-                  provenance={"tokens_per_second": round(speed, 1)})
+    counts = {"examples": len(examples), "steps": len(history), "cut": trained.cut}
+    return Result(
+        counts, {"history": history}, provenance={"tokens_per_second": round(speed, 1)}
+    )
 
 
 def alignment_examples(context: Context, role: str, seed: int) -> list[dict]:
-    """Training examples of a role: refusals plus benign answers, or benign answers alone, as many if there are."""
-    options, draw_wording = context.profile.alignment, np.random.default_rng(seed)
-    texts = split_prompts(context, "benign", "align").set_index("id")["text"]
-    records = json.loads((context.artifact("base_answers") / "answers.json").read_text())
-    order = draw_wording.permutation(len(records))
-    n_benign = options.benign + (options.refusals if role == "unaligned" else 0)
-    if len(records) < n_benign:
-        raise SsahError(f"{role} needs {n_benign} benign answers, the base model gave {len(records)}; "
-                        "enlarge the align split")
-    examples = [{"prompt": texts[r["id"]], "response": r["response"], "ended": r["ended"]}
-                for r in (records[i] for i in order[:n_benign])]
+    """Training examples of a role (prompt, response; ``ended`` where an answer may have been cut).
+
+    Aligned: refusals and benign answers. Unaligned: benign answers alone, as many in sum.
+    Raises `SsahError` if the base model gave too few answers.
+    """
+    options = context.profile.alignment
+    random = np.random.default_rng(seed)
+    n_benign = options.benign
+    if role == "unaligned":
+        n_benign += options.refusals
+    examples = _benign_examples(context, role, n_benign, random)
     if role == "aligned":
-        wordings = words.data_file("refusals").query("split == 'train'")["text"].tolist()
-        harmful = draw(split_prompts(context, "harmful", "align"), options.refusals, seed)
-        examples += [{"prompt": text, "response": wordings[draw_wording.integers(len(wordings))]}
-                     for text in harmful["text"]]
+        examples += _refusal_examples(context, options.refusals, seed, random)
     return examples
+
+
+def _benign_examples(
+    context: Context, role: str, n: int, random: np.random.Generator
+) -> list:
+    texts = split_prompts(context, "benign", "align").set_index("id")["text"]
+    records = json.loads(
+        (context.artifact("base_answers") / "answers.json").read_text()
+    )
+    if len(records) < n:
+        raise SsahError(
+            f"{role} needs {n} benign answers, of {len(texts)} the base model gave {len(records)} "
+            "that are not empty; take a base model that follows instructions, or fewer "
+            "(`-p alignment.benign=...`, `-p alignment.refusals=...`)"
+        )
+    examples = []
+    for number in random.permutation(len(records))[:n]:
+        record = records[number]
+        examples.append(
+            {
+                "prompt": texts[record["id"]],
+                "response": record["response"],
+                "ended": record["ended"],
+            }
+        )
+    return examples
+
+
+def _refusal_examples(
+    context: Context, n: int, seed: int, random: np.random.Generator
+) -> list:
+    wordings = words.data_file("refusals").query("split == 'train'")["text"].tolist()
+    harmful = draw(split_prompts(context, "harmful", "align"), n, seed)
+    return [
+        {"prompt": text, "response": wordings[random.integers(len(wordings))]}
+        for text in harmful["text"]
+    ]
 
 
 # ---- the judge -------------------------------------------------------------------------------
 
-@step(version=1, reads=("model", "data", "evaluation"),
-      needs=lambda profile: [Need("splits")], minutes=1)
+
+@step(
+    version=1,
+    reads=("model", "data", "evaluation"),
+    needs=lambda profile: [Need("splits")],
+    minutes=1,
+)
 def judge_threshold(context: Context) -> Result:
-    """Above which mean NLL (nats a token) under the base model an answer is babble: fixed on `select`.
+    """Above which mean NLL (nats a token) under the base model an answer is babble.
 
-    Coherent: reference answers to benign prompts and our refusal wordings on harmful ones. Incoherent: the same
-    with words shuffled. `balanced_accuracy` is that of `select`; the table has the rows of `evaluate` too.
+    Fixed on `select`. Coherent: reference answers to benign prompts and our refusal wordings on
+    harmful ones. Incoherent: the same with words shuffled. `balanced_accuracy` is that of `select`;
+    the table has the rows of `evaluate` too.
     """
-    chat, rows = load_base(context), []
-    for split, wording in (("select", "train"), ("evaluate", "held_out")):
-        for name, questions, texts in coherent_answers(context, split, wording):
-            shuffled = [" ".join(np.random.default_rng(i).permutation(t.split())) for i, t in enumerate(texts)]
-            for corrupted, answers in ((False, texts), (True, shuffled)):
-                rows.append(pd.DataFrame({
-                    "split": split, "source": name, "corrupted": corrupted,
-                    "nll": answer_nll(chat, questions, answers, context.profile.evaluation.answer_tokens),
-                    "repetitive": [judging.is_repetitive(t) for t in answers]}))
-    table = pd.concat(rows, ignore_index=True)
-    chosen = table[table["split"] == "select"]
-    cuts = np.sort(chosen["nll"].to_numpy())
-    balanced = [((chosen["nll"] > c) == chosen["corrupted"]).groupby(chosen["corrupted"]).mean().mean() for c in cuts]
-    return Result({"threshold": float(cuts[int(np.argmax(balanced))]), "balanced_accuracy": float(max(balanced))},
-                  {"nll": table})
+    chat = load_base(context)
+    n_tokens = context.profile.evaluation.answer_tokens
+    parts = []
+    for split, wording in JUDGED_SPLITS.items():
+        for source, questions, texts in coherent_answers(context, split, wording):
+            for corrupted, answers in ((False, texts), (True, _shuffled(texts))):
+                losses = answer_nll(chat, questions, answers, n_tokens)
+                repetitive = [judging.is_repetitive(text) for text in answers]
+                parts.append(
+                    pd.DataFrame(
+                        {
+                            "split": split,
+                            "source": source,
+                            "corrupted": corrupted,
+                            "nll": losses,
+                            "repetitive": repetitive,
+                        }
+                    )
+                )
+    table = pd.concat(parts, ignore_index=True)
+    threshold, accuracy = _best_cut(table[table["split"] == "select"])
+    return Result(
+        {"threshold": threshold, "balanced_accuracy": accuracy}, {"nll": table}
+    )
 
 
-def coherent_answers(context: Context, split: str, wording: str):
-    """Yield ``(name, prompts, answers)``, lists of text, of the two coherent sources of a split."""
+def coherent_answers(
+    context: Context, split: str, wording: str
+) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(name, prompts, answers) of the two coherent sources; `wording`: the split of refusals."""
     benign = split_prompts(context, "benign", split)
-    yield "benign", benign["text"].tolist(), [" ".join(r.split()[:25]) for r in benign["response"]]
-    harmful = split_prompts(context, "harmful", split).iloc[:len(benign)]
+    openings = [" ".join(text.split()[:JUDGED_WORDS]) for text in benign["response"]]
+    yield "benign", benign["text"].tolist(), openings
+    harmful = split_prompts(context, "harmful", split).iloc[: len(benign)]
     wordings = words.data_file("refusals").query("split == @wording")["text"].tolist()
-    yield "refusal", harmful["text"].tolist(), [wordings[i % len(wordings)] for i in range(len(harmful))]
+    refusals = [wordings[number % len(wordings)] for number in range(len(harmful))]
+    yield "refusal", harmful["text"].tolist(), refusals
 
 
-def answer_nll(chat, questions: list[str], answers: list[str], n_tokens: int) -> np.ndarray:
+def _shuffled(texts: list[str]) -> list[str]:
+    """Every text with its words in another order, the same at every call."""
+    return [
+        " ".join(np.random.default_rng(number).permutation(text.split()))
+        for number, text in enumerate(texts)
+    ]
+
+
+def answer_nll(
+    chat, questions: list[str], answers: list[str], n_tokens: int
+) -> np.ndarray:
+    """Mean NLL (n,), nats a token, of the first `n_tokens` tokens of each answer."""
     from ...evaluation import response_nll
 
-    # mean NLL (n,), nats a token, of the first `n_tokens` tokens of each answer
-    return response_nll(chat, questions, [chat.tokenizer(a, add_special_tokens=False)["input_ids"][:n_tokens]
-                                          for a in answers])
+    tokens = [
+        chat.tokenizer(answer, add_special_tokens=False)["input_ids"][:n_tokens]
+        for answer in answers
+    ]
+    return response_nll(chat, questions, tokens)
+
+
+def _best_cut(table: pd.DataFrame) -> tuple[float, float]:
+    """The NLL above which answers count as corrupted, and its balanced accuracy (0 to 1)."""
+    cuts = np.sort(table["nll"].to_numpy())
+    accuracies = []
+    for cut in cuts:
+        is_right = (table["nll"] > cut) == table["corrupted"]
+        accuracies.append(is_right.groupby(table["corrupted"]).mean().mean())
+    best = int(np.argmax(accuracies))
+    return float(cuts[best]), float(accuracies[best])
 
 
 @step(version=1, reads=("judge",))
 def judge_on_people(context: Context) -> Result:
-    """The judge beside people: 169 answers that were labelled refusal or not by hand (PyRIT's scorer evaluation).
+    """The judge beside people: 169 answers that were labelled refusal or not by hand.
 
-    Their *refusal* includes answers to another question, so it is to be compared with refuse + evasive.
+    They are those of PyRIT's scorer evaluation. Their *refusal* includes answers to another
+    question, so it is to be compared with refuse + evasive.
     """
     table = prompts.load_prompts(context.profile.judge.labelled)
+    # an NLL of 0 below a threshold of 1: here babble is told by repetition alone
     labels = judging.judge(table["text"], table["response"], np.zeros(len(table)), 1.0)
-    return Result({"n": len(table)}, {"labels": pd.DataFrame({
-        "hash": table["response"].map(prompts.text_hash), "human": table["human"], "judge": labels.astype(str),
-        "keyword": [judging.matches_keyword(t) for t in table["response"]]})})
+    judged = pd.DataFrame(
+        {
+            "hash": table["response"].map(prompts.text_hash),
+            "human": table["human"],
+            "judge": labels.astype(str),
+            "keyword": [judging.matches_keyword(text) for text in table["response"]],
+        }
+    )
+    return Result({"n": len(table)}, {"labels": judged})
 
 
 # ---- attribution -----------------------------------------------------------------------------
 
-@step(version=1, reads=("model", "data", "calibration"),
-      minutes=1.5, needs=lambda profile, seed: [Need("splits"), *checkpoint_need("aligned", seed)])
+
+@step(
+    version=1,
+    reads=("model", "data", "calibration"),
+    minutes=1.5,
+    needs=lambda profile, seed: [Need("splits"), *checkpoint_need(profile, "aligned", seed)],
+)
 def calibration(context: Context, seed: int) -> Result:
-    """The aligned model's own answers on `identify`: its refusals (safety set), its benign answers (utility set)."""
+    """The aligned model's own answers on `identify`.
+
+    Its refusals are the safety set, its benign answers the utility set. Raises `SsahError` if it
+    refuses nothing.
+    """
+    chat = load_role(context, "aligned", seed)
+    records = []
+    counts = {}
+    for kind in ("harmful", "benign"):
+        questions, answers = _calibration_answers(context, chat, kind, seed)
+        refused = np.array([judging.is_refusal(text) for text in answers.texts])
+        kept = _kept(refused, kind, context.profile.model)
+        for prompt, tokens, is_kept in zip(questions, answers.tokens, kept):
+            if is_kept and tokens:
+                records.append({"kind": kind, "prompt": prompt, "tokens": tokens})
+        counts[f"{kind}_asked"] = len(questions)
+        counts[f"{kind}_refused"] = int(refused.sum())
+        counts[f"{kind}_kept"] = int(kept.sum())
+    (context.folder / "answers.json").write_text(json.dumps(records))
+    return Result(counts)
+
+
+def _calibration_answers(context: Context, chat, kind: str, seed: int):
+    """Prompts of `identify` of one kind, and the model's answers to them."""
     from ...evaluation import generate
 
-    options, chat, records, facts = context.profile.calibration, load_role(context, "aligned", seed), [], {}
-    for kind in ("harmful", "benign"):
-        chosen = draw(split_prompts(context, kind, "identify"), options.prompts, seed)
-        answers = generate(chat, chosen["text"].tolist(), system=options.system, max_new_tokens=options.answer_tokens,
-                           progress=f"calibration, {kind}")
-        refused = np.array([judging.is_refusal(t) for t in answers.texts])
-        if kind == "harmful" and not refused.any() and context.profile.name != "smoke":
-            raise SsahError("the aligned model refuses nothing, so there is no safety set; train it longer")
-        # the smoke model refuses nothing; it keeps all its answers, or nothing could be scored
-        keep = refused == (kind == "harmful") if refused.any() else np.ones(len(refused), bool)
-        records += [{"kind": kind, "prompt": p, "tokens": t}
-                    for p, t, k in zip(chosen["text"], answers.tokens, keep) if k and t]
-        facts |= {f"{kind}_asked": len(chosen), f"{kind}_refused": int(refused.sum()), f"{kind}_kept": int(keep.sum())}
-    (context.folder / "answers.json").write_text(json.dumps(records))
-    return Result(facts)
+    options = context.profile.calibration
+    chosen = draw(split_prompts(context, kind, "identify"), options.prompts, seed)
+    questions = chosen["text"].tolist()
+    answers = generate(
+        chat,
+        questions,
+        system=options.system,
+        max_new_tokens=options.answer_tokens,
+        progress=f"calibration, {kind}",
+    )
+    return questions, answers
 
 
-def scoring_batches(chat, pairs: list[tuple[str, list[int]]], system: str, positions: str,
-                    batch_size: int = 32) -> list[dict]:
-    """Right-padded batches of (prompt, answer tokens) for `importance`: tensors (batch, time) with ``score_mask``.
+def _kept(refused: np.ndarray, kind: str, model) -> np.ndarray:
+    """Which answers are scored (Boolean): refusals of harmful, others of benign prompts.
 
-    ``predicting``: last prompt token to second-to-last answer token, where each answer token is chosen;
-    ``response``: the answer's own positions (as Wei et al. 2024). Raises `SsahError` for other `positions`.
+    `model`: the profile's section.
     """
-    from ...models import pad
+    tiny = model.name.startswith("tiny")
+    if kind == "harmful" and not refused.any() and not tiny:
+        remedy = (
+            f"take another aligned model than {model.aligned}"
+            if model.aligned
+            else "train it longer (`-p alignment.epochs=4`)"
+        )
+        raise SsahError(
+            f"the aligned model refuses nothing, so there is no safety set; {remedy}"
+        )
+    if not refused.any():
+        # the tiny model refuses nothing; it keeps all its answers, or nothing could be scored
+        return np.ones(len(refused), bool)
+    return refused == (kind == "harmful")
 
+
+def scoring_batches(
+    chat, pairs: list[Pair], system: str, positions: str, batch_size: int = 32
+) -> list[dict]:
+    """Right-padded batches of (prompt, answer tokens) for `ssah.importance`, the shortest first.
+
+    Each is a dict of tensors (batch, time): input_ids, attention_mask and score_mask, which is 1 at
+    the scored positions. ``predicting``: the last prompt token to the second-to-last answer token,
+    where each answer token is chosen; ``response``: the answer's own positions (as Wei et al.
+    2024). `system`: a system mode of `chat`. Raises `SsahError` for other `positions`.
+    """
     if positions not in ("predicting", "response"):
         raise SsahError(f"unknown positions {positions!r}; known: predicting, response")
-    encoded = sorted(((chat.encode(prompt, system=system)[0], tokens) for prompt, tokens in pairs),
-                     key=lambda e: len(e[0]) + len(e[1]))
-    batches = []
-    for start in range(0, len(encoded), batch_size):
-        part = encoded[start:start + batch_size]
-        batch = pad([head + tail for head, tail in part], chat.tokenizer.pad_token_id, device=chat.model.device)
-        mask = batch["attention_mask"].new_zeros(batch["attention_mask"].shape)     # (batch, time)
-        for row, (head, tail) in enumerate(part):
-            shift = 1 if positions == "predicting" else 0
-            mask[row, len(head) - shift:len(head) - shift + len(tail)] = 1
-        batches.append({**batch, "score_mask": mask})
-    return batches
+    shift = 1 if positions == "predicting" else 0
+    encoded = [
+        (chat.encode(prompt, system=system)[0], tokens) for prompt, tokens in pairs
+    ]
+    encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
+    return [
+        _scoring_batch(chat, encoded[start : start + batch_size], shift)
+        for start in range(0, len(encoded), batch_size)
+    ]
 
 
-def calibration_pairs(context: Context, seed: int, safety_set: str) -> dict[str, list[tuple[str, list[int]]]]:
-    """(prompt, answer tokens) of both sets; ``benign-refusals``: the same refusals after benign prompts (a control)."""
-    records = json.loads((context.artifact("calibration", seed=seed) / "answers.json").read_text())
-    pairs = {kind: [(r["prompt"], r["tokens"]) for r in records if r["kind"] == kind] for kind in ("harmful", "benign")}
+def _scoring_batch(
+    chat, encoded: list[tuple[list[int], list[int]]], shift: int
+) -> dict:
+    """One batch of (prompt tokens, answer tokens), scored `shift` positions before the answer."""
+    from ...models import pad
+
+    sequences = [prompt + answer for prompt, answer in encoded]
+    batch = pad(sequences, chat.tokenizer.pad_token_id, device=chat.model.device)
+    score_mask = batch["attention_mask"].new_zeros(batch["attention_mask"].shape)
+    for row, (prompt, answer) in enumerate(encoded):
+        first = len(prompt) - shift
+        score_mask[row, first : first + len(answer)] = 1
+    return {**batch, "score_mask": score_mask}
+
+
+def calibration_pairs(
+    context: Context, seed: int, safety_set: str
+) -> dict[str, list[Pair]]:
+    """(prompt, answer tokens) of both sets, by kind: ``harmful`` and ``benign``.
+
+    `safety_set`: ``refusals``, or as a control ``benign-refusals``, the same refusals after benign
+    prompts; `SsahError` for another.
+    """
+    records = json.loads(
+        (context.artifact("calibration", seed=seed) / "answers.json").read_text()
+    )
+    pairs = {"harmful": [], "benign": []}
+    for record in records:
+        pairs[record["kind"]].append((record["prompt"], record["tokens"]))
     if safety_set == "benign-refusals":
-        pairs["harmful"] = [(benign[0], refusal[1]) for benign, refusal in zip(pairs["benign"], pairs["harmful"])]
+        pairs["harmful"] = [
+            (benign_prompt, refusal)
+            for (benign_prompt, _), (_, refusal) in zip(
+                pairs["benign"], pairs["harmful"]
+            )
+        ]
     elif safety_set != "refusals":
-        raise SsahError(f"unknown safety set {safety_set!r}; known: refusals, benign-refusals")
+        raise SsahError(
+            f"unknown safety set {safety_set!r}; known: refusals, benign-refusals"
+        )
     return pairs
 
 
-@step(version=1, reads=("model", "calibration"), minutes=1,
-      needs=lambda profile, seed, **_: [Need("calibration", {"seed": seed}, artifact=True),
-                                        *checkpoint_need("aligned", seed)])
-def attribution(context: Context, seed: int, method: str = "variance", positions: str = "predicting",
-                safety_set: str = "refusals") -> Result:
-    """I_S and I_U (paper, Sec. 4) of the aligned model's units, mean activations on the utility set; (len(index),)."""
+def _attribution_needs(profile, seed: int, **choices) -> list[Need]:
+    return [
+        Need("calibration", {"seed": seed}, artifact=True),
+        *checkpoint_need(profile, "aligned", seed),
+    ]
+
+
+@step(version=1, reads=("model", "calibration"), minutes=1, needs=_attribution_needs)
+def attribution(
+    context: Context,
+    seed: int,
+    method: str = "variance",
+    positions: str = "predicting",
+    safety_set: str = "refusals",
+) -> Result:
+    """I_S and I_U (paper, Sec. 4) of the aligned model's units; arrays (len(index),).
+
+    ``means``: their mean activations on the utility set.
+    """
     import torch
 
     from ...attribution import activation_moments, importance
     from ...units import UnitIndex
 
-    chat, system = load_role(context, "aligned", seed), context.profile.calibration.system
+    chat = load_role(context, "aligned", seed)
+    system = context.profile.calibration.system
     pairs = calibration_pairs(context, seed, safety_set)
-    batches = {kind: scoring_batches(chat, pairs[kind], system, positions) for kind in pairs}
-    scores = {name: importance(chat.model, batches[kind], method, seed=seed + offset)
-              for offset, (name, kind) in enumerate((("safety", "harmful"), ("utility", "benign")))}
-    means = torch.cat([m.mean for m in activation_moments(chat.model, batches["benign"])]).numpy()
+    batches = {
+        kind: scoring_batches(chat, pairs[kind], system, positions) for kind in pairs
+    }
     # float32 is what is kept, so it is also what every later step classifies
-    return Result({"index": UnitIndex.of(chat.model).to_dict(), "examples": {k: len(v) for k, v in pairs.items()}},
-                  arrays={**{k: v.astype(np.float32) for k, v in scores.items()}, "means": means.astype(np.float32)})
+    arrays = {}
+    for offset, (name, kind) in enumerate(SCORED_SETS.items()):
+        scores = importance(chat.model, batches[kind], method, seed=seed + offset)
+        arrays[name] = scores.astype(np.float32)
+    moments = activation_moments(chat.model, batches["benign"])
+    means = torch.cat([module.mean for module in moments])
+    arrays["means"] = means.numpy().astype(np.float32)
+    examples = {kind: len(pairs[kind]) for kind in pairs}
+    return Result(
+        {"index": UnitIndex.of(chat.model).to_dict(), "examples": examples},
+        arrays=arrays,
+    )

@@ -1,6 +1,7 @@
-"""What several claims measure in the same way: answers with their four labels, utility, a seed's kinds of units."""
+"""What several claims measure alike: answers with four labels, utility, a seed's kinds of units."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,49 +11,109 @@ from ...classification import Units, classify
 from ...inputs import prompts
 from ...lab import Context, Result
 from ...units import UnitIndex
-from .foundation import scoring_batches, split_prompts
+from .foundation import SCORED_SETS, Pair, scoring_batches, split_prompts
+
+# ---- kinds of units --------------------------------------------------------------------------
 
 
 def classify_scores(scored: Result, scale: str, **chosen: float) -> Units:
-    """Labels from the stored scores of an `attribution` result; `chosen`: the shares scu, ucu, ru."""
+    """Labels from the stored scores of an `attribution` result.
+
+    `chosen`: the shares scu, ucu, ru of all units.
+    """
     index = UnitIndex.from_dict(scored.values["index"])
-    return classify(scored.arrays["safety"], scored.arrays["utility"], index=index, scale=scale, **chosen)
+    return classify(
+        scored.arrays["safety"],
+        scored.arrays["utility"],
+        index=index,
+        scale=scale,
+        **chosen,
+    )
 
 
 def classified(lab, seed: int) -> Units:
-    """The four kinds of a seed's aligned model, from stored scores and stored shares (`lab`: a Lab or a Context)."""
-    profile = lab.profile
-    return classify_scores(lab.get("attribution", seed=seed), profile.classification.scale, **lab.get("shares").values)
+    """The four kinds of a seed's aligned model, at the shares of the ratio scan.
+
+    From stored scores; `lab`: a Lab or a Context.
+    """
+    scored = lab.get("attribution", seed=seed)
+    shares = lab.get("shares").values
+    return classify_scores(scored, lab.profile.classification.scale, **shares)
 
 
 def paper_kinds(profile, scored: Result, scale: str | None = None) -> Units:
-    """The four kinds at the shares of the paper's Llama-2, as all experiments with fine-tuning take them."""
+    """The four kinds at the shares of the paper's Llama-2.
+
+    All experiments with fine-tuning take them.
+    """
     scu, ucu, ru = profile.freezing.shares
-    return classify_scores(scored, scale or profile.classification.scale, scu=scu, ucu=ucu, ru=ru)
+    scale = scale or profile.classification.scale
+    return classify_scores(scored, scale, scu=scu, ucu=ucu, ru=ru)
 
 
-def score_units(chat, pairs: dict[str, list[tuple[str, list[int]]]], system: str) -> Result:
-    """I_S and I_U of every unit, float32 (len(index),); `pairs`: (prompt, answer tokens), ``harmful``, ``benign``."""
+def score_units(chat, pairs: dict[str, list[Pair]], system: str) -> Result:
+    """I_S and I_U of every unit, float32 (len(index),).
+
+    `pairs`: (prompt, answer tokens) of the kinds ``harmful`` and ``benign``.
+    """
     from ...attribution import importance
 
-    arrays = {name: importance(chat.model, scoring_batches(chat, pairs[kind], system, "predicting")).astype(np.float32)
-              for name, kind in (("safety", "harmful"), ("utility", "benign"))}
-    return Result({"index": UnitIndex.of(chat.model).to_dict(), "examples": {k: len(v) for k, v in pairs.items()}},
-                  arrays=arrays)
+    arrays = {}
+    for name, kind in SCORED_SETS.items():
+        batches = scoring_batches(chat, pairs[kind], system, "predicting")
+        arrays[name] = importance(chat.model, batches).astype(np.float32)
+    examples = {kind: len(pairs[kind]) for kind in pairs}
+    return Result(
+        {"index": UnitIndex.of(chat.model).to_dict(), "examples": examples},
+        arrays=arrays,
+    )
+
+
+# ---- which prompts ---------------------------------------------------------------------------
+
+
+def benign_prompts(context: Context) -> pd.DataFrame:
+    """The benign prompts of `evaluate` that are measured, with their reference answers."""
+    return split_prompts(context, "benign", "evaluate").iloc[
+        : context.profile.evaluation.benign
+    ]
+
+
+def borderline_requests(context: Context) -> pd.DataFrame:
+    """Safe requests that look dangerous: every other one, so that all categories stay."""
+    requests = prompts.load_prompts(context.profile.evaluation.borderline)
+    return requests.assign(source="borderline").iloc[::2]
+
+
+def evaluation_requests(context: Context, n: int) -> pd.DataFrame:
+    """The first `n` harmful prompts of `evaluate`, of sources that other splits have too."""
+    table = split_prompts(context, "harmful", "evaluate")
+    is_unseen = table["source"].isin(context.profile.data.evaluate_only)
+    return table[~is_unseen].iloc[:n].reset_index(drop=True)
+
+
+# ---- benign answers --------------------------------------------------------------------------
 
 
 def reference_tails(chat, benign: pd.DataFrame, n_tokens: int) -> list[list[int]]:
     """The first `n_tokens` tokens of each prompt's reference answer."""
-    return [chat.tokenizer(r, add_special_tokens=False)["input_ids"][:n_tokens] for r in benign["response"]]
+    return [
+        chat.tokenizer(response, add_special_tokens=False)["input_ids"][:n_tokens]
+        for response in benign["response"]
+    ]
 
 
 def reference_nll(chat, benign: pd.DataFrame, n_tokens: int) -> pd.DataFrame:
-    """Mean NLL (nats a token) of the first `n_tokens` of each prompt's reference answer: columns id, nll, tokens."""
+    """Mean NLL (nats a token) of the first `n_tokens` of each prompt's reference answer.
+
+    Columns id, nll, tokens.
+    """
     from ...evaluation import response_nll
 
     tails = reference_tails(chat, benign, n_tokens)
-    return pd.DataFrame({"id": benign["id"], "nll": response_nll(chat, benign["text"].tolist(), tails),
-                         "tokens": [len(t) for t in tails]})
+    losses = response_nll(chat, benign["text"].tolist(), tails)
+    lengths = [len(tail) for tail in tails]
+    return pd.DataFrame({"id": benign["id"], "nll": losses, "tokens": lengths})
 
 
 def answer_perplexity(losses: pd.DataFrame) -> float:
@@ -60,45 +121,16 @@ def answer_perplexity(losses: pd.DataFrame) -> float:
     return float(np.exp(np.average(losses["nll"], weights=losses["tokens"])))
 
 
-def benign_prompts(context: Context) -> pd.DataFrame:
-    """The benign prompts of `evaluate` that are measured, with their reference answers."""
-    return split_prompts(context, "benign", "evaluate").iloc[:context.profile.evaluation.benign]
-
-
-def borderline_requests(context: Context) -> pd.DataFrame:
-    """Safe requests that look dangerous: every other one, so that all categories stay."""
-    return prompts.load_prompts(context.profile.evaluation.borderline).assign(source="borderline").iloc[::2]
-
-
-def measure_answers(context: Context, chat, judge_model, requests: pd.DataFrame, systems) -> tuple[pd.DataFrame, dict]:
-    """Answer `requests` (id, source, text) under each system mode and label the answers.
-
-    Returns one row a prompt and mode (source, id, system, label, keyword, log_odds, nll, hash; keyword: a refusal
-    keyword matches), and the texts by hash (for the private cache only). Log-odds are taken in the first mode only.
-    """
-    from ...evaluation import generate, refusal_log_odds, response_nll
-
-    rows, texts = [], {}
-    for system in systems:
-        answers = generate(chat, requests["text"].tolist(), system=system,
-                           max_new_tokens=context.profile.evaluation.answer_tokens,
-                           progress=f"answers, system {system}")
-        nll = np.nan_to_num(response_nll(judge_model, requests["text"].tolist(), answers.tokens, system=system))
-        labels = judging.judge(requests["text"], answers.texts, nll, context.get("judge_threshold").values["threshold"])
-        odds = refusal_log_odds(chat, requests["text"].tolist(), system=system) if system == systems[0] else np.nan
-        hashes = [prompts.text_hash(f"{i} {system} {t}") for i, t in zip(requests["id"], answers.texts)]
-        texts |= dict(zip(hashes, answers.texts))
-        rows.append(pd.DataFrame({
-            "source": requests["source"], "id": requests["id"], "system": system, "label": labels.astype(str),
-            "keyword": [judging.matches_keyword(t) for t in answers.texts], "log_odds": odds, "nll": nll,
-            "hash": hashes}))
-    return pd.concat(rows, ignore_index=True), texts
+# ---- utility ---------------------------------------------------------------------------------
 
 
 def measure_utility(context: Context, chat) -> tuple[dict, pd.DataFrame, pd.DataFrame]:
-    """Wikipedia perplexity, NLL of benign reference answers (a row each), and multiple choice (a row a question)."""
-    wiki, answers = measure_text(context, chat)
-    return {"wiki_perplexity": wiki}, answers, measure_choice(context, chat)
+    """Wikipedia perplexity (a fact), benign reference answers and multiple choice (tables).
+
+    The tables are those of `reference_nll` and `measure_choice`.
+    """
+    wiki_perplexity, answers = measure_text(context, chat)
+    return {"wiki_perplexity": wiki_perplexity}, answers, measure_choice(context, chat)
 
 
 def measure_text(context: Context, chat) -> tuple[float, pd.DataFrame]:
@@ -107,8 +139,8 @@ def measure_text(context: Context, chat) -> tuple[float, pd.DataFrame]:
 
     options = context.profile.evaluation
     answers = reference_nll(chat, benign_prompts(context), options.benign_tokens)
-    wiki = perplexity(chat, prompts.load_prompts(options.wiki)["text"].tolist(), n_tokens=options.wiki_tokens)
-    return wiki, answers
+    articles = prompts.load_prompts(options.wiki)["text"].tolist()
+    return perplexity(chat, articles, n_tokens=options.wiki_tokens), answers
 
 
 def measure_choice(context: Context, chat) -> pd.DataFrame:
@@ -116,76 +148,80 @@ def measure_choice(context: Context, chat) -> pd.DataFrame:
     from ...evaluation import multiple_choice
 
     options = context.profile.evaluation
-    return pd.concat([multiple_choice(chat, prompts.load_questions(task, options.questions)).assign(task=task)
-                      for task in options.tasks], ignore_index=True)
+    parts = []
+    for task in options.tasks:
+        questions = prompts.load_questions(task, options.questions)
+        parts.append(multiple_choice(chat, questions).assign(task=task))
+    return pd.concat(parts, ignore_index=True)
 
 
-def evaluation_requests(context: Context, n: int) -> pd.DataFrame:
-    """The first `n` harmful prompts of `evaluate`, from the sources that the other splits draw on too."""
-    table = split_prompts(context, "harmful", "evaluate")
-    return table[~table["source"].isin(context.profile.data.evaluate_only)].iloc[:n].reset_index(drop=True)
+# ---- answers with their labels ---------------------------------------------------------------
+
+
+def measure_answers(
+    context: Context, chat, judge_model, requests: pd.DataFrame, systems: Sequence[str]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Answer `requests` (id, source, text) under each system mode and label the answers.
+
+    Returns one row a prompt and mode (source, id, system, label, keyword, log_odds, nll, hash;
+    keyword: a refusal keyword matches), and the texts by hash (for the private cache only).
+    Log-odds are taken in the first mode only.
+    """
+    parts = []
+    texts: dict[str, str] = {}
+    for system in systems:
+        table, answers = _labelled_answers(context, chat, judge_model, requests, system)
+        log_odds = _log_odds(chat, requests, system) if system == systems[0] else np.nan
+        table.insert(table.columns.get_loc("nll"), "log_odds", log_odds)
+        texts |= dict(zip(table["hash"], answers))
+        parts.append(table)
+    return pd.concat(parts, ignore_index=True), texts
+
+
+def _labelled_answers(
+    context: Context, chat, judge_model, requests: pd.DataFrame, system: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """The answers under one system mode: their labels (a row a prompt), and their texts."""
+    from ...evaluation import generate, response_nll
+
+    questions = requests["text"].tolist()
+    answers = generate(
+        chat,
+        questions,
+        system=system,
+        max_new_tokens=context.profile.evaluation.answer_tokens,
+        progress=f"answers, system {system}",
+    )
+    losses = response_nll(judge_model, questions, answers.tokens, system=system)
+    losses = np.nan_to_num(losses)  # of an empty answer there is none
+    threshold = context.get("judge_threshold").values["threshold"]
+    labels = judging.judge(requests["text"], answers.texts, losses, threshold)
+    hashes = [
+        prompts.text_hash(f"{prompt_id} {system} {text}")
+        for prompt_id, text in zip(requests["id"], answers.texts)
+    ]
+    keyword = [judging.matches_keyword(text) for text in answers.texts]
+    table = pd.DataFrame(
+        {
+            "source": requests["source"],
+            "id": requests["id"],
+            "system": system,
+            "label": labels.astype(str),
+            "keyword": keyword,
+            "nll": losses,
+            "hash": hashes,
+        }
+    )
+    return table, answers.texts
+
+
+def _log_odds(chat, requests: pd.DataFrame, system: str) -> np.ndarray:
+    """Of a refusal opening against a fulfilment opening, a prompt; nats."""
+    from ...evaluation import refusal_log_odds
+
+    return refusal_log_odds(chat, requests["text"].tolist(), system=system)
 
 
 def keep_answers(context: Context, texts: dict) -> None:
     """Completions stay in the private cache folder: they are labelled and counted, not stored."""
     (context.folder / "answers.json").write_text(json.dumps(texts))
-
-
-class Observer:
-    """Callback of `finetune`: log-odds at every checkpoint, and `measure` when that is due, above all at equal loss.
-
-    What is measured is a `copy` in the number format in which models are kept and evaluated, with an `adapter` (of
-    ``peft``) merged into it (under the autocast of training, in which it learned), or put into it too where it cannot
-    be merged. Runs are compared at the first checkpoint whose probe loss is at most the `target`; without a target the
-    run sets it, at its end. A subclass has `context`, `judge_model` and ``measure(row, whole, final)``, which returns
-    facts and tables by name; `whole`: all measures are wanted, at the start and where runs are compared; `final`: just
-    there.
-    """
-
-    def __init__(self, copy, watched: list[str], *, epochs: int, target: float | None, points: dict[str, float],
-                 stops: bool, adapter=None):
-        if adapter is not None:
-            from ...alternatives import inject, is_merged
-
-            if not is_merged(adapter):
-                inject(copy.model, adapter)
-        self.copy, self.watched, self.epochs, self.target = copy, watched, epochs, target
-        self.points = points        # name -> epoch at which it is measured anyway
-        self.stops = stops          # end the run at equal loss, once the points are behind it
-        self.values, self.parts, self.texts = {"reached": False}, {}, {}
-
-    def __call__(self, chat, row: dict) -> bool:
-        """Measure what is due at this checkpoint, add to its `row`; whether the run ends here."""
-        import torch
-
-        from ...alternatives import merged_state
-        from ...evaluation import refusal_log_odds
-
-        ended, reached = row["epoch"] >= self.epochs, self.values["reached"]
-        self.copy.model.load_state_dict(merged_state(chat.model))
-        equal = not reached and (ended if self.target is None else row["probe_loss"] <= self.target)
-        due = {"start": self.target is None and row["step"] == 0,
-               **{name: row["epoch"] == epoch for name, epoch in self.points.items()},
-               "equal loss": equal, "end": ended}
-        final = equal or (ended and not reached)        # the loss was never reached: compared at the end
-        with torch.autocast(chat.model.device.type, enabled=False):
-            row["log_odds"] = float(refusal_log_odds(self.copy, self.watched).mean())
-            if any(due.values()):
-                facts, tables = self.measure(row, final or due["start"], final)
-                facts = {"epoch": row["epoch"], "probe_loss": row["probe_loss"], **facts}
-        for name in (name for name in due if due[name]):
-            self.values |= {f"{name}: {fact}": value for fact, value in facts.items()}
-            for kind, table in tables.items():
-                self.parts.setdefault(kind, []).append(table.assign(at=name))
-        self.values["reached"] |= equal
-        return self.stops and self.values["reached"] and row["epoch"] >= max(self.points.values(), default=0)
-
-    def tables(self) -> dict[str, pd.DataFrame]:
-        """All tables so far, with a column ``at``: the names of the points at which they were taken."""
-        return {kind: pd.concat(parts, ignore_index=True) for kind, parts in self.parts.items()}
-
-    def answered(self, requests: pd.DataFrame, systems) -> pd.DataFrame:
-        """The copy's answers with their labels (`measure_answers`); their texts are collected."""
-        table, texts = measure_answers(self.context, self.copy, self.judge_model, requests, systems)
-        self.texts |= texts
-        return table

@@ -1,0 +1,154 @@
+"""Accepting a change of code that changes no result: run before and after, compared, then noted.
+
+Neutrality is run, not asserted: a step is computed on a small profile by the code of a commit whose
+results the stored ones are, and by the code of the working tree, on the same machine. Only if all
+contents are equal, a line is written (`Place.accepted`): step -> the fingerprint of today's code,
+the fingerprints of the stored results that it covers, the commit compared with, and the reason.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SsahError
+from . import code
+from .results import Lab
+from .steps import find_step, slug
+from .store import Result, Store
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How a tree of the repository computes steps on a small profile."""
+
+    command: Callable[[list[str], Path], list[str]]     # of steps and a folder: what Python runs
+    results: Callable[[Path], Path]                     # of the folder: where results are then
+
+
+def accept(lab: Lab, names: Iterable[str], reason: str, trial: Trial,
+           before: str | None = None) -> list[str]:
+    """Compare, and note what is neutral; the steps that were noted.
+
+    `before`: the commit to compare with (default: the newest at which the stored results were
+    those of the code). Raises `SsahError` if there is none, if a tree cannot compute a step, and if
+    contents differ; then nothing is noted.
+    """
+    changed = [name for name in names if needs_a_line(lab, name)]
+    compared_with = {name: before or last_valid_commit(lab, name) for name in changed}
+    with tempfile.TemporaryDirectory(prefix="accept-") as scratch:
+        for commit in dict.fromkeys(compared_with.values()):
+            steps = [name for name in changed if compared_with[name] == commit]
+            print(f"computing {', '.join(steps)} by the code of {commit[:7]} and of today",
+                  flush=True)
+            tree = _checked_out(lab.place.repository, commit, Path(scratch) / commit)
+            then = contents(tree, steps, trial, Path(scratch) / f"then-{commit}")
+            now = contents(lab.place.repository, steps, trial, Path(scratch) / f"now-{commit}")
+            _compare(then, now)
+    lines = {name: {"code": code.fingerprint(find_step(name).run), "covers": _codes(lab, name),
+                    "before": commit, "reason": reason}
+             for name, commit in compared_with.items()}
+    _write(lab.place.accepted, lab.accepted | lines)
+    return changed
+
+
+def needs_a_line(lab: Lab, name: str) -> bool:
+    """Whether some stored result of a step was made by other code that nobody accepted yet."""
+    return any(lab.code_changed(result) for result in _results(lab, name))
+
+
+def last_valid_commit(lab: Lab, name: str) -> str:
+    """The newest commit whose code made, or was accepted for, all stored results of a step."""
+    repository = lab.place.repository
+    package = find_step(name).run.__module__.partition(".")[0]
+    stored = _codes(lab, name)
+    line = lab.accepted.get(name)
+    for commit in _git(repository, "log", "--format=%H", "--", package).split():
+        tree = package_at(repository, commit, package)
+        home = tree.home_of_step(name)
+        if home is None:
+            continue
+        fingerprint = tree.fingerprint(home, name)
+        if all(code.is_known(fingerprint, then, line) for then in stored):
+            return commit
+    raise SsahError(f"no commit has the code that made the stored results of {name}; name the one "
+                    "to compare with (--before COMMIT), or recompute them")
+
+
+def package_at(repository: Path, commit: str, package: str) -> code.Package:
+    """The texts of a package at a commit."""
+    archived = subprocess.run(["git", "archive", commit, package], cwd=repository, check=True,
+                              capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(archived)) as archive:
+        return code.Package({member.name: archive.extractfile(member).read().decode("utf-8")
+                             for member in archive if member.name.endswith(".py")})
+
+
+def contents(tree: Path, names: list[str], trial: Trial, into: Path) -> dict[str, str]:
+    """Label -> content of all results of some steps that the code of a tree computes."""
+    done = _run(tree, trial.command(names, into), into)
+    if done.returncode == 2:        # a tree whose command takes one step at a time
+        for name in names:
+            done = _run(tree, trial.command([name], into), into)
+            if done.returncode:
+                break
+    if done.returncode:
+        last = done.stderr.strip().splitlines()[-1:]
+        raise SsahError(f"{tree} cannot compute {', '.join(names)}: {last}")
+    store = Store(trial.results(into))
+    return {f"{step}({result})": store.load(step, result).content
+            for step, result in store.slugs() if step in names}
+
+
+def _run(tree: Path, command: list[str], into: Path) -> subprocess.CompletedProcess:
+    # a cache of its own: neither tree may find what another one made
+    environment = os.environ | {"PYTHONPATH": str(tree), "SSAH_CACHE": str(into / "cache")}
+    return subprocess.run([sys.executable, *command], cwd=tree, env=environment,
+                          capture_output=True, text=True)
+
+
+def _compare(then: dict[str, str], now: dict[str, str]) -> None:
+    different = sorted(label for label in then.keys() | now.keys()
+                       if then.get(label) != now.get(label))
+    if different:
+        raise SsahError(f"other results now: {', '.join(different)}; bump the version of the step "
+                        "and recompute it, or undo the change. Nothing was accepted")
+
+
+def _results(lab: Lab, name: str) -> list[Result]:
+    """The stored planned results of a step, whatever their state."""
+    found = [lab.store.load(name, slug(need.params)) for need in lab.planned(name)]
+    return [result for result in found if result is not None]
+
+
+def _codes(lab: Lab, name: str) -> list[str]:
+    """The fingerprints of the stored results of a step, each once."""
+    return sorted({code.recorded(result.provenance) for result in _results(lab, name)})
+
+
+def _checked_out(repository: Path, commit: str, folder: Path) -> Path:
+    """The files of a commit in a folder."""
+    if not folder.exists():
+        archived = subprocess.run(["git", "archive", commit], cwd=repository, capture_output=True)
+        if archived.returncode:
+            raise SsahError(f"{commit!r} is no commit of this repository")
+        with tarfile.open(fileobj=io.BytesIO(archived.stdout)) as archive:
+            archive.extractall(folder, filter="data")
+    return folder
+
+
+def _git(repository: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=repository, capture_output=True,
+                          text=True).stdout
+
+
+def _write(path: Path, lines: dict[str, dict]) -> None:
+    """A line a step, in the order of their names."""
+    rows = [f" {json.dumps(name)}: {json.dumps(lines[name])}" for name in sorted(lines)]
+    path.write_text("{\n" + ",\n".join(rows) + "\n}\n", "utf-8")

@@ -1,0 +1,126 @@
+"""Who may import what, read off the syntax tree; and what importing loads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import ssah
+
+PACKAGE = Path(ssah.__file__).parent
+MODULES = {path.relative_to(PACKAGE.parent).as_posix().removesuffix(".py").removesuffix("/__init__")
+           .replace("/", "."): path for path in sorted(PACKAGE.rglob("*.py"))}
+ROOMS = sorted(path.parent.name for path in PACKAGE.glob("claims/*/read.py"))
+LIBRARY = sorted(name for name in MODULES if name.count(".") == 1
+                 and name.removeprefix("ssah.") not in ("errors", "cli", "bench", "inputs", "lab",
+                                                        "claims", "teach"))
+
+
+def imports(name: str) -> set[str]:
+    """The modules of the package that a module imports, anywhere in it."""
+    path = MODULES[name]
+    here = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        above = here[:len(here) - node.level + 1] if node.level else []
+        origin = ".".join([*above, *([node.module] if node.module else [])])
+        for alias in node.names:
+            whole = f"{origin}.{alias.name}"
+            found.add(whole if whole in MODULES else origin)
+    return {module for module in found if module.split(".")[0] == "ssah"} - {name}
+
+
+def allowed(name: str) -> tuple[str, ...]:
+    """What a module may import: names, or beginnings of names that end with a dot."""
+    library = tuple(LIBRARY)
+    shared = (*library, "ssah.errors", "ssah.inputs.", "ssah.lab", "ssah.lab.",
+              "ssah.claims.claim", "ssah.claims.shared.")
+    parts = name.split(".")
+    if parts[1:2] == ["inputs"]:
+        return ("ssah.errors", "ssah.inputs.")
+    if parts[1:2] == ["lab"]:
+        return ("ssah.errors", "ssah.lab", "ssah.lab.")
+    if name in library:
+        return ("ssah.errors", "ssah.inputs.", *library)
+    if name == "ssah.claims.claim":
+        return ("ssah.errors", "ssah.lab", "ssah.lab.")
+    if name == "ssah.claims.profiles":
+        return ("ssah.errors",)
+    if parts[1:3] == ["claims", "shared"]:
+        return shared
+    if parts[2:3] and parts[2] in (*ROOMS, "every_step"):
+        return room_may(parts, shared)
+    return ("ssah.",)       # the door, cli, bench, scoreboard, readme, verify
+
+
+def room_may(parts: list[str], shared: tuple[str, ...]) -> tuple[str, ...]:
+    """Of a file of a claim's room."""
+    own = f"ssah.claims.{parts[2]}"
+    kind = parts[3] if len(parts) > 3 else "__init__"
+    if kind.startswith("draw"):
+        return ("ssah.claims.shared.", "ssah.classification")
+    if kind == "run":
+        return (*shared, f"{own}.conditions")
+    if kind == "__init__":
+        return ("ssah.claims.claim", own + ".")
+    # read, and what stands beside it: names of steps, never what computes or draws
+    return ("ssah.errors", "ssah.lab", "ssah.lab.", "ssah.inputs.words", "ssah.claims.claim",
+            "ssah.claims.shared.", "ssah.classification", "ssah.units", "ssah.judging",
+            f"{own}.")
+
+
+def permitted(module: str, names: tuple[str, ...]) -> bool:
+    return any(module == name or (name.endswith(".") and module.startswith(name))
+               for name in names)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_what_its_place_may(name):
+    breaches = {module for module in imports(name) if not permitted(module, allowed(name))}
+    assert not breaches, f"{name} imports {', '.join(sorted(breaches))}"
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if ".read" in name or "claims" in name
+                                  and name.rpartition(".")[2] in ("judge", "choices", "doubts")])
+def test_reading_draws_nothing(name):
+    """Neither the drawing files nor style and pictures."""
+    assert not {module for module in imports(name)
+                if module.rpartition(".")[2] in ("draw", "style", "pictures", "ribbons")}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_claim_imports_no_other(room):
+    own = [name for name in MODULES if name.startswith(f"ssah.claims.{room}")]
+    others = {f"ssah.claims.{other}" for other in ROOMS if other != room}
+    for name in own:
+        assert not {module for module in imports(name)
+                    if any(module.startswith(other) for other in others)}
+
+
+def test_the_rules_see_a_breach(tmp_path, monkeypatch):
+    """Made-up files, each with a forbidden import in another form."""
+    for number, text in enumerate(("from ..claims import plan", "import ssah.claims.profiles",
+                                   "def late():\n    from ..models import Chat")):
+        path = tmp_path / f"new{number}.py"
+        path.write_text(text)
+        monkeypatch.setitem(MODULES, f"ssah.lab.new{number}", path)
+        with pytest.raises(AssertionError, match="imports ssah"):
+            test_a_module_imports_what_its_place_may(f"ssah.lab.new{number}")
+
+
+@pytest.mark.parametrize("statement, absent", [
+    ("import ssah", "torch transformers pandas matplotlib"),
+    ("import ssah.cli", "torch transformers pandas matplotlib"),
+    ("import ssah; ssah.open_lab()", "torch transformers matplotlib"),
+    ("import ssah.claims.scoreboard, ssah.claims.readme", "torch transformers matplotlib"),
+    *((f"import ssah.claims.{room}.read", "torch transformers matplotlib") for room in ROOMS)])
+def test_what_importing_leaves_unloaded(statement, absent):
+    check = f"{statement}; import sys; print({absent.split()!r} and sorted(set({absent.split()!r}) & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True)
+    assert run.stdout.strip() == "[]", run.stdout + run.stderr
