@@ -428,7 +428,7 @@ def test_without_a_home_folder_the_remedy_is_named(homeless, named, tmp_path, mo
 
 
 def test_a_source_in_the_home_folder_needs_one(homeless):
-    with pytest.raises(SsahError, match="there is no home folder .*write the whole path"):
+    with pytest.raises(SsahError, match="there is no home folder; write the whole path"):
         archives.split_name("~/mine.csv")
 
 

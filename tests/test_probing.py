@@ -1,7 +1,5 @@
 """The probe: distances by hand, against a brute-force loop, pairs that cannot be compared."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +7,9 @@ import torch
 from test_templates import COLON, ZEPHYR, sentencepiece
 
 from ssah import probing
-from ssah.claims import lab_of
-from ssah.claims.profiles import load_profile
 from ssah.errors import SsahError
 from ssah.evaluation import generate
-from ssah.models import Chat, save_weights, tiny_chat
+from ssah.models import Chat, tiny_chat
 
 QUERIES = ["break a lamp", "write a small red poem today", "sing"]
 OPENINGS = {
@@ -260,67 +256,6 @@ def test_at_least_four_wordings_of_each_opening(chat):
     )
 
 
-# ---- a pair of one's own ---------------------------------------------------------------------
-
-
-@pytest.fixture
-def pair_lab(tmp_path):
-    """Makes a Lab whose pair is two saved models (smoke sizes and prompts)."""
-
-    def make(first, second):
-        for name, chat in (("first", first), ("second", second)):
-            save_weights(chat, tmp_path / name)
-        smoke = load_profile("smoke")
-        options = replace(smoke.probing, pair=(str(tmp_path / "first"), str(tmp_path / "second")))
-        return lab_of(replace(smoke, probing=options), root=tmp_path / "results")
-
-    return make
-
-
-<<<<<<< HEAD
-def test_a_ready_made_pair_is_probed_without_training(pair_lab):
-    first, second = tiny_chat(0), tiny_chat(1)
-    lab = pair_lab(first, second)
-    result = lab.get("probe", seed=0, requests="harmful")
-    assert not any(name.startswith("checkpoint") for name in lab.fresh)
-    texts = load_prompts("tiny-harmful").set_index("id")["text"]
-    queries = texts[result.tables["queries"].query("role == 'aligned'")["id"]].tolist()
-    for role, chat in (("aligned", first), ("unaligned", second)):
-        expected = probing.branch(
-            chat, queries, probing.probe_openings(chat), lab.profile.probing.steps
-        )
-        # kept as float16
-        np.testing.assert_allclose(
-            result.arrays[f"{role} refusal"], expected["refusal"], atol=2e-3
-        )
-
-
-def test_a_ready_made_pair_of_different_depths_is_refused(pair_lab):
-    with pytest.raises(SsahError, match="2 and 3 blocks"):
-        pair_lab(tiny_chat(), tiny_chat(layers=3)).get("probe", seed=0, requests="harmful")
-
-
-def test_a_pair_is_named_by_its_profile():
-    profile = load_profile("pair:owner/chat@v1,/models/raw")
-    assert profile.probing.pair == ("owner/chat@v1", "/models/raw") and profile.seeds == (0,)
-    assert "/" not in profile.name  # it is a folder's name
-    assert profile.option == " --profile pair:owner/chat@v1,/models/raw"
-    assert {need.step for need in plan(profile)} == {"splits", "probe", "along_answers"}
-    for wrong in ("pair:one", "pair:a,", "pair:a,b,c"):
-        with pytest.raises(SsahError, match="pair:ALIGNED,UNALIGNED"):
-            load_profile(wrong)
-
-
-def test_unknown_requests_and_readings(tmp_path):
-    lab = lab_of(load_profile("smoke"), root=tmp_path)
-    for wrong, message in (
-        ({"requests": "other"}, "unknown requests"),
-        ({"requests": "harmful", "reading": "other"}, "unknown reading"),
-    ):
-        with pytest.raises(SsahError, match=message):
-            lab.get("probe", seed=0, **wrong)
-
-
 # ---- tokens, ends, numbers -------------------------------------------------------------------
 
 
@@ -383,5 +318,3 @@ def test_states_that_are_not_finite_name_the_cure(chat, measure):
 def test_a_single_text_is_no_list_of_wordings(chat):
     with pytest.raises(SsahError, match="texts is a single text; put it into a list"):
         probing.token_lists(chat, "here is how")
-=======
->>>>>>> main
