@@ -207,13 +207,13 @@ def forms_of(opening: str) -> list[str]:
 def _distinct(openings: list[list[tuple]], chat: Chat) -> list[list[list[int]]]:
     """The openings that are no part of each other, by their usual form, in rising order.
 
-    Of each its forms in words that the tokenizer knows. Their order decides about nothing but the
-    last bits of a sum.
+    Of each its different forms in words that the tokenizer knows. Their order decides about nothing
+    but the last bits of a sum.
     """
     unknown = chat.tokenizer.unk_token_id
     known = {}
     for forms in openings:
-        forms = [form for form in forms if unknown is None or unknown not in form]
+        forms = [form for form in dict.fromkeys(forms) if unknown is None or unknown not in form]
         if forms:
             known[forms[0]] = forms
     kept = [usual for usual in known if not _begins_with(usual, known)]
