@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import cached_file, find_adapter_config_file
 
 from .errors import SsahError
-from .inputs import archives
+from .inputs import archives, large
 
 #: Number formats by the names that people give them; ``torch.`` before a name is left out.
 DTYPES = {
@@ -117,6 +117,8 @@ def _location(name: str) -> tuple[str, dict]:
         if rest in archives.MEMBERS and not archives.MEMBERS[rest].path.endswith(".gguf"):
             raise SsahError(f"{rest!r} is a set of prompts, not a model")
         return dequantized(rest), {}
+    if kind == "large":
+        return dequantized(rest), {}
     location, _, revision = rest.partition("@")
     return location, {"revision": revision or None, "local_files_only": archives.offline()}
 
@@ -218,29 +220,38 @@ def _refuse_quantized(name: str, config) -> None:
 # ---- GGUF ------------------------------------------------------------------------------------
 
 def dequantized(name: str) -> str:
-    """Folder in the cache with the pinned GGUF model as safetensors, float32.
+    """Folder in the cache with a pinned GGUF model as safetensors.
 
-    Made on first use, in about 20 s.
+    Made on first use: the small model in float32, in about 20 s; a large file in bfloat16, in
+    minutes, and then the file itself is deleted.
     """
-    fingerprint = archives.fingerprint(f"pip:{name}")[:12]
+    source = f"pip:{name}" if name in archives.MEMBERS else name
+    fingerprint = archives.fingerprint(source)[:12]
     folder = archives.cache_dir() / "models" / f"{name}-{fingerprint}"
     if folder.exists():
         return str(folder)
-    content = archives.read_member(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".dequantizing-") as scratch:
-        (Path(scratch) / "model.gguf").write_bytes(content)
-        tokenizer = AutoTokenizer.from_pretrained(scratch, gguf_file="model.gguf")
-        model = AutoModelForCausalLM.from_pretrained(
-            scratch, gguf_file="model.gguf", dtype=torch.float32
-        )
-        _forget_quantization(model)
-        finished = Path(scratch) / "finished"
-        model.save_pretrained(finished)
-        tokenizer.save_pretrained(finished)
-        if not folder.exists():     # another process may have been faster
-            os.replace(finished, folder)
+        if name in archives.LARGE_FILES:
+            _dequantize(large.fetch(name), folder, Path(scratch), torch.bfloat16)
+            large.path_of(name).unlink(missing_ok=True)
+        else:
+            file = Path(scratch) / "model.gguf"
+            file.write_bytes(archives.read_member(name))
+            _dequantize(file, folder, Path(scratch), torch.float32)
     return str(folder)
+
+
+def _dequantize(file: Path, folder: Path, scratch: Path, dtype: torch.dtype) -> None:
+    """Write a GGUF file as safetensors with its tokenizer; the folder appears when it is whole."""
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=dtype)
+    _forget_quantization(model)
+    finished = scratch / "finished"
+    model.save_pretrained(finished)
+    tokenizer.save_pretrained(finished)
+    if not folder.exists():     # another process may have been faster
+        os.replace(finished, folder)
 
 
 def _forget_quantization(model) -> None:

@@ -21,7 +21,8 @@ from . import (
     which_units,
 )
 from .claim import Claim
-from .profiles import Profile, load_profile
+from .profiles import BENCH, Profile, load_profile
+from .rules import ROWS, Verdict
 
 #: In the order of the ledger.
 CLAIMS: tuple[Claim, ...] = (
@@ -29,6 +30,8 @@ CLAIMS: tuple[Claim, ...] = (
     which_units.C5, redundant_units.CLAIM, which_units.C7, every_step.CLAIM)
 
 RESULTS = archives.DATA / "results"
+#: Profiles whose results are in git.
+COMMITTED = ("default", *BENCH)
 
 
 def claim(claim_id: str) -> Claim:
@@ -42,9 +45,13 @@ def claim(claim_id: str) -> Claim:
 def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     """All that is committed, each result after its needs.
 
-    The core of the (first) seeds, and the extended rows of the first one.
+    The core of the (first) seeds, and the extended rows of the first one. Of a profile of the
+    second bench: what is measured there.
     """
     seeds = profile.seeds[:n_seeds]
+    if profile.bench:
+        needs = [need for seed in seeds for claim in CLAIMS for need in claim.bench(profile, seed)]
+        return with_upstream(profile, needs)
     if profile.probing.pair:        # two models of one's own: notebook 01 alone
         claims = (reasoning_direction.CLAIM,)
     else:
@@ -59,9 +66,9 @@ def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
 
 
 def results_of(profile: Profile) -> Path:
-    """Where results live: in git for the default profile, in the cache folder for all others."""
-    if profile.name == "default":
-        return RESULTS / "default"
+    """Where results live: in git for those of `COMMITTED`, in the cache folder for all others."""
+    if profile.name in COMMITTED:
+        return RESULTS / profile.name
     return archives.cache_dir() / "results" / profile.name
 
 
@@ -110,7 +117,7 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
         raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile "
                         f"{profile!r}; got {n_seeds} (`-p n_seeds=1` on the command line)")
     build = archives.REPOSITORY / "build"
-    committed = chosen.name == "default"
+    committed = chosen.name in COMMITTED
     if recompute or not committed or n_seeds < len(chosen.seeds):
         # figures/ shows the committed results
         os.environ.setdefault("SSAH_FIGURES", str(build / "figures"))
@@ -119,3 +126,29 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
         root = Path(os.environ.get("SSAH_RECOMPUTED") or build / "results") / chosen.name
     # results take minutes to hours: a missing one is reported, not computed by surprise
     return lab_of(chosen, root=root, n_seeds=n_seeds, compute=recompute)
+
+
+# ---- words of the second bench ---------------------------------------------------------------
+
+def verdict(lab: Lab, row_id: str) -> Verdict:
+    """The two words on a row of the ledger, such as ``"C2-SCU"``, with gates and estimates.
+
+    Raises `SsahError` for an unknown row, and where its results are not there.
+    """
+    if row_id not in ROWS:
+        raise SsahError(f"unknown row {row_id!r}; known: {', '.join(ROWS)}")
+    rows = claim(ROWS[row_id].claim).rows
+    if row_id not in rows:
+        raise SsahError(f"{row_id} has no runs on the second bench yet")
+    return rows[row_id](lab)
+
+
+def verdicts(lab: Lab) -> dict[str, Verdict]:
+    """The words on all rows whose results are there, by the row's id, in the ledger's order."""
+    found = {}
+    for row_id in ROWS:
+        try:
+            found[row_id] = verdict(lab, row_id)
+        except SsahError:       # not run; the ledger says so
+            continue
+    return found

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ..lab import Lab, Need
 from ..lab.statistics import Estimate
 from ..lab.words import NOTE, markdown_table
+from . import rules
 
 #: What a rule asks for, by name; C1's are shares from 0 to 1.
 Facts = dict[str, Estimate] | dict[str, float]
@@ -85,6 +86,8 @@ class Claim:
     deviations: Callable[[Lab], list[Deviation]] = nothing
     rechecks: Callable[[Lab], Iterator[Recheck]] = nothing      # from stored arrays, exactly
     retrained: Callable[[Lab, Lab], Iterator[Recheck]] = nothing    # stored, computed afresh
+    bench: Callable[..., list[Need]] = nothing      # of a profile and a seed: the second bench
+    rows: dict[str, Callable[[Lab], "rules.Verdict"]] = field(default_factory=dict)   # by its id
 
     @property
     def figure(self) -> str:

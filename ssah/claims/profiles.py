@@ -197,6 +197,18 @@ class BudgetSection(Section):
 
 
 @dataclass(frozen=True)
+class RemovalSection(Section):
+    """What is removed from a model on the second bench, and how often at random (claim C2)."""
+
+    shares: tuple[float, ...] = (0.013, 0.133, 0.148)   # SCU, UCU, RU of the paper's Llama-2
+    doses: tuple[float, ...] = (0.0065, 0.03)           # of SCU, beside the paper's share
+    draws: int = 20                 # of as many random units as SCU
+    further_draws: int = 5          # of as many as UCU, and as many as RU
+    passages: int = 32              # of Wikipedia
+    passage_tokens: int = 128
+
+
+@dataclass(frozen=True)
 class Profile:
     """All sections of a run and the seeds of its core."""
 
@@ -212,8 +224,10 @@ class Profile:
     freezing: FreezingSection = field(default_factory=FreezingSection)
     comparison: ComparisonSection = field(default_factory=ComparisonSection)
     budget: BudgetSection = field(default_factory=BudgetSection)
+    removal: RemovalSection = field(default_factory=RemovalSection)
     seeds: tuple[int, ...] = (0, 1, 2)
     chosen: str = ""        # what chooses it on the command line, if not its name
+    bench: bool = False     # of the second bench (rules.py); its plan is another
 
     @property
     def option(self) -> str:
@@ -225,7 +239,7 @@ class Profile:
 
 #: The sections of a profile, by name.
 SECTIONS = tuple(name for name in Profile.__dataclass_fields__
-                 if name not in ("name", "seeds", "chosen"))
+                 if name not in ("name", "seeds", "chosen", "bench"))
 
 DEFAULT = Profile("default")
 
@@ -259,12 +273,36 @@ SMOKE = Profile(
         prefilled=4))
 
 
+
+def _native(name: str, label: str, draws: int) -> Profile:
+    """A model as its maker aligned it: there is nothing to train, and one seed of texts."""
+    return Profile(
+        name,
+        model=ModelSection(name=name, label=label, aligned=name),
+        data=DataSection(
+            harmful_sizes=(50, 150, 80, 100), benign_sizes=(50, 300, 50, 150)),
+        calibration=CalibrationSection(prompts=300, answer_tokens=64),
+        evaluation=EvaluationSection(harmful=100, answer_tokens=64),
+        removal=RemovalSection(draws=draws),
+        seeds=(10,),
+        bench=True)
+
+
+#: The models of the second bench, by name.
+BENCH = {
+    "qwen-0.5b": _native(
+        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=20),
+    "qwen-1.5b": _native(
+        "qwen-1.5b", "Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, dequantized)", draws=5),
+}
+
+
 # ---- a profile by name -----------------------------------------------------------------------
 
 def load_profile(name: str) -> Profile:
     """A profile by name; settings may be changed by ``+section.field=value`` after it.
 
-    - ``default``, ``smoke``;
+    - ``default``, ``smoke``, and those of the second bench, ``qwen-0.5b`` and ``qwen-1.5b``;
     - ``model:BASE`` (or ``paper:BASE``): the same experiments on another model (hub id or path);
       ``model:BASE,aligned=CHAT`` takes a ready-made aligned model instead of aligning BASE;
     - ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models;
@@ -289,6 +327,8 @@ def _by_name(name: str) -> Profile:
         return DEFAULT
     if name == "smoke":
         return SMOKE
+    if name in BENCH:
+        return BENCH[name]
     if kind in ("model", "paper") and rest:
         return _of_model(name, models[0], _pairs(models[1:]))
     if kind == "pair" and len(models) == 2 and all(models):
@@ -297,6 +337,7 @@ def _by_name(name: str) -> Profile:
                        seeds=(0,), model=ModelSection(models[0], label, "bfloat16"),
                        probing=ProbingSection(pair=tuple(models)))
     raise SsahError(f"unknown profile {name!r}; known: default, smoke, "
+                    f"{', '.join(BENCH)}, "
                     "model:BASE[,aligned=CHAT] (or paper:BASE), pair:ALIGNED,UNALIGNED (hub ids or "
                     "paths), FILE.toml")
 

