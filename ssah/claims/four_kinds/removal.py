@@ -19,7 +19,7 @@ from ..shared.measuring import (
     measure_answers,
     reference_nll,
 )
-from .run import _directions, _log_odds_without
+from .run import directions, log_odds_without
 
 #: Random draws of a seed have numbers below this one.
 MOST_DRAWS = 1000
@@ -111,9 +111,9 @@ def refusal_direction(context: Context, seed: int) -> Result:
     lowest refusal log-odds on `select`.
     """
     chat = load_role(context, "aligned", seed)
-    candidates = _directions(context, chat, seed)
+    candidates = directions(context, chat, seed)
     harmful = split_prompts(context, "harmful", "select")["text"].tolist()
-    table = _log_odds_without(chat, candidates, harmful)
+    table = log_odds_without(chat, candidates, harmful)
     best = int(table.loc[table["log_odds"].idxmin(), "block"])
     np.savez_compressed(context.folder / "direction.npz",
                         direction=candidates[best].astype(np.float32))
