@@ -7,6 +7,7 @@ import pytest
 from ssah.claims import lab_of, load_profile, plan, results_of
 from ssah.claims.profiles import DEFAULT, SECTIONS, SMOKE, absolute, with_settings
 from ssah.errors import SsahError
+from ssah.lab import STEPS
 
 
 def test_settings_make_another_profile_with_results_of_its_own():

@@ -9,7 +9,7 @@ import pytest
 
 from ssah.claims import lab_of, plan, rules, verdict, verdicts
 from ssah.claims.four_kinds import decide, removal
-from ssah.claims.profiles import BENCH, SMOKE, RemovalSection
+from ssah.claims.profiles import BENCH, SMOKE, RemovalSection, SecondJudgeSection
 from ssah.claims.shared import bank, gates
 from ssah.errors import SsahError
 from ssah.lab import Result
@@ -115,7 +115,8 @@ def test_a_model_that_refuses_safe_requests_has_no_guardrail():
 
 DRY = replace(SMOKE, name="dry", model=replace(SMOKE.model, aligned="tiny:1"), bench=True,
               seeds=(10,), removal=RemovalSection(draws=2, further_draws=1, passages=4,
-                                                  passage_tokens=16))
+                                                  passage_tokens=16),
+              second_judge=SecondJudgeSection(seeds=0))      # the tiny tokenizer has no yes
 
 
 @pytest.fixture(scope="module")
@@ -217,4 +218,5 @@ def test_a_bench_plans_what_decides(name):
     needs = plan(BENCH[name])
     draws = [need for need in needs if need.params.get("units") == "random SCU"]
     assert len(draws) == BENCH[name].removal.draws
-    assert {"labels", "guard", "removal", "refusal_direction"} <= {need.step for need in needs}
+    steps = {need.step for need in needs}
+    assert {"labels", "guard", "removal", "refusal_direction", "second_judged"} <= steps
