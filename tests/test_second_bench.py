@@ -221,3 +221,42 @@ def test_a_bench_plans_what_decides(name):
     assert len(draws) == BENCH[name].removal.draws
     steps = {need.step for need in needs}
     assert {"labels", "guard", "removal", "refusal_direction", "second_judged"} <= steps
+
+
+# ---- C1 --------------------------------------------------------------------------------------
+
+def leaning_lab(found: dict, aligned: str = "") -> SimpleNamespace:
+    """A lab whose `leaning` results are (role, requests) -> numbers, a query each; guarded."""
+    guarded = guard_lab({("select", "default"): "r" * 80, ("select", "none"): "r" * 80,
+                         ("safe", "default"): "c" * 10})
+
+    def get(step, *, seed, role, requests=None):
+        if step == "guard":
+            return guarded.get(step)
+        return Result(tables={"queries": pd.DataFrame({"leaning": found[role, requests]})})
+
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=aligned))
+    return SimpleNamespace(seeds=(10,), get=get, profile=profile)
+
+
+LEANING = {("aligned", "harmful"): [0.03, 0.05], ("aligned", "benign"): [0.01, 0.01],
+           ("unaligned", "harmful"): [-0.02, -0.04], ("unaligned", "benign"): [-0.02, 0.0]}
+
+
+def test_the_direction_is_compared_with_benign_requests_and_the_unaligned_twin():
+    found = verdict(leaning_lab(LEANING), "C1-aligned")
+    assert found.first.estimate.mean == pytest.approx(0.04)
+    lab = leaning_lab({**LEANING, ("aligned", "harmful"): [0.04] * 2})
+    found = verdict(lab, "C1-aligned")
+    # harmful minus benign is 0.03 in the aligned model and -0.02 in the unaligned one
+    assert found.second.estimate.mean == pytest.approx(0.05)
+
+
+def test_a_model_without_a_twin_is_compared_with_benign_requests_alone():
+    lab = leaning_lab({**LEANING, ("aligned", "harmful"): [0.04] * 2}, aligned="mine")
+    assert verdict(lab, "C1-aligned").second.estimate.mean == pytest.approx(0.03)
+
+
+def test_the_unaligned_model_leans_to_fulfilment():
+    lab = leaning_lab({**LEANING, ("unaligned", "harmful"): [-0.03] * 2})
+    assert verdict(lab, "C1-unaligned").first.estimate.mean == pytest.approx(0.03)
