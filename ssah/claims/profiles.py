@@ -163,6 +163,7 @@ class FreezingSection(Section):
     top_cu: float = 0.06            # of all units (paper: 7.3 % are frozen with the SCU)
     watched: int = 50               # prompts whose log-odds are taken at every checkpoint
     system: str = "default"
+    disjoint_share: float = 0.27    # of every block x kind, of two disjoint sets (second bench)
 
 
 @dataclass(frozen=True)
