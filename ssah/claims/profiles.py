@@ -80,6 +80,7 @@ class CalibrationSection(Section):
     prompts: int = 100              # harmful, and as many benign
     answer_tokens: int = 32
     system: str = "default"
+    judge_version: int = 1          # of `ssah.judging`: what counts as a refusal
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class EvaluationSection(Section):
     benign: int = 50                # benign prompts with reference answers
     benign_tokens: int = 64         # of each reference answer
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
+    judge_version: int = 1          # of `ssah.judging`; 2: keywords in all forms of quotes, too
 
     def sources(self) -> list[str]:
         hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
@@ -120,6 +122,7 @@ class JudgeSection(Section):
     """Answers that people labelled, beside which the judge is put."""
 
     labelled: str = "refusal-labels"
+    judge_version: int = 1
 
     def sources(self) -> list[str]:
         labelled = [self.labelled]
@@ -140,6 +143,7 @@ class ProbingSection(Section):
     prefills: tuple[int, ...] = (0, 1, 3, 5, 10, 20)    # tokens put into the model's mouth
     system: str = "default"
     pair: tuple[str, ...] = ()      # two models of one's own, aligned and unaligned, if not ours
+    judge_version: int = 1
 
     def sources(self) -> list[str]:
         return [*self.pair, "data:openings.csv", "data:prefills.csv"]
