@@ -398,7 +398,7 @@ def calibration(context: Context, seed: int) -> Result:
     """The aligned model's own answers on `identify`.
 
     Its refusals are the safety set, its benign answers the utility set. Raises `SsahError` if it
-    refuses nothing.
+    refuses nothing, and if it refuses everything.
     """
     chat = load_role(context, "aligned", seed)
     version = context.profile.calibration.judge_version
@@ -449,6 +449,15 @@ def _kept(refused: np.ndarray, kind: str, model) -> np.ndarray:
         )
         raise SsahError(
             f"the aligned model refuses nothing, so there is no safety set; {remedy}"
+        )
+    if kind == "benign" and refused.all():
+        remedy = (
+            f"take another aligned model than {model.aligned}"
+            if model.aligned
+            else "train it on fewer refusals (`-p alignment.refusals=...`)"
+        )
+        raise SsahError(
+            f"the aligned model refuses all benign prompts, so there is no utility set; {remedy}"
         )
     if not refused.any():
         # the tiny model refuses nothing; it keeps all its answers, or nothing could be scored
