@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..errors import SsahError
+from ..inputs.archives import check_model
 
 
 class Section:
@@ -80,6 +81,7 @@ class CalibrationSection(Section):
     prompts: int = 100              # harmful, and as many benign
     answer_tokens: int = 32
     system: str = "default"
+    judge_version: int = 1          # of `ssah.judging`: what counts as a refusal
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,7 @@ class EvaluationSection(Section):
     benign: int = 50                # benign prompts with reference answers
     benign_tokens: int = 64         # of each reference answer
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
+    judge_version: int = 1          # of `ssah.judging`; 2: keywords in all forms of quotes, too
 
     def sources(self) -> list[str]:
         hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
@@ -120,6 +123,7 @@ class JudgeSection(Section):
     """Answers that people labelled, beside which the judge is put."""
 
     labelled: str = "refusal-labels"
+    judge_version: int = 1
 
     def sources(self) -> list[str]:
         labelled = [self.labelled]
@@ -140,6 +144,7 @@ class ProbingSection(Section):
     prefills: tuple[int, ...] = (0, 1, 3, 5, 10, 20)    # tokens put into the model's mouth
     system: str = "default"
     pair: tuple[str, ...] = ()      # two models of one's own, aligned and unaligned, if not ours
+    judge_version: int = 1
 
     def sources(self) -> list[str]:
         return [*self.pair, "data:openings.csv", "data:prefills.csv"]
@@ -325,7 +330,7 @@ def load_profile(name: str) -> Profile:
     - ``FILE.toml``: settings by section, and with ``profile = "..."`` the profile that they change.
 
     A profile with other settings has a name, and so results, of its own. Raises `SsahError` for any
-    other name, and for settings that there are not.
+    other name, for settings that there are not, and for models that cannot be (no such path).
     """
     given = absolute(name)
     stem, *changes = given.split("+")
@@ -333,7 +338,10 @@ def load_profile(name: str) -> Profile:
         profile = _from_file(Path(stem))
     else:
         profile = _by_name(stem)
-    return with_settings(profile, _pairs(changes), given)
+    changed = with_settings(profile, _pairs(changes), given)
+    for model in (*changed.model.sources(), *changed.probing.pair):
+        check_model(model)
+    return changed
 
 
 def _by_name(name: str) -> Profile:
