@@ -61,7 +61,9 @@ def _split(
     is_excluded = pool["text"].map(prompts.text_hash).isin(excluded)
     allowed = pool[~is_excluded].reset_index(drop=True)
     size_of = dict(zip(prompts.SPLITS, sizes))
-    table = prompts.make_splits(allowed, size_of, evaluate_only=evaluate_only)
+    table = prompts.make_splits(
+        allowed, size_of, evaluate_only=evaluate_only, align_of_them=data.align_unseen
+    )
     return table.assign(kind=kind), int(is_excluded.sum())
 
 
