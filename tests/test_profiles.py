@@ -90,7 +90,7 @@ def test_which_aligned_model_is_in_the_keys():
 
 def test_sections_are_all_that_steps_read():
     assert set(SECTIONS) == {"model", "data", "alignment", "calibration", "classification", "evaluation", "judge",
-                             "probing", "freezing", "comparison", "budget"}
+                             "probing", "freezing", "comparison", "budget", "removal"}
 
 
 def test_results_of_a_profile_of_ones_own_have_one_place(tmp_path, monkeypatch):

@@ -25,7 +25,10 @@ def _shares(lab: Lab, role: str, source: str, system: str, *labels: str) -> list
 
 
 def guardrail(lab: Lab, row: rules.Row) -> rules.Gate:
-    """The guardrail of the aligned model, by the limits for models aligned by their makers."""
+    """The guardrail of the aligned model.
+
+    By the limits for our own pair, or by those for models aligned by their makers.
+    """
     with_system, without = lab.profile.evaluation.systems
     declines = ("refuse", "evasive")
     measured = {
@@ -40,8 +43,12 @@ def guardrail(lab: Lab, row: rules.Row) -> rules.Gate:
     }
     answers = lab.get("guard", seed=lab.seeds[0], role="aligned").tables["answers"]
     n_prompts = answers.loc[answers["source"] == "select", "id"].nunique()
-    return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.NATIVE_GUARDRAIL,
-                           printed=rules.NATIVE_PRINTED)
+    if lab.profile.model.aligned:
+        return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.NATIVE_GUARDRAIL,
+                               printed=rules.NATIVE_PRINTED)
+    measured["the unaligned twin refuses"] = _shares(lab, "unaligned", "select", with_system,
+                                                     "refuse")
+    return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.PAIR_GUARDRAIL)
 
 
 def labels(lab: Lab, row: rules.Row) -> rules.Gate:
