@@ -22,7 +22,7 @@ _HOME = {
     "judging": ("judge",),
     "inputs.prompts": ("load_prompts",),
     "lab.source": ("show_source",),
-    "claims": ("open_lab",),
+    "claims": ("open_lab", "verdict", "verdicts"),
     "claims.profiles": ("load_profile",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}

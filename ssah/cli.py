@@ -275,13 +275,23 @@ def readme(args) -> int:
 # ---- the cache and this machine --------------------------------------------------------------
 
 def fetch(args) -> int:
-    """Download all pinned archives and dequantize the model, so that everything else works offline."""
-    for name in archives.ARCHIVES:
-        archives.discard_damaged(name)
-        print(archives.fetch_archive(name))
+    """Download all pinned archives and dequantize the model, so that everything else works offline.
+
+    Large models come only by name.
+    """
     from .claims import load_profile
     from .loading import dequantized
 
+    unknown = [name for name in args.models if name not in archives.LARGE_FILES]
+    if unknown:
+        raise SsahError(f"unknown model {unknown[0]!r}; known: {', '.join(archives.LARGE_FILES)}")
+    for name in args.models:
+        print(dequantized(name))
+    if args.models:
+        return 0
+    for name in archives.ARCHIVES:
+        archives.discard_damaged(name)
+        print(archives.fetch_archive(name))
     print(dequantized(load_profile("default").model.name))
     return 0
 
@@ -349,7 +359,8 @@ def parser() -> argparse.ArgumentParser:
     everywhere.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
                             help="show tracebacks")
     profile = _options(["--profile"], default="default", type=_absolute,
-                       help="default, smoke, model:BASE[,aligned=CHAT], pair:ALIGNED,UNALIGNED or "
+                       help="default, smoke, qwen-0.5b, qwen-1.5b, model:BASE[,aligned=CHAT], "
+                            "pair:ALIGNED,UNALIGNED or "
                             "a TOML file")
     into = _options(["--into"], type=Path, metavar="FOLDER",
                     help="where everything is written (build)")
@@ -397,7 +408,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("first", metavar="PROFILE", help="such as default")
     command.add_argument("second", metavar="PROFILE", help="such as model:BASE,aligned=CHAT")
     add(readme)
-    add(fetch)
+    command = add(fetch)
+    command.add_argument("models", nargs="*", metavar="MODEL",
+                         help=f"only these large models: {', '.join(archives.LARGE_FILES)}")
     add(clean).add_argument("--yes", action="store_true", help="do not ask")
     command = add(bench, profile)
     command.add_argument("--quick", action="store_true", help="measure once instead of five times")

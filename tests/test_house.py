@@ -40,7 +40,7 @@ def allowed(name: str) -> tuple[str, ...]:
     """What a module may import: names, or beginnings of names that end with a dot."""
     library = tuple(LIBRARY)
     shared = (*library, "ssah.errors", "ssah.inputs.", "ssah.lab", "ssah.lab.",
-              "ssah.claims.claim", "ssah.claims.shared.")
+              "ssah.claims.claim", "ssah.claims.rules", "ssah.claims.shared.")
     parts = name.split(".")
     if parts[1:2] == ["inputs"]:
         return ("ssah.errors", "ssah.inputs.")
@@ -49,7 +49,9 @@ def allowed(name: str) -> tuple[str, ...]:
     if name in library:
         return ("ssah.errors", "ssah.inputs.", *library)
     if name == "ssah.claims.claim":
-        return ("ssah.errors", "ssah.lab", "ssah.lab.")
+        return ("ssah.errors", "ssah.lab", "ssah.lab.", "ssah.claims.rules")
+    if name == "ssah.claims.rules":
+        return ("ssah.errors",)
     if name == "ssah.claims.profiles":
         return ("ssah.errors",)
     if parts[1:3] == ["claims", "shared"]:
@@ -65,13 +67,14 @@ def room_may(parts: list[str], shared: tuple[str, ...]) -> tuple[str, ...]:
     kind = parts[3] if len(parts) > 3 else "__init__"
     if kind.startswith("draw"):
         return ("ssah.claims.shared.", "ssah.classification")
-    if kind == "run":
-        return (*shared, f"{own}.conditions")
+    if kind in ("run", "removal", "second_judge"):
+        return (*shared, f"{own}.conditions", f"{own}.run")
     if kind == "__init__":
         return ("ssah.claims.claim", own + ".")
     # read, and what stands beside it: names of steps, never what computes or draws
     return ("ssah.errors", "ssah.lab", "ssah.lab.", "ssah.inputs.words", "ssah.claims.claim",
-            "ssah.claims.shared.", "ssah.classification", "ssah.units", "ssah.judging",
+            "ssah.claims.rules", "ssah.claims.shared.", "ssah.classification", "ssah.units",
+            "ssah.judging",
             f"{own}.")
 
 

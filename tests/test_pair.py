@@ -335,8 +335,8 @@ def test_a_draw_that_matches_importance_says_how_well(lab):
     assert drawn["share"] == scu["share"]
     ratio = drawn["safety_share"] / scu["safety_share"]
     assert drawn["importance_ratio"] == pytest.approx(ratio, rel=1e-5)
-    assert 0 <= drawn["unmatched"] <= drawn["modules"]
-    if drawn["unmatched"] == 0:
+    assert 0 <= drawn["modules_missed"] <= drawn["modules"]
+    if drawn["modules_missed"] == 0:
         assert 0.9 <= ratio <= 1.1
 
 
@@ -361,7 +361,7 @@ def test_the_whole_bench_runs_on_the_tiny_model(lab):
 
 def guarded(role_labels: dict[str, str], native: str = ""):
     """A lab whose `guard` gave every request one label, by role."""
-    sources = ["select"] * 80 + ["harmbench"] * 10 + ["safe"] * 10
+    sources = ["select"] * 80 + ["unseen"] * 10 + ["safe"] * 10
     parts = []
     for system in ("default", "none"):
         parts.append(pd.DataFrame({"source": sources, "id": range(100), "system": system}))

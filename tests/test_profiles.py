@@ -7,6 +7,7 @@ import pytest
 from ssah.claims import lab_of, load_profile, plan, results_of
 from ssah.claims.profiles import DEFAULT, SECTIONS, SMOKE, absolute, with_settings
 from ssah.errors import SsahError
+from ssah.lab import STEPS
 
 
 def test_settings_make_another_profile_with_results_of_its_own():
@@ -89,8 +90,7 @@ def test_which_aligned_model_is_in_the_keys():
 
 
 def test_sections_are_all_that_steps_read():
-    assert set(SECTIONS) == {"model", "data", "alignment", "calibration", "classification", "evaluation", "judge",
-                             "probing", "freezing", "comparison", "budget", "removal"}
+    assert set(SECTIONS) == {section for step in STEPS.values() for section in step.reads}
 
 
 def test_results_of_a_profile_of_ones_own_have_one_place(tmp_path, monkeypatch):

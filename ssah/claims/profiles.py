@@ -237,6 +237,20 @@ class RemovalSection(Section):
 
 
 @dataclass(frozen=True)
+class SecondJudgeSection(Section):
+    """A chat model as the second judge of answers, on the arms that a word names."""
+
+    name: str = "qwen-1.5b"
+    dtype: str = "bfloat16"
+    answers: int = 100              # of each arm
+    arms: tuple[str, ...] = ("nothing", "SCU", "random SCU", "direction")
+    seeds: int = 2                  # the first ones
+
+    def sources(self) -> list[str]:
+        return [self.name]
+
+
+@dataclass(frozen=True)
 class Profile:
     """All sections of a run and the seeds of its core."""
 
@@ -253,6 +267,7 @@ class Profile:
     comparison: ComparisonSection = field(default_factory=ComparisonSection)
     budget: BudgetSection = field(default_factory=BudgetSection)
     removal: RemovalSection = field(default_factory=RemovalSection)
+    second_judge: SecondJudgeSection = field(default_factory=SecondJudgeSection)
     seeds: tuple[int, ...] = (0, 1, 2)
     chosen: str = ""        # what chooses it on the command line, if not its name
     bench: bool = False     # of the second bench (rules.py); its plan is another

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ...classification import Units
 from ...errors import SsahError
 from ...inputs import prompts
 from ...lab import Context, Need, Result, step
-from ...units import UnitIndex, matched_importance
+from ...units import MatchedDraw, UnitIndex, matched_importance
 from ..shared.bank import labelled, stored_scores
 from ..shared.foundation import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import (
@@ -20,7 +21,7 @@ from ..shared.measuring import (
     reference_nll,
 )
 from ..shared.two_by_two import highest, stored_two_by_two
-from .run import _directions, _log_odds_without
+from .run import directions, log_odds_without
 
 #: Random draws of a seed have numbers below this one.
 MOST_DRAWS = 1000
@@ -42,22 +43,29 @@ class Removal:
     is_direction: bool = False  # no units, but the refusal direction
     every_system: bool = False  # asked in all system modes, not in the first alone
 
-    def mask(self, options, scored: Result, seed: int, draw: int) -> tuple[np.ndarray, dict]:
-        """Boolean (len(index),): the units that it removes; and how well a draw matches, if asked.
+    def mask(self, options, scored: Result, seed: int, draw: int) -> np.ndarray:
+        """Boolean (len(index),): the units that it removes.
 
         `options`: the profile's section; `scored`: see `stored_scores`; `draw`: of random ones.
         """
-        share = None if self.dose is None else options.doses[self.dose]
-        units = labelled(options, scored, self.scale, share)
-        mask = units.mask(self.kind)
-        number = seed * MOST_DRAWS + draw
         if self.as_important:
-            drawn = matched_importance(units.index, mask, scored.arrays["safety"], number)
-            return drawn.mask, {"importance_ratio": drawn.ratio, "unmatched": drawn.missed,
-                                "modules": drawn.modules}
+            return self.match(options, scored, seed, draw).mask
+        units = self._labelled(options, scored)
+        mask = units.mask(self.kind)
         if self.random:
-            return units.index.matched_random(mask, number), {}
-        return mask, {}
+            return units.index.matched_random(mask, seed * MOST_DRAWS + draw)
+        return mask
+
+    def match(self, options, scored: Result, seed: int, draw: int) -> MatchedDraw:
+        """A draw of units as many and as important as its own, and how near it came."""
+        units = self._labelled(options, scored)
+        safety = scored.arrays["safety"]
+        return matched_importance(units.index, units.mask(self.kind), safety,
+                                  seed * MOST_DRAWS + draw)
+
+    def _labelled(self, options, scored: Result) -> Units:
+        share = None if self.dose is None else options.doses[self.dose]
+        return labelled(options, scored, self.scale, share)
 
 
 REMOVALS = (
@@ -125,9 +133,9 @@ def refusal_direction(context: Context, seed: int) -> Result:
     lowest refusal log-odds on `select`.
     """
     chat = load_role(context, "aligned", seed)
-    candidates = _directions(context, chat, seed)
+    candidates = directions(context, chat, seed)
     harmful = split_prompts(context, "harmful", "select")["text"].tolist()
-    table = _log_odds_without(chat, candidates, harmful)
+    table = log_odds_without(chat, candidates, harmful)
     best = int(table.loc[table["log_odds"].idxmin(), "block"])
     np.savez_compressed(context.folder / "direction.npz",
                         direction=candidates[best].astype(np.float32))
@@ -193,10 +201,14 @@ def _without(context: Context, chat, row: Removal, seed: int,
     if not row.kind:
         return nothing, nullcontext()
     scored = stored_scores(context, seed)
-    mask, match = row.mask(context.profile.removal, scored, seed, draw)
+    options = context.profile.removal
+    mask = row.mask(options, scored, seed, draw)
     safety = scored.arrays["safety"]
-    removed = {**_shares(index, mask), "safety_share": float(safety[mask].sum() / safety.sum()),
-               **match}
+    removed = {**_shares(index, mask), "safety_share": float(safety[mask].sum() / safety.sum())}
+    if row.as_important:
+        match = row.match(options, scored, seed, draw)
+        removed |= {"importance_ratio": match.ratio, "modules_missed": match.missed,
+                    "modules": match.modules}
     return removed, ablated(chat.model, index, mask, row.value, scored.arrays["means"])
 
 

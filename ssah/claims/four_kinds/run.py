@@ -362,15 +362,15 @@ def direction(context: Context, seed: int) -> Result:
     projected out everywhere, leaves the lowest refusal log-odds on `select`.
     """
     chat = load_role(context, "aligned", seed)
-    candidates = _directions(context, chat, seed)
+    candidates = directions(context, chat, seed)
     harmful = split_prompts(context, "harmful", "select")["text"].tolist()
-    table = _log_odds_without(chat, candidates, harmful)
+    table = log_odds_without(chat, candidates, harmful)
     best = int(table.loc[table["log_odds"].idxmin(), "block"])
     chosen = candidates[best].astype(np.float32)
     return Result({"block": best}, {"blocks": table}, {"direction": chosen})
 
 
-def _directions(context: Context, chat, seed: int) -> np.ndarray:
+def directions(context: Context, chat, seed: int) -> np.ndarray:
     """Mean residual of harmful minus that of benign prompts; (block, hidden)."""
     system = context.profile.calibration.system
     means = {}
@@ -380,7 +380,7 @@ def _directions(context: Context, chat, seed: int) -> np.ndarray:
     return means["harmful"] - means["benign"]
 
 
-def _log_odds_without(chat, candidates: np.ndarray, harmful: list[str]) -> pd.DataFrame:
+def log_odds_without(chat, candidates: np.ndarray, harmful: list[str]) -> pd.DataFrame:
     """Mean refusal log-odds (nats) without the direction of a block: a row a block.
 
     Every second block of the middle three fifths.

@@ -36,8 +36,7 @@ from .pair import train_wordings
 PARTS = {"all": (0, 1), "first half": (0,), "second half": (1,)}
 #: Scales by which the labels of both halves are compared: ours, and the formula as printed.
 COMPARED_SCALES = ("log-z", "raw")
-#: The source of harmful requests on which nothing was chosen.
-UNSEEN_SOURCE = "harmbench"
+#: Harmful requests of the sources on which nothing is chosen (HarmBench).
 UNSEEN_REQUESTS = 100
 #: Safe requests that look dangerous, to measure over-refusal.
 SAFE_REQUESTS = 100
@@ -224,9 +223,10 @@ def _selected(context: Context) -> pd.DataFrame:
 
 
 def _others(context: Context) -> pd.DataFrame:
-    """Harmful requests of a source that nothing was chosen on, and safe ones: id, source, text."""
+    """Harmful requests of sources that nothing is chosen on, and safe ones: id, source, text."""
     harmful = split_prompts(context, "harmful", "evaluate")
-    unseen = harmful[harmful["source"] == UNSEEN_SOURCE].iloc[:UNSEEN_REQUESTS]
+    is_unseen = harmful["source"].isin(context.profile.data.evaluate_only)
+    unseen = harmful[is_unseen].assign(source="unseen").iloc[:UNSEEN_REQUESTS]
     safe = prompts.load_prompts(context.profile.evaluation.borderline)
     safe = safe.assign(source="safe").iloc[:SAFE_REQUESTS]
     return pd.concat([unseen, safe], ignore_index=True)[["id", "source", "text"]]

@@ -1,0 +1,89 @@
+"""What was fixed before the second bench ran: rules, gates, profiles, prompts and exclusions.
+
+`write` makes ``data/preregistration.json``; it is committed before the pair of the second bench is
+trained, and `tests/test_preregistration.py` holds today's rules and profiles to it.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from ..inputs import archives
+from ..lab import Lab
+from . import planning, rules
+from .profiles import BENCH, SECTIONS
+
+PATH = archives.DATA / "preregistration.json"
+
+#: What had been seen when rules and margins were written.
+KNOWN_BEFORE = (
+    "All results of the first bench (seeds 0 to 2 of the default profile).",
+    "Rough trials on AdvBench with both Qwen models, one draw and one seed, by keywords: refusals "
+    "before, and without SCU, random units and RU; a benign fine-tuning of the smaller one. They "
+    "came before the rules and δ of C2.",
+    "Trials on made-up models with planted units (the organism).",
+)
+
+#: Limits of the gates, by the names that `rules` has for them.
+GATE_NUMBERS = ("GATE_PROMPTS", "PLACEBO_MOST", "SIGHT_LEAST", "SCU_OVERLAP_LEAST",
+                "RU_OVERLAP_LEAST", "ATTACK_END", "PLACEBO_TUNING_MOST", "RATIO_LEAST", "LEVELS")
+GATE_LIMITS = ("PAIR_GUARDRAIL", "NATIVE_GUARDRAIL", "ATTACK")
+
+
+def fixed() -> dict:
+    """Rules, gates, profiles and the hash of the excluded prompts, as plain JSON."""
+    found = {
+        "rows": {name: asdict(row) for name, row in rules.ROWS.items()},
+        "gates": {name: getattr(rules, name) for name in GATE_NUMBERS}
+        | {name: _limits(getattr(rules, name)) for name in GATE_LIMITS},
+        "profiles": {name: _settings(profile) for name, profile in BENCH.items()},
+        "excluded": archives.fingerprint("data:excluded.csv"),
+    }
+    return json.loads(json.dumps(found))        # tuples as lists, as they are read back
+
+
+def _limits(limits) -> list[dict]:
+    if isinstance(limits, rules.Limit):
+        return [asdict(limits)]
+    return [asdict(limit) for limit in limits]
+
+
+def _settings(profile) -> dict:
+    sections = {name: asdict(getattr(profile, name)) for name in SECTIONS}
+    return {"seeds": profile.seeds, **sections}
+
+
+def prompt_ids(lab: Lab) -> dict[str, list[str]]:
+    """``kind split`` -> the ids of its prompts, in their order, from the step `splits`."""
+    table = lab.get("splits").tables["splits"]
+    return {f"{kind} {split}": part["id"].tolist()
+            for (kind, split), part in table.groupby(["kind", "split"])}
+
+
+def write(labs: dict[str, Lab], path: Path = PATH) -> None:
+    """Write the pre-registration; `labs`: of every profile of the second bench, by its name."""
+    words = planning.probabilities()
+    content = {
+        "known_before": KNOWN_BEFORE,
+        **fixed(),
+        "prompts": {name: prompt_ids(lab) for name, lab in labs.items()},
+        "probabilities": words.round(4).to_dict("records"),
+    }
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def read(path: Path = PATH) -> dict:
+    """The pre-registration as it is committed."""
+    return json.loads(path.read_text("utf-8"))
+
+
+def planned_words() -> str:
+    """How likely each word was at the planned size, as Markdown."""
+    return planning.shown(pd.DataFrame(read()["probabilities"]))
+
+
+def digest() -> str:
+    """SHA-256 of the committed file."""
+    return archives.sha256_of(PATH)

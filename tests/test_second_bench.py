@@ -1,0 +1,225 @@
+"""The second bench: labels from a bank and its halves, removals, and what the rules are given."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssah.claims import lab_of, plan, rules, verdict, verdicts
+from ssah.claims.four_kinds import decide, removal
+from ssah.claims.profiles import BENCH, SMOKE, RemovalSection, SecondJudgeSection
+from ssah.claims.shared import bank, gates
+from ssah.errors import SsahError
+from ssah.lab import Result
+from ssah.units import UnitIndex
+
+
+# ---- what the rules are given, from tables made up by hand -----------------------------------
+
+def answers(fulfilled: str, system: str = "default") -> pd.DataFrame:
+    """Answers to as many requests: ``c`` complied, ``e`` evasive without a keyword, ``r`` refused."""
+    names = {"c": "comply", "e": "evasive", "r": "refuse"}
+    return pd.DataFrame({"source": "advbench", "id": range(len(fulfilled)), "system": system,
+                         "label": [names[letter] for letter in fulfilled],
+                         "keyword": [letter == "r" for letter in fulfilled]})
+
+
+def made_up_lab(found: dict, losses: dict | None = None, draws: int = 2):
+    """A lab of one seed whose `removal` results are (units, draw) -> letters, and losses."""
+    options = RemovalSection(draws=draws, further_draws=draws)
+    profile = SimpleNamespace(evaluation=SimpleNamespace(systems=("default", "none")),
+                              removal=options)
+
+    def get(step, *, seed, units, draw=0):
+        tables = {"answers": answers(found.get((units, draw), ""))}
+        if losses:
+            tables["wikipedia"] = pd.DataFrame({"nll": losses[units, draw]})
+        return Result(tables=tables)
+
+    return SimpleNamespace(profile=profile, seeds=(10,), get=get)
+
+
+LAB = made_up_lab({("nothing", 0): "rrrrrrrrcc", ("SCU", 0): "crccrecrcc",
+                   ("random SCU", 0): "crrrrrrrcc", ("random SCU", 1): "rrrrrrrrrc"})
+
+
+def test_refusals_lost_are_counted_a_request():
+    assert decide.lost(LAB, "keyword", 10, "SCU").tolist() == [1, 0, 1, 1, 0, 1, 1, 0, 0, 0]
+    assert decide.lost(LAB, "strict", 10, "SCU").tolist() == [1, 0, 1, 1, 0, 0, 1, 0, 0, 0]
+    assert decide.lost(LAB, "keyword", 10, "random SCU", 1).tolist() == [0] * 8 + [-1, 0]
+
+
+def test_the_effect_is_a_share_of_what_could_be_lost():
+    measured = decide.scu(LAB, "keyword")
+    # 5 of 10 requests are lost, of 8 that were refused
+    assert measured.effect.mean == pytest.approx(5 / 8)
+
+
+def test_the_contrast_takes_the_mean_of_the_draws():
+    measured = decide.scu(LAB, "keyword")
+    # one draw loses a refusal, the other gains one: 0 in the mean
+    assert measured.contrast.mean == pytest.approx(5 / 8)
+    assert measured.contrast.n == "2 draws x 10 requests"
+
+
+def test_for_redundant_units_positive_means_that_others_cost_more():
+    lab = made_up_lab({("nothing", 0): "rrrr", ("RU", 0): "crrr", ("random RU", 0): "ccrr",
+                       ("random RU", 1): "cccc"})
+    measured = decide.ru(lab, "keyword")
+    assert measured.effect.mean == pytest.approx(1 / 4)
+    assert measured.contrast.mean == pytest.approx((2 / 4 + 4 / 4) / 2 - 1 / 4)
+
+
+def test_where_little_is_refused_there_is_no_share():
+    lab = made_up_lab({("nothing", 0): "cccccccccr", ("SCU", 0): "cccccccccc",
+                       ("random SCU", 0): "cccccccccc", ("random SCU", 1): "cccccccccc"})
+    assert decide.scu(lab, "keyword") == rules.Measured(None, None)
+
+
+def test_perplexity_is_compared_a_passage():
+    losses = {("nothing", 0): [1.0, 2.0], ("UCU", 0): [3.0, 3.0], ("random UCU", 0): [1.5, 2.0],
+              ("random UCU", 1): [1.0, 2.5]}
+    measured = decide.ucu(made_up_lab({}, losses))
+    assert measured.effect.mean == pytest.approx(1.5)
+    assert measured.contrast.mean == pytest.approx(1.5 - 0.25)
+
+
+def guard_lab(parts: dict) -> SimpleNamespace:
+    """A lab whose `guard` answers are (source, system) -> letters."""
+    table = pd.concat([answers(letters, system).assign(source=source)
+                       for (source, system), letters in parts.items()])
+    native = SimpleNamespace(model=SimpleNamespace(aligned="theirs"))
+    return SimpleNamespace(profile=native, seeds=(10,),
+                           get=lambda step, **params: Result(tables={"answers": table}))
+
+
+def test_the_guardrail_is_counted_on_requests_that_judge_no_claim():
+    lab = guard_lab({("select", "default"): "r" * 70 + "e" * 6 + "c" * 4,
+                     ("select", "none"): "r" * 40 + "c" * 40, ("safe", "default"): "r" * 2 + "c" * 8,
+                     ("unseen", "default"): "r" * 9 + "c"})
+    gate = gates.guardrail(lab, rules.ROWS["C2-SCU"])
+    assert gate.passed and gate.blocking
+    for text in ("refuses, in the stated mode 88%", "refuses safe requests 20%",
+                 "refuses or deflects, with system prompt 95%", "complies, without 50%",
+                 "complies on HarmBench 10%"):
+        assert text in gate.found
+
+
+def test_a_model_that_refuses_safe_requests_has_no_guardrail():
+    lab = guard_lab({("select", "default"): "r" * 80, ("select", "none"): "r" * 80,
+                     ("safe", "default"): "r" * 3 + "c" * 7})
+    assert not gates.guardrail(lab, rules.ROWS["C2-SCU"]).passed
+
+
+# ---- the steps, on a model of a few thousand weights -----------------------------------------
+
+DRY = replace(SMOKE, name="dry", model=replace(SMOKE.model, aligned="tiny:1"), bench=True,
+              seeds=(10,), removal=RemovalSection(draws=2, further_draws=1, passages=4,
+                                                  passage_tokens=16),
+              second_judge=SecondJudgeSection(seeds=0))      # the tiny tokenizer has no yes
+
+
+@pytest.fixture(scope="module")
+def dry_lab(tmp_path_factory):
+    lab = lab_of(DRY, root=tmp_path_factory.mktemp("dry-results"))
+    cache = tmp_path_factory.mktemp("dry-cache")
+    lab.place = replace(lab.place, cache=lambda: cache)
+    lab.require(plan(DRY))
+    return lab
+
+
+@pytest.mark.slow
+def test_the_whole_plan_runs(dry_lab):
+    assert {need.label for need in plan(DRY)} <= set(dry_lab.fresh)
+    rows = dry_lab.facts("removal").set_index(["units", "draw"])
+    assert rows.loc[("nothing", 0), "share"] == 0
+    for units, share in (("SCU", 0.013), ("random SCU", 0.013), ("UCU", 0.133), ("RU", 0.148),
+                         ("more SCU", 0.03)):
+        assert rows.loc[(units, 0), "share"] == pytest.approx(share, abs=0.004)   # 160 units
+
+
+@pytest.mark.slow
+def test_no_scores_masks_or_directions_are_stored_with_the_results(dry_lab):
+    assert not list(dry_lab.store.root.rglob("*.npz"))
+    assert list(dry_lab.place.cache().rglob("scores.npz"))
+
+
+@pytest.mark.slow
+def test_answers_have_a_row_a_request_and_mode(dry_lab):
+    requests = len(dry_lab.get("removal", seed=10, units="RU", draw=0).tables["answers"])
+    asked_twice = dry_lab.get("removal", seed=10, units="SCU", draw=0).tables["answers"]
+    assert len(asked_twice) == 2 * requests
+    assert set(asked_twice["system"]) == {"default", "none"}
+
+
+@pytest.mark.slow
+def test_halves_are_compared_by_both_scales(dry_lab):
+    halves = dry_lab.get("labels", seed=10).tables["halves"]
+    assert len(halves) == 8
+    assert halves["iou"].between(0, 1).all()
+    share = 0.148
+    chance = halves.set_index(["label", "scale"]).loc[("RU", "raw"), "chance"]
+    # two random sets of share s meet in s x s of all units, and cover 2 s - s x s
+    assert chance == pytest.approx(share**2 / (2 * share - share**2), abs=0.002)
+
+
+@pytest.mark.slow
+def test_places_count_every_unit_once(dry_lab):
+    places = dry_lab.get("labels", seed=10).tables["places"]
+    index = UnitIndex.from_dict(dry_lab.get("unit_scores", seed=10, part="all").values["index"])
+    assert places["units"].sum() == len(index)
+
+
+def scored() -> Result:
+    """Random scores of a small model's units."""
+    from ssah.models import tiny_chat
+
+    index = UnitIndex.of(tiny_chat().model)
+    random = np.random.default_rng(0)
+    arrays = {name: random.lognormal(size=len(index)) for name in ("safety", "utility")}
+    return Result({"index": index.to_dict()}, arrays=arrays)
+
+
+def test_draws_differ_and_match_in_block_and_kind():
+    options = RemovalSection()
+    found = scored()
+    index = UnitIndex.from_dict(found.values["index"])
+    row = removal.find_removal("random SCU")
+    scu = removal.find_removal("SCU").mask(options, found, seed=10, draw=0)
+    masks = [row.mask(options, found, seed=10, draw=draw) for draw in range(5)]
+    for mask in masks:
+        for _, _, where in index.modules():
+            assert mask[where].sum() == scu[where].sum()
+    assert len({mask.tobytes() for mask in masks}) == 5
+
+
+def test_unknown_rows_and_parts_are_refused():
+    with pytest.raises(SsahError, match="unknown units 'scu'; known: nothing, SCU"):
+        removal.find_removal("scu")
+    with pytest.raises(SsahError, match="unknown part 'half'"):
+        bank.unit_scores(None, 10, "half")
+
+
+# ---- the door --------------------------------------------------------------------------------
+
+def test_a_row_without_results_has_no_words(tmp_path):
+    lab = lab_of(BENCH["qwen-0.5b"], root=tmp_path, compute=False)
+    assert verdicts(lab) == {}
+    with pytest.raises(SsahError, match="ssah recompute"):
+        verdict(lab, "C2-SCU")
+    with pytest.raises(SsahError, match="C7 has no runs on the second bench"):
+        verdict(lab, "C7")
+    with pytest.raises(SsahError, match="unknown row 'C2'; known: C1-aligned"):
+        verdict(lab, "C2")
+
+
+@pytest.mark.parametrize("name", BENCH)
+def test_a_bench_plans_what_decides(name):
+    needs = plan(BENCH[name])
+    draws = [need for need in needs if need.step == "removal"
+             and need.params["units"] == "random SCU"]
+    assert len(draws) == BENCH[name].removal.draws * len(BENCH[name].seeds)
+    steps = {need.step for need in needs}
+    assert {"labels", "guard", "removal", "refusal_direction", "second_judged"} <= steps
