@@ -11,7 +11,7 @@ import pytest
 from ssah import judging
 from ssah.claims import lab_of, plan, rules
 from ssah.claims.four_kinds import removal
-from ssah.claims.profiles import BENCH, DEFAULT, SMOKE, RemovalSection
+from ssah.claims.profiles import BENCH, DEFAULT, SMOKE, RemovalSection, SecondJudgeSection
 from ssah.claims.shared import bank, gates, pair, two_by_two
 from ssah.inputs import prompts, words
 from ssah.units import UnitIndex
@@ -29,6 +29,7 @@ TINY_PAIR = replace(
     removal=RemovalSection(
         shares=(0.05, 0.133, 0.148), doses=(0.03, 0.1), draws=2, further_draws=1, passages=2,
         passage_tokens=16),
+    second_judge=SecondJudgeSection(seeds=0),       # the tiny tokenizer has no yes
     seeds=(0, 1),
     bench=True)
 
