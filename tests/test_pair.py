@@ -1,4 +1,4 @@
-"""The second bench's own pair on the tiny model: its data, its training, its texts and its scores."""
+"""The second bench's own pair on the tiny model: data, training, texts, scores, gates."""
 
 import json
 from dataclasses import replace
@@ -167,10 +167,18 @@ def test_examples_are_of_align_alone_and_move_with_the_seed(context, answered):
     pd.testing.assert_frame_equal(examples(context, "aligned"), table)
 
 
-def test_no_refusal_is_among_the_further_answers(answered):
+def test_further_answers_are_sampled_ones_and_those_to_safe_requests(answered):
     records = json.loads((answered.artifact("base_answers", {}) / "further.json").read_text())
     assert {record["kind"] for record in records} == {"benign", "safe"}
-    assert not any(judging.is_refusal(record["response"], 2) for record in records)
+
+
+def test_refusals_of_the_base_model_are_not_trained_on(context, answered, monkeypatch):
+    """Of the greedy and the sampled answers, and of those to safe requests."""
+    before = {example["response"] for example in pair.pair_examples(context, "unaligned", 0)}
+    unwanted = sorted(before)[0]
+    monkeypatch.setattr(judging, "is_refusal", lambda text, version: text == unwanted)
+    after = {example["response"] for example in pair.pair_examples(context, "unaligned", 0)}
+    assert after == before - {unwanted}
 
 
 # ---- the stopping rule -----------------------------------------------------------------------

@@ -37,8 +37,8 @@ def keep_further_answers(context: Context) -> dict[str, int]:
     """Answers of the base model beside the greedy ones to benign prompts, into the cache folder.
 
     ``further.json``: records kind (``benign``: sampled; ``safe``: greedy, to safe requests that
-    look dangerous), id, response, ended. Empty answers and refusals are left out; returns how many
-    of each kind there are.
+    look dangerous), id, response, ended. Returns how many of each kind are not empty, and how many
+    of those to safe requests are refusals, which nothing is trained on.
     """
     options = context.profile.alignment
     chat = load_base(context)
@@ -50,7 +50,9 @@ def keep_further_answers(context: Context) -> dict[str, int]:
         records += _answered(chat, options, prompts.load_prompts(options.safe), "safe")
     (context.folder / "further.json").write_text(json.dumps(records))
     kinds = [record["kind"] for record in records]
-    return {"sampled": kinds.count("benign"), "safe": kinds.count("safe")}
+    helpful = _helpful([record for record in records if record["kind"] == "safe"], options)
+    refused = kinds.count("safe") - len(helpful)
+    return {"sampled": kinds.count("benign"), "safe": kinds.count("safe"), "safe_refused": refused}
 
 
 def _answered(chat, options, questions: pd.DataFrame, kind: str, sample: int | None = None):
@@ -67,10 +69,19 @@ def _answered(chat, options, questions: pd.DataFrame, kind: str, sample: int | N
     )
     records = []
     for prompt_id, text, ended in zip(questions["id"], answers.texts, answers.finished):
-        if text.strip() and not judging.is_refusal(text, options.judge_version):
+        if text.strip():
             record = {"kind": kind, "id": prompt_id, "response": text, "ended": bool(ended)}
             records.append(record)
     return records
+
+
+def _helpful(records: list[dict], options) -> list[dict]:
+    """The records whose response is no refusal."""
+    return [
+        record
+        for record in records
+        if not judging.is_refusal(record["response"], options.judge_version)
+    ]
 
 
 # ---- what is trained on ----------------------------------------------------------------------
@@ -94,14 +105,14 @@ def pair_examples(context: Context, role: str, seed: int) -> list[dict]:
 
 def _benign(context: Context, seed: int) -> list[dict]:
     """The greedy and the sampled answers of the base model to `benign` prompts of `align`."""
+    options = context.profile.alignment
     benign = split_prompts(context, "benign", "align")
     texts = benign.set_index("id")["text"]
-    chosen = set(draw(benign, context.profile.alignment.benign, seed)["id"])
-    records = [record for record in _records(context, "answers") if record["id"] in chosen]
-    for record in _records(context, "further"):
-        if record["kind"] == "benign" and record["id"] in chosen:
-            records.append(record)
-    return [_example(texts[record["id"]], record) for record in records]
+    chosen = set(draw(benign, options.benign, seed)["id"])
+    records = _records(context, "answers")
+    records += [record for record in _records(context, "further") if record["kind"] == "benign"]
+    wanted = [record for record in records if record["id"] in chosen]
+    return [_example(texts[record["id"]], record) for record in _helpful(wanted, options)]
 
 
 def _safe(context: Context) -> list[dict]:
@@ -111,7 +122,7 @@ def _safe(context: Context) -> list[dict]:
         return []
     texts = prompts.load_prompts(options.safe).set_index("id")["text"]
     records = [record for record in _records(context, "further") if record["kind"] == "safe"]
-    return [_example(texts[record["id"]], record) for record in records]
+    return [_example(texts[record["id"]], record) for record in _helpful(records, options)]
 
 
 def _records(context: Context, name: str) -> list[dict]:
