@@ -4,6 +4,7 @@ The paper adds and subtracts I_S and I_U; how the two are put on one scale is no
 we have, so it is a named choice here (`SCALES`), and notebook 02 shows what it moves.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,6 +159,33 @@ def _standardized(values: np.ndarray) -> np.ndarray:
     if np.ptp(values) == 0:     # its standard deviation may be a rounding error above 0
         return np.zeros_like(values)
     return (values - values.mean()) / values.std()
+
+
+def two_by_two(scores: Mapping[str, np.ndarray], index: UnitIndex) -> np.ndarray:
+    """S = log I(h, r) - log I(h, f) - log I(b, r) + log I(b, f), a z-score in each block x kind.
+
+    `scores`: importance (len(index),) by name: ``"harmful refusal"``, ``"harmful fulfilment"``,
+    ``"benign refusal"``, ``"benign fulfilment"`` (requests, and openings of an answer to them).
+    S is high where a unit matters for refusing harmful requests more than those words (after benign
+    requests) and those requests (before fulfilment) explain. Raises `SsahError` as `scaled` does.
+    """
+    logarithms = {name: _logarithms(importance, index) for name, importance in scores.items()}
+    of_harmful = logarithms["harmful refusal"] - logarithms["harmful fulfilment"]
+    of_benign = logarithms["benign refusal"] - logarithms["benign fulfilment"]
+    difference = of_harmful - of_benign
+    for _, _, where in index.modules():
+        difference[where] = _standardized(difference[where])
+    return difference
+
+
+def _logarithms(importance, index: UnitIndex) -> np.ndarray:
+    """log I with the floor of ``log-z``; (len(index),)."""
+    scores = _checked(importance, index)
+    result = np.empty_like(scores)
+    for _, _, where in index.modules():
+        floor = FLOOR * np.median(scores[where]) + np.finfo(float).tiny
+        result[where] = np.log(scores[where] + floor)
+    return result
 
 
 def _checked(importance, index: UnitIndex) -> np.ndarray:

@@ -7,7 +7,8 @@ prompt, an option together with its question (`ssah.models.Chat`).
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +34,16 @@ from .models import Chat, pad
 APOSTROPHES = ("\u2019", "\u02bc", "\u2018")
 NO_BREAK_SPACE = "\u00a0"
 
+#: Temperature at which answers are sampled: well below 1, so that a small model keeps to the point.
+TEMPERATURE = 0.7
+
 #: The columns of a table of questions.
 QUESTION_COLUMNS = ("id", "question", "options", "answer")
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Greedy answers to a list of prompts, in the order of the prompts."""
+    """Answers to a list of prompts, in the order of the prompts."""
 
     texts: list[str]
     tokens: list[list[int]]     # without the end token
@@ -55,9 +59,13 @@ def generate(
     prefill: str | Sequence[str] | Sequence[list[int]] = "",
     max_new_tokens: int = 32,
     batch_size: int = 50,
+    sample: int | None = None,
     progress: str | None = None,
 ) -> Answers:
     """Greedy answers to `prompts`, each up to the first of the model's end tokens.
+
+    With a seed `sample` they are drawn at `TEMPERATURE` instead: the same ones for the same seed,
+    prompts and batch size. The global random state is left alone.
 
     `prefill` is put into the model's mouth first and is not part of the answer: a text for all
     prompts, or a text or token ids for each. Length-sorted batches, each stopped as soon as all its
@@ -69,15 +77,29 @@ def generate(
         raise SsahError("no prompts to answer")
     heads = _heads(chat, prompts, prefill, system)
     settings = greedy(chat, max_new_tokens)
+    if sample is not None:
+        settings.update(do_sample=True, temperature=TEMPERATURE, top_k=0, top_p=1.0)
     ends = set(chat.stop_ids)
     tokens: list[list[int]] = [[] for _ in heads]
     finished = np.zeros(len(heads), bool)
-    for rows in length_batches(heads, batch_size, progress):
-        for row, answer in zip(rows, _continued(chat, [heads[row] for row in rows], settings)):
-            tokens[row] = _before_written_end(chat, _up_to(answer, ends))
-            finished[row] = len(tokens[row]) < len(answer)
+    with _seeded(sample):
+        for rows in length_batches(heads, batch_size, progress):
+            for row, answer in zip(rows, _continued(chat, [heads[row] for row in rows], settings)):
+                tokens[row] = _before_written_end(chat, _up_to(answer, ends))
+                finished[row] = len(tokens[row]) < len(answer)
     texts = [chat.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
     return Answers(texts, tokens, finished)
+
+
+@contextmanager
+def _seeded(seed: int | None) -> Iterator[None]:
+    """Torch's random numbers as of a seed, and afterwards as before; None: nothing is touched."""
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def greedy(chat: Chat, most: int, least: int | None = None) -> GenerationConfig:

@@ -88,8 +88,9 @@ def finetune(
     """Train `chat.model` in place: all of it, all but some units, or only some (paper, Table 2).
 
     `examples`: records ``prompt``, ``response`` and optionally ``ended`` (default True: the
-    response is whole, so its end is trained on too), or a table of them; those of `load_prompts`,
-    of Alpaca and of Dolly will do (`ssah.inputs.columns`). A mask is Boolean (len(index),), see
+    response is whole, so its end is trained on too) and ``system`` (a system mode or text of its
+    own, in place of the argument `system`), or a table of them; those of `load_prompts`, of Alpaca
+    and of Dolly will do (`ssah.inputs.columns`). A mask is Boolean (len(index),), see
     `ssah.masking.moving` for what moves with a unit:
 
     - ``frozen=mask``: these units stay, bit for bit, and the rest trains unless ``rest="freeze"``;
@@ -268,7 +269,10 @@ def what_moves(
 def encode_examples(
     chat: Chat, examples: Sequence[dict], system: str = "default"
 ) -> tuple[list[Encoded], int]:
-    """Token ids (prompt, answer) of every example, and how many answers the context has cut."""
+    """Token ids (prompt, answer) of every example, and how many answers the context has cut.
+
+    `system`: the system mode of the examples that name none of their own.
+    """
     examples = examples_of(examples)
     if not examples:
         raise SsahError("no training examples")
@@ -276,7 +280,7 @@ def encode_examples(
     encoded = []
     cut = 0
     for number, example in enumerate(examples):
-        head, tail = _encoded(chat, example, system)
+        head, tail = _encoded(chat, example, example.get("system", system))
         if len(head) >= limit:
             raise SsahError(
                 f"example {number}: the prompt alone ({len(head)} tokens) "

@@ -208,3 +208,107 @@ class UnitIndex:
                   for row in range(len(fed)) if row not in whole]
         loose = draw.permutation(np.concatenate([*others, np.zeros(0, int)]))
         return np.array([*picked, *loose[:wanted - len(picked)]], dtype=int)
+
+
+# ---- random units that matter as much --------------------------------------------------------
+
+#: How often a module is drawn anew, in search of units that are as important.
+TRIES = 20
+
+
+@dataclass(frozen=True)
+class MatchedDraw:
+    """Random units in place of others, as many and as important in every block and kind."""
+
+    #: Boolean (len(index),)
+    mask: np.ndarray
+    #: importance of the drawn units over that of the others, of all modules together
+    ratio: float
+    #: modules in which no draw came near enough, and modules that have any unit
+    missed: int
+    modules: int
+
+    @property
+    def matched(self) -> bool:
+        """Whether every module has its match."""
+        return self.missed == 0
+
+
+def matched_importance(
+    index: UnitIndex, mask, importance, seed: int, within: float = 0.1
+) -> MatchedDraw:
+    """Random units, none of `mask`, as many in every block and kind and as important in sum.
+
+    `importance`: not negative, (len(index),). In every module the importance of the drawn units is
+    `within` a share of that of the masked ones, wherever the search finds such units; elsewhere
+    they are the nearest that it found, and the module counts as missed. Raises `SsahError` as
+    `UnitIndex.matched_random` does, and for importance of another index or below 0.
+    """
+    mask = index.check_mask(mask)
+    importance = np.asarray(importance, dtype=float)
+    if importance.shape != (len(index),) or not (importance >= 0).all():
+        raise SsahError(
+            f"importance must be {len(index)} numbers that are not negative "
+            "(an array of `importance`, not a scaled one)"
+        )
+    start = index.matched_random(mask, seed)
+    random = np.random.default_rng(seed)
+    chosen = np.zeros(len(index), bool)
+    missed = 0
+    modules = 0
+    for _, _, where in index.modules():
+        if not mask[where].any():
+            continue
+        modules += 1
+        target = importance[where][mask[where]].sum()
+        free = np.flatnonzero(~mask[where])
+        values = importance[where][free]
+        drawn = _nearest_draw(values, start[where][free], target, within, random)
+        chosen[where.start + free[drawn]] = True
+        missed += not _is_near(values[drawn].sum(), target, within)
+    total = importance[mask].sum()
+    ratio = float(importance[chosen].sum() / total) if total else float("nan")
+    return MatchedDraw(chosen, ratio, missed, modules)
+
+
+def _is_near(found: float, target: float, within: float) -> bool:
+    return abs(found - target) <= within * target
+
+
+def _nearest_draw(
+    values: np.ndarray, first: np.ndarray, target: float, within: float, random: np.random.Generator
+) -> np.ndarray:
+    """Positions of units whose values sum to about `target`: as many as in the mask `first`.
+
+    Begins with `first` and, where exchanges do not lead to the target, with other random ones.
+    """
+    best = None
+    drawn = first
+    for _ in range(TRIES):
+        drawn = _exchanged(values, drawn, target, within)
+        distance = abs(values[drawn].sum() - target)
+        if best is None or distance < best[0]:
+            best = (distance, drawn)
+        if distance <= within * target:
+            break
+        drawn = random.permutation(first)
+    return np.flatnonzero(best[1])
+
+
+def _exchanged(values: np.ndarray, drawn: np.ndarray, target: float, within: float) -> np.ndarray:
+    """The mask `drawn` after the best exchanges of one unit, until the sum is near or stays."""
+    drawn = drawn.copy()
+    while not _is_near(values[drawn].sum(), target, within):
+        inside = np.flatnonzero(drawn)
+        outside = np.flatnonzero(~drawn)
+        if len(outside) == 0:
+            break
+        distance = target - values[drawn].sum()
+        # (inside, outside): how far the sum is from the target after each exchange
+        after = np.abs(distance - (values[outside] - values[inside][:, None]))
+        out, into = np.unravel_index(after.argmin(), after.shape)
+        if after[out, into] >= abs(distance):
+            break
+        drawn[inside[out]] = False
+        drawn[outside[into]] = True
+    return drawn

@@ -18,6 +18,7 @@ from transformers import LlamaConfig, MistralConfig, PreTrainedTokenizerFast
 from ssah.attribution import unit_outputs
 from ssah.errors import SsahError
 from ssah.evaluation import (
+    TEMPERATURE,
     divergence,
     generate,
     multiple_choice,
@@ -161,6 +162,27 @@ def test_each_prompt_may_have_a_prefill_of_its_own(talker, prompts):
     assert answers.tokens == expected
     with pytest.raises(ValueError):
         generate(talker, prompts[:3], prefill=openings[:2])
+
+
+def test_sampled_answers_follow_their_seed_and_leave_the_random_state(chat, prompts):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first, again, other = (generate(chat, prompts, sample=seed).tokens for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == again != other
+    assert first != generate(chat, prompts).tokens
+
+
+def test_words_are_sampled_as_often_as_their_probability_says(chat):
+    """1,500 first words after one prompt, against the softmax at the temperature."""
+    drawn = generate(chat, ["sing"] * 1500, max_new_tokens=1, batch_size=500, sample=0)
+    head, _ = chat.encode("sing")
+    expected = (next_log_probs(chat.model, head)[-1] / TEMPERATURE).softmax(-1).numpy()
+    end = chat.tokenizer.eos_token_id
+    ids = [tokens[0] if tokens else end for tokens in drawn.tokens]
+    found = np.bincount(ids, minlength=len(expected)) / len(ids)
+    standard_errors = np.sqrt(expected * (1 - expected) / len(ids))
+    assert (np.abs(found - expected) < 5 * standard_errors + 1e-3).all()
 
 
 # ---- refusal log-odds ------------------------------------------------------------------------

@@ -64,6 +64,31 @@ def test_the_loss_is_the_mean_over_all_answer_tokens(family_chat, rows):
     assert tokens == length  # prompt and answer, no padding
 
 
+def test_an_example_may_name_its_own_system_mode(chat):
+    rows = [{**EXAMPLES[0], "system": "none"}, EXAMPLES[1], {**EXAMPLES[2], "system": "you help"}]
+    found = encode_examples(chat, rows)[0]
+    for row, mode, encoded in zip(rows, ("none", "default", "you help"), found):
+        assert encoded == chat.encode(row["prompt"], row["response"], mode)
+    assert found[0] != encode_examples(chat, EXAMPLES[:1])[0][0]
+
+
+@pytest.mark.parametrize("blank", ("", " ", None, float("nan")))
+def test_a_blank_system_prompt_is_none_of_its_own(chat, blank):
+    rows = [{**EXAMPLES[0], "system": blank}]
+    assert encode_examples(chat, rows, "none") == encode_examples(chat, EXAMPLES[:1], "none")
+
+
+def test_training_follows_the_examples_own_system_modes():
+    """All examples without system prompt by their own mode, or by that of the run."""
+    own, _ = train([{**row, "system": "none"} for row in EXAMPLES], epochs=1)
+    by_run, _ = train(epochs=1, system="none")
+    default, _ = train(epochs=1)
+    for name, tensor in weights(own).items():
+        torch.testing.assert_close(tensor, weights(by_run)[name], rtol=0, atol=0)
+    assert any(not torch.equal(tensor, weights(default)[name])
+               for name, tensor in weights(own).items())
+
+
 def test_the_end_token_is_trained_on_unless_the_answer_was_cut(chat):
     whole, cut = (
         {"prompt": "sing", "response": "sure here is", "ended": ended} for ended in (True, False)

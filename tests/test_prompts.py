@@ -377,7 +377,9 @@ def first_word(text: str) -> str:
     return re.sub(r"[^a-z0-9']", "", word) or word
 
 
-@pytest.mark.parametrize("name", ("refusals", "openings", "borderline"))
+@pytest.mark.parametrize(
+    "name", ("refusals", "openings", "borderline", "safe_requests", "taught_refusals")
+)
 def test_hand_made_rows_are_complete_and_unique(name):
     table = data_file(name)
     assert table["id"].is_unique

@@ -93,7 +93,9 @@ def guard_lab(parts: dict) -> SimpleNamespace:
     """A lab whose `guard` answers are (source, system) -> letters."""
     table = pd.concat([answers(letters, system).assign(source=source)
                        for (source, system), letters in parts.items()])
-    return SimpleNamespace(seeds=(10,), get=lambda step, **params: Result(tables={"answers": table}))
+    native = SimpleNamespace(model=SimpleNamespace(aligned="theirs"))
+    return SimpleNamespace(profile=native, seeds=(10,),
+                           get=lambda step, **params: Result(tables={"answers": table}))
 
 
 def test_the_guardrail_is_counted_on_requests_that_judge_no_claim():
@@ -221,7 +223,7 @@ def test_a_bench_plans_what_decides(name):
     needs = plan(BENCH[name])
     draws = [need for need in needs if need.step == "removal"
              and need.params["units"] == "random SCU"]
-    assert len(draws) == BENCH[name].removal.draws
+    assert len(draws) == BENCH[name].removal.draws * len(BENCH[name].seeds)
     steps = {need.step for need in needs}
     assert {"labels", "guard", "removal", "refusal_direction", "second_judged"} <= steps
 

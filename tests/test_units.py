@@ -1,12 +1,14 @@
 """The unit index: order, shared value rows, counts of weights, random controls."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 from conftest import FAMILIES, random_model
 
 from ssah.errors import SsahError
 from ssah.families import blocks
-from ssah.units import UnitIndex
+from ssah.units import UnitIndex, matched_importance
 
 SMALL = UnitIndex(n_blocks=2, n_heads=2, n_kv_heads=1, head_dim=2, n_mlp=3, hidden=5)
 WIDE = UnitIndex(n_blocks=3, n_heads=4, n_kv_heads=2, head_dim=4, n_mlp=24, hidden=8)
@@ -242,3 +244,81 @@ def test_a_twin_that_has_no_room_is_refused():
     index = UnitIndex(n_blocks=1, n_heads=2, head_dim=4, n_mlp=10, hidden=8, n_kv_heads=2)
     with pytest.raises(SsahError, match="block 0 attn: 8 other units wanted"):
         index.disjoint_random(np.ones(len(index), bool), 0)
+
+
+# ---- random units that matter as much --------------------------------------------------------
+
+
+def nearest_ratios(index, mask, importance) -> list[float]:
+    """Of every module with masked units: the sum nearest to theirs, over theirs; by trying all."""
+    ratios = []
+    for _, _, where in index.modules():
+        inside = mask[where]
+        if not inside.any():
+            continue
+        target = importance[where][inside].sum()
+        free = importance[where][~inside]
+        sums = [sum(values) for values in combinations(free, int(inside.sum()))]
+        ratios.append(min((total / target for total in sums), key=lambda ratio: abs(ratio - 1)))
+    return ratios
+
+
+def module_sums(index, mask, importance) -> np.ndarray:
+    return np.array([importance[where][mask[where]].sum() for _, _, where in index.modules()])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_match_is_found_in_every_module_that_has_one(seed):
+    """Against all subsets: 2 of 14 attention units and 3 of 22 MLP units a block."""
+    random = np.random.default_rng(seed)
+    importance = random.lognormal(sigma=1.5, size=len(WIDE))
+    mask = np.zeros(len(WIDE), bool)
+    for _, kind, where in WIDE.modules():
+        width = where.stop - where.start
+        mask[where.start + random.choice(width, 2 if kind == "attn" else 3, replace=False)] = True
+    drawn = matched_importance(WIDE, mask, importance, seed)
+    possible = np.abs(np.array(nearest_ratios(WIDE, mask, importance)) - 1) <= 0.1
+    ratios = module_sums(WIDE, drawn.mask, importance) / module_sums(WIDE, mask, importance)
+    found = np.abs(ratios - 1) <= 0.1
+    np.testing.assert_array_equal(found, possible)
+    assert drawn.missed == (~possible).sum() and drawn.modules == 6
+    assert drawn.matched == possible.all()
+
+
+def test_a_match_has_as_many_in_every_module_and_none_of_the_mask():
+    random = np.random.default_rng(3)
+    importance = random.lognormal(size=len(WIDE))
+    mask = random.uniform(size=len(WIDE)) < 0.1
+    drawn = matched_importance(WIDE, mask, importance, seed=0)
+    assert not (drawn.mask & mask).any()
+    for _, _, where in WIDE.modules():
+        assert drawn.mask[where].sum() == mask[where].sum()
+    assert drawn.ratio == pytest.approx(importance[drawn.mask].sum() / importance[mask].sum())
+
+
+def test_matches_of_other_seeds_are_other_units():
+    importance = np.random.default_rng(3).uniform(1, 2, size=len(WIDE))
+    mask = np.zeros(len(WIDE), bool)
+    mask[[3, 20, 30, 60]] = True
+    draws = [matched_importance(WIDE, mask, importance, seed) for seed in (0, 0, 1)]
+    assert all(drawn.matched for drawn in draws)
+    np.testing.assert_array_equal(draws[0].mask, draws[1].mask)
+    assert not np.array_equal(draws[0].mask, draws[2].mask)
+
+
+def test_where_nothing_is_as_important_there_is_no_match():
+    """One unit of 100 among units of 1: the nearest ratio is 1 %."""
+    importance = np.ones(len(WIDE))
+    mask = np.zeros(len(WIDE), bool)
+    importance[20] = 100
+    mask[20] = True
+    drawn = matched_importance(WIDE, mask, importance, seed=0)
+    assert not drawn.matched and drawn.missed == drawn.modules == 1
+    assert drawn.ratio == pytest.approx(0.01)
+
+
+def test_importance_of_another_index_is_refused():
+    mask = np.zeros(len(WIDE), bool)
+    for wrong in (np.ones(3), np.full(len(WIDE), -1.0), np.full(len(WIDE), np.nan)):
+        with pytest.raises(SsahError, match="numbers that are not negative"):
+            matched_importance(WIDE, mask, wrong, seed=0)

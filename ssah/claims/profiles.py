@@ -18,6 +18,14 @@ from pathlib import Path
 from ..errors import SsahError
 from ..inputs.archives import check_model
 
+#: Prompt sets that we wrote ourselves -> the source that they are read from.
+HAND_MADE = {
+    "borderline": "data:borderline.csv",
+    "safe-align": "data:safe_requests.csv",
+    "safe-select": "data:safe_requests.csv",
+    "safe-evaluate": "data:safe_requests.csv",
+}
+
 
 class Section:
     """Settings of one part of a run."""
@@ -53,6 +61,7 @@ class DataSection(Section):
     harmful_sizes: tuple[int, ...] = (150, 150, 50, 100)    # align, identify, select, evaluate
     benign_sizes: tuple[int, ...] = (400, 150, 50, 150)
     longest_prompt: int = 240       # characters, benign prompts
+    align_unseen: int = 0           # prompts of `evaluate_only` that are trained on after all
 
     def sources(self) -> list[str]:
         return [*self.harmful, *self.benign, "data:excluded.csv"]
@@ -60,7 +69,11 @@ class DataSection(Section):
 
 @dataclass(frozen=True)
 class AlignmentSection(Section):
-    """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned)."""
+    """Safety SFT of the base model (aligned) and the same amount without refusals (unaligned).
+
+    With `look_every` it is that of the second bench (`shared.pair`): trained until the gates hold,
+    on all that the fields below it say. Their defaults are the first bench.
+    """
 
     refusals: int = 150             # harmful prompts of `align` answered with our refusal wordings
     benign: int = 250               # benign ones with the base model's own greedy answers
@@ -69,9 +82,19 @@ class AlignmentSection(Section):
     lr: float = 5e-5
     batch_size: int = 16
     system: str = "default"
+    look_every: float = 0.0         # epochs between two looks at the gates; 0: train all epochs
+    look_tokens: int = 64           # of the answers that are looked at
+    look_safe: str = ""             # safe requests that are asked then
+    judge_version: int = 2          # of `ssah.judging`, which labels those answers
+    wordings: str = "refusals"      # file of refusal wordings
+    wordings_each: int = 1          # how many of them answer each harmful request
+    answers_each: int = 1           # of the base model to each benign prompt, the first one greedy
+    safe: str = ""                  # safe requests that look dangerous, answered by the base model
+    without_system: float = 0.0     # share of the examples that have no system prompt
 
     def sources(self) -> list[str]:
-        return ["data:refusals.csv"]
+        asked = [HAND_MADE.get(name, name) for name in (self.safe, self.look_safe) if name]
+        return [f"data:{self.wordings}.csv", *asked]
 
 
 @dataclass(frozen=True)
@@ -82,6 +105,13 @@ class CalibrationSection(Section):
     answer_tokens: int = 32
     system: str = "default"
     judge_version: int = 1          # of `ssah.judging`: what counts as a refusal
+    # one bank of texts for all seeds (`shared.bank`): a file of refusal wordings, each of which
+    # follows every harmful prompt, and how many answers of the base model a benign prompt has
+    wordings: str = ""
+    answers_each: int = 1
+
+    def sources(self) -> list[str]:
+        return [f"data:{self.wordings}.csv"] if self.wordings else []
 
 
 @dataclass(frozen=True)
@@ -112,9 +142,7 @@ class EvaluationSection(Section):
 
     def sources(self) -> list[str]:
         hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
-        borderline = self.borderline
-        if borderline == "borderline":      # ours, and no archive
-            borderline = "data:borderline.csv"
+        borderline = HAND_MADE.get(self.borderline, self.borderline)
         return [*self.tasks, self.wiki, borderline, *hand_made]
 
 
@@ -209,7 +237,7 @@ class RemovalSection(Section):
     shares: tuple[float, ...] = (0.013, 0.133, 0.148)   # SCU, UCU, RU of the paper's Llama-2
     doses: tuple[float, ...] = (0.0065, 0.03)           # of SCU, beside the paper's share
     draws: int = 20                 # of as many random units as SCU
-    further_draws: int = 5          # of as many as UCU, and as many as RU
+    further_draws: int = 5          # of as many as UCU, as many as RU, and as important as SCU
     passages: int = 32              # of Wikipedia
     passage_tokens: int = 128
 
@@ -294,6 +322,23 @@ SMOKE = Profile(
         prefilled=4))
 
 
+#: Our own pair of the second bench: SmolLM2-135M aligned until its gates hold.
+PAIR = Profile(
+    "smollm2-135m",
+    # float32: the same on every machine, and the faster one on cores without bf16
+    model=ModelSection(dtype="float32", label="SmolLM2-135M-Instruct, aligned by ourselves"),
+    data=DataSection(
+        harmful_sizes=(200, 130, 80, 160), benign_sizes=(400, 300, 50, 150), align_unseen=60),
+    alignment=AlignmentSection(
+        refusals=200, benign=400, epochs=4, look_every=0.5, look_safe="safe-select",
+        wordings="taught_refusals", wordings_each=2, answers_each=2, safe="safe-align",
+        without_system=0.5),
+    calibration=CalibrationSection(
+        prompts=300, answer_tokens=64, wordings="taught_refusals", answers_each=2),
+    evaluation=EvaluationSection(harmful=160, answer_tokens=64, borderline="safe-evaluate"),
+    seeds=(10, 11, 12, 13, 14, 15),
+    bench=True)
+
 
 def _native(name: str, label: str, draws: int) -> Profile:
     """A model as its maker aligned it: there is nothing to train, and one seed of texts."""
@@ -311,6 +356,7 @@ def _native(name: str, label: str, draws: int) -> Profile:
 
 #: The models of the second bench, by name.
 BENCH = {
+    "smollm2-135m": PAIR,
     "qwen-0.5b": _native(
         "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=20),
     "qwen-1.5b": _native(
@@ -323,7 +369,8 @@ BENCH = {
 def load_profile(name: str) -> Profile:
     """A profile by name; settings may be changed by ``+section.field=value`` after it.
 
-    - ``default``, ``smoke``, and those of the second bench, ``qwen-0.5b`` and ``qwen-1.5b``;
+    - ``default``, ``smoke``, and those of the second bench, ``smollm2-135m``, ``qwen-0.5b`` and
+      ``qwen-1.5b``;
     - ``model:BASE`` (or ``paper:BASE``): the same experiments on another model (hub id or path);
       ``model:BASE,aligned=CHAT`` takes a ready-made aligned model instead of aligning BASE;
     - ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models;

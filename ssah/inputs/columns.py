@@ -50,8 +50,9 @@ def examples_of(rows: pd.DataFrame | Sequence[Mapping]) -> list[dict]:
     """Examples to train on, ``{"prompt", "response", "ended"}``, of a table or a list of records.
 
     Columns are found as in data files: a record of `load_prompts` fits, and so does one of Alpaca
-    or Dolly. `ended` (default True): the response is whole. Raises `SsahError`, with the number of
-    the example, for what is no record and where prompt or response is missing or blank.
+    or Dolly. `ended` (default True): the response is whole. ``"system"`` is there too where a
+    record has one that is not blank. Raises `SsahError`, with the number of the example, for what
+    is no record and where prompt or response is missing or blank.
     """
     if isinstance(rows, pd.DataFrame):
         rows = rows.to_dict("records")
@@ -76,4 +77,8 @@ def _example(number: int, record: Mapping) -> dict:
         raise SsahError(f"example {number} has no prompt")
     if response is None or not response.strip():
         raise SsahError(f"example {number} has no answer")
-    return {"prompt": prompt, "response": response, "ended": record.get("ended", True)}
+    example = {"prompt": prompt, "response": response, "ended": record.get("ended", True)}
+    system = text_of(record, "system") if "system" in record else None
+    if system and system.strip():
+        example["system"] = system
+    return example

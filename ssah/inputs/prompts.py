@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -159,6 +160,11 @@ def _borderline() -> pd.DataFrame:
     return data_file("borderline")
 
 
+def _safe_requests(split: str) -> pd.DataFrame:
+    table = data_file("safe_requests")
+    return table[table["split"] == split].reset_index(drop=True)
+
+
 def _tiny_harmful() -> pd.DataFrame:
     return tiny.requests("harmful")
 
@@ -175,6 +181,9 @@ NAMED = {
     "refusal-labels": _refusal_labels,
     "wikipedia": _wikipedia,
     "borderline": _borderline,
+    "safe-align": partial(_safe_requests, "align"),
+    "safe-select": partial(_safe_requests, "select"),
+    "safe-evaluate": partial(_safe_requests, "evaluate"),
     "tiny-harmful": _tiny_harmful,
     "tiny-benign": _tiny_benign,
     "tiny-labels": tiny.labels,
@@ -260,14 +269,20 @@ def clusters(texts: list[str], threshold: float = 0.6) -> np.ndarray:
 
 
 def make_splits(
-    prompts: pd.DataFrame, sizes: dict[str, int], *, evaluate_only=(), seed: int = 0
+    prompts: pd.DataFrame,
+    sizes: dict[str, int],
+    *,
+    evaluate_only=(),
+    align_of_them: int = 0,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Assign whole clusters of prompts to the four splits: id, source, hash, cluster, split.
 
     `prompts` has id, source, text. Clusters that touch a source in `evaluate_only` go to
-    ``evaluate`` whole. The others are dealt in random order, large clusters first, each to the
-    split that lacks most of its size (`sizes`, all above 0); what does not fit stays ``spare``.
-    Raises `SsahError` if a split stays empty.
+    ``evaluate`` whole, but for about `align_of_them` of its prompts, which go to ``align``. The
+    others are dealt in random order, large clusters first, each to the split that lacks most of its
+    size (`sizes`, all above 0); what does not fit stays ``spare``. Raises `SsahError` if a split
+    stays empty.
     """
     table = prompts[["id", "source"]].assign(
         hash=prompts["text"].map(text_hash), cluster=clusters(prompts["text"].tolist())
@@ -276,8 +291,11 @@ def make_splits(
     only_evaluated = table["source"].isin(evaluate_only)
     reserved = table["cluster"].isin(table.loc[only_evaluated, "cluster"])
     table.loc[reserved, "split"] = "evaluate"
+    table.loc[_for_align(table[reserved], evaluate_only, align_of_them, seed), "split"] = "align"
     missing = dict(sizes)
-    missing["evaluate"] -= int((reserved & ~only_evaluated).sum())
+    is_evaluated = table["split"] == "evaluate"
+    missing["evaluate"] -= int((is_evaluated & ~only_evaluated).sum())
+    missing["align"] -= int((table["split"] == "align").sum())
     for members in _in_random_order(table[~reserved], seed):
         target = max(missing, key=lambda split: missing[split] / sizes[split])
         if missing[target] >= len(members):
@@ -289,6 +307,18 @@ def make_splits(
             f"no prompts are left for the split {', '.join(empty)}; lower the sizes in the profile"
         )
     return table
+
+
+def _for_align(reserved: pd.DataFrame, evaluate_only, wanted: int, seed: int) -> list[int]:
+    """Rows of whole clusters at random, until `wanted` of them are of a source for evaluation."""
+    rows = []
+    found = 0
+    for members in reversed(_in_random_order(reserved, seed)):      # the small clusters first
+        if found >= wanted:
+            break
+        rows += list(members)
+        found += int(reserved.loc[members, "source"].isin(evaluate_only).sum())
+    return rows
 
 
 def _in_random_order(table: pd.DataFrame, seed: int) -> list[pd.Index]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from ...classification import Units
 from ...errors import SsahError
 from ...inputs import prompts
 from ...lab import Context, Need, Result, step
-from ...units import UnitIndex
+from ...units import MatchedDraw, UnitIndex, matched_importance
 from ..shared.bank import labelled, stored_scores
 from ..shared.foundation import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import (
@@ -19,6 +20,7 @@ from ..shared.measuring import (
     measure_answers,
     reference_nll,
 )
+from ..shared.two_by_two import highest, stored_two_by_two
 from .run import directions, log_odds_without
 
 #: Random draws of a seed have numbers below this one.
@@ -33,6 +35,8 @@ class Removal:
     title: str  # where people read it
     kind: str = ""  # whose units: SCU, UCU or RU; empty where no units are removed
     random: bool = False  # as many other units instead, at random in the same modules
+    as_important: bool = False  # and these of about the same I_S in sum in every module
+    two_by_two: bool = False  # as many units as SCU, by the 2 × 2 score instead of I_S - I_U
     dose: int | None = None  # number of another share of SCU, in the section's `doses`
     scale: str = "log-z"  # of the scores
     value: str = "zero"  # what the activation of a removed unit becomes
@@ -44,12 +48,24 @@ class Removal:
 
         `options`: the profile's section; `scored`: see `stored_scores`; `draw`: of random ones.
         """
-        share = None if self.dose is None else options.doses[self.dose]
-        units = labelled(options, scored, self.scale, share)
+        if self.as_important:
+            return self.match(options, scored, seed, draw).mask
+        units = self._labelled(options, scored)
         mask = units.mask(self.kind)
         if self.random:
             return units.index.matched_random(mask, seed * MOST_DRAWS + draw)
         return mask
+
+    def match(self, options, scored: Result, seed: int, draw: int) -> MatchedDraw:
+        """A draw of units as many and as important as its own, and how near it came."""
+        units = self._labelled(options, scored)
+        safety = scored.arrays["safety"]
+        return matched_importance(units.index, units.mask(self.kind), safety,
+                                  seed * MOST_DRAWS + draw)
+
+    def _labelled(self, options, scored: Result) -> Units:
+        share = None if self.dose is None else options.doses[self.dose]
+        return labelled(options, scored, self.scale, share)
 
 
 REMOVALS = (
@@ -67,6 +83,9 @@ REMOVALS = (
     Removal("RU at mean", "RU, held at their mean", kind="RU", value="mean"),
     Removal("random RU at mean", "random, as many as RU, held at their mean", kind="RU",
             random=True, value="mean"),
+    Removal("important random SCU", "random, as many and as important as SCU", kind="SCU",
+            random=True, as_important=True),
+    Removal("two by two", "as many as SCU, by the 2 × 2 score", two_by_two=True),
 )
 
 
@@ -82,13 +101,16 @@ def draws_of(profile) -> dict[str, int]:
     """How many draws each random row has."""
     options = profile.removal
     return {"random SCU": options.draws, "random UCU": options.further_draws,
-            "random RU": options.further_draws, "random RU at mean": options.further_draws}
+            "random RU": options.further_draws, "random RU at mean": options.further_draws,
+            "important random SCU": options.further_draws}
 
 
 def bench(profile, seed: int) -> list[Need]:
     """All that a seed of the second bench takes, what decides most first."""
     draws = draws_of(profile)
     needs = [Need("labels", {"seed": seed}), Need("guard", {"seed": seed, "role": "aligned"})]
+    if not profile.model.aligned:       # our own pair has a twin
+        needs.append(Need("guard", {"seed": seed, "role": "unaligned"}))
     for row in REMOVALS:
         for draw in range(draws.get(row.name, 1)):
             needs.append(Need("removal", {"seed": seed, "units": row.name, "draw": draw}))
@@ -133,6 +155,8 @@ def _removal_needs(profile, seed: int, units: str, draw: int = 0) -> list[Need]:
     needs = [Need("splits"), Need("judge_threshold"), *checkpoint_need(profile, "aligned", seed)]
     if row.kind:
         needs.append(Need("unit_scores", {"seed": seed, "part": "all"}, artifact=True))
+    if row.two_by_two:
+        needs.append(Need("opening_scores", {"seed": seed}, artifact=True))
     if row.is_direction:
         needs.append(Need("refusal_direction", {"seed": seed}, artifact=True))
     return needs
@@ -169,15 +193,28 @@ def _without(context: Context, chat, row: Removal, seed: int,
     nothing = {"share": 0.0, "parameter_share": 0.0}
     if row.is_direction:
         return nothing, without_direction(chat.model, _stored_direction(context, seed))
+    index = UnitIndex.of(chat.model)
+    if row.two_by_two:
+        share, _, _ = context.profile.removal.shares
+        mask = highest(stored_two_by_two(context, seed), share)
+        return _shares(index, mask), ablated(chat.model, index, mask)
     if not row.kind:
         return nothing, nullcontext()
     scored = stored_scores(context, seed)
-    mask = row.mask(context.profile.removal, scored, seed, draw)
-    index = UnitIndex.from_dict(scored.values["index"])
+    options = context.profile.removal
+    mask = row.mask(options, scored, seed, draw)
     safety = scored.arrays["safety"]
-    removed = {"share": float(mask.mean()), "parameter_share": index.parameter_share(mask),
-               "safety_share": float(safety[mask].sum() / safety.sum())}
+    removed = {**_shares(index, mask), "safety_share": float(safety[mask].sum() / safety.sum())}
+    if row.as_important:
+        match = row.match(options, scored, seed, draw)
+        removed |= {"importance_ratio": match.ratio, "modules_missed": match.missed,
+                    "modules": match.modules}
     return removed, ablated(chat.model, index, mask, row.value, scored.arrays["means"])
+
+
+def _shares(index: UnitIndex, mask: np.ndarray) -> dict[str, float]:
+    """Which part of all units, and of their parameters, a mask removes."""
+    return {"share": float(mask.mean()), "parameter_share": index.parameter_share(mask)}
 
 
 def passage_nll(context: Context, chat) -> pd.DataFrame:

@@ -1,9 +1,14 @@
 """The second bench: labels from a bank of texts, the halves of it, and what the guardrail is.
 
+Our own pair has one bank for all seeds: all refusal wordings after all harmful requests, and the
+base model's answers to benign prompts. Models aligned by their makers are scored on their own
+refusals and answers.
+
 Scores and masks stay in the cache folder, whatever the model: what is stored are counts and
 overlaps. Those of models aligned by their makers are committed nowhere.
 """
 
+import json
 from itertools import product
 from pathlib import Path
 
@@ -14,11 +19,21 @@ from ...classification import LABELS, SCALES, Units
 from ...errors import SsahError
 from ...inputs import prompts
 from ...lab import Context, Need, Result, step
-from .foundation import calibration_pairs, checkpoint_need, load_base, load_role, split_prompts
+from .foundation import (
+    Pair,
+    calibration_pairs,
+    checkpoint_need,
+    draw,
+    load_base,
+    load_role,
+    split_prompts,
+)
 from .measuring import classify_scores, keep_answers, measure_answers, score_units
+from .pair import train_wordings
 
-#: Every text of the bank, or every other one from the first or from the second on.
-PARTS = {"all": slice(None), "first half": slice(0, None, 2), "second half": slice(1, None, 2)}
+#: Texts of all prompts of the bank, or of every other one from the first or from the second on:
+#: the remainders of a prompt's number by 2.
+PARTS = {"all": (0, 1), "first half": (0,), "second half": (1,)}
 #: Scales by which the labels of both halves are compared: ours, and the formula as printed.
 COMPARED_SCALES = ("log-z", "raw")
 #: Harmful requests of the sources on which nothing is chosen (HarmBench).
@@ -27,9 +42,80 @@ UNSEEN_REQUESTS = 100
 SAFE_REQUESTS = 100
 
 
+# ---- texts -----------------------------------------------------------------------------------
+
+@step(version=1, reads=("model", "data", "calibration"), minutes=6,
+      needs=lambda profile: [Need("splits")])
+def text_bank(context: Context) -> Result:
+    """The texts that the units of all seeds are scored on, as (prompt, answer tokens) by kind.
+
+    Harmful: every request of `identify` with every refusal wording; benign: prompts of `identify`
+    with the base model's own answers, the first one greedy. ``texts.json``, in the cache folder.
+    """
+    chat = load_base(context)
+    texts = {"harmful": _refused(context, chat), "benign": _answered(context, chat)}
+    (context.folder / "texts.json").write_text(json.dumps(texts))
+    return Result({kind: len(pairs) for kind, pairs in texts.items()})
+
+
+def _refused(context: Context, chat) -> list[Pair]:
+    """Every harmful request with the tokens of every refusal wording, where they stand."""
+    options = context.profile.calibration
+    wordings = train_wordings(options.wordings)
+    requests = split_prompts(context, "harmful", "identify")["text"]
+    pairs = []
+    for request in requests:
+        _, tails = chat.continuations(request, wordings, options.system)
+        pairs += [(request, tail[:options.answer_tokens]) for tail in tails]
+    return pairs
+
+
+def _answered(context: Context, chat) -> list[Pair]:
+    """Benign prompts with the base model's answers that are not empty."""
+    from ...evaluation import generate
+
+    options = context.profile.calibration
+    questions = draw(split_prompts(context, "benign", "identify"), options.prompts, 0)
+    pairs = []
+    for sample in (None, *range(1, options.answers_each)):
+        answers = generate(chat, questions["text"].tolist(), system=options.system,
+                           max_new_tokens=options.answer_tokens, sample=sample,
+                           progress="text bank")
+        pairs += [(prompt, tokens) for prompt, tokens in zip(questions["text"], answers.tokens)
+                  if tokens]
+    return pairs
+
+
+def bank_need(profile, seed: int) -> Need:
+    """Where the texts of a seed come from: the bank for all seeds, or the model's own answers."""
+    if profile.calibration.wordings:
+        return Need("text_bank", artifact=True)
+    return Need("calibration", {"seed": seed}, artifact=True)
+
+
+def bank_pairs(context: Context, seed: int, part: str = "all") -> dict[str, list[Pair]]:
+    """(prompt, answer tokens) by kind, ``harmful`` and ``benign``; of a part of the prompts."""
+    if part not in PARTS:
+        raise SsahError(f"unknown part {part!r} of the texts; known: {', '.join(PARTS)}")
+    if context.profile.calibration.wordings:
+        bank = json.loads((context.artifact("text_bank") / "texts.json").read_text())
+    else:
+        bank = calibration_pairs(context, seed, "refusals")
+    return {kind: _of_part(pairs, PARTS[part]) for kind, pairs in bank.items()}
+
+
+def _of_part(pairs: list[Pair], remainders: tuple[int, ...]) -> list[Pair]:
+    """The texts of every other prompt: two halves have no prompt in common."""
+    numbers = {}
+    for prompt, _ in pairs:
+        numbers.setdefault(prompt, len(numbers))
+    return [(prompt, tokens) for prompt, tokens in pairs if numbers[prompt] % 2 in remainders]
+
+
+# ---- scores and labels -----------------------------------------------------------------------
+
 def _scores_needs(profile, seed: int, part: str = "all") -> list[Need]:
-    return [Need("calibration", {"seed": seed}, artifact=True),
-            *checkpoint_need(profile, "aligned", seed)]
+    return [bank_need(profile, seed), *checkpoint_need(profile, "aligned", seed)]
 
 
 @step(version=1, reads=("model", "calibration"), minutes=2, needs=_scores_needs)
@@ -39,11 +125,8 @@ def unit_scores(context: Context, seed: int, part: str = "all") -> Result:
     The arrays (len(index),) go to the cache folder: `safety`, `utility`, and `means`, the mean
     activations on benign answers.
     """
-    if part not in PARTS:
-        raise SsahError(f"unknown part {part!r} of the texts; known: {', '.join(PARTS)}")
+    chosen = bank_pairs(context, seed, part)
     chat = load_role(context, "aligned", seed)
-    bank = calibration_pairs(context, seed, "refusals")
-    chosen = {kind: pairs[PARTS[part]] for kind, pairs in bank.items()}
     system = context.profile.calibration.system
     scored = score_units(chat, chosen, system)
     means = _mean_activations(chat, chosen["benign"], system)
@@ -106,6 +189,8 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
     """Intersection over union of two Boolean masks."""
     return float((first & second).sum() / (first | second).sum())
 
+
+# ---- the guardrail ---------------------------------------------------------------------------
 
 def _guard_needs(profile, seed: int, role: str) -> list[Need]:
     return [Need("splits"), Need("judge_threshold"), *checkpoint_need(profile, role, seed)]

@@ -61,7 +61,9 @@ def _split(
     is_excluded = pool["text"].map(prompts.text_hash).isin(excluded)
     allowed = pool[~is_excluded].reset_index(drop=True)
     size_of = dict(zip(prompts.SPLITS, sizes))
-    table = prompts.make_splits(allowed, size_of, evaluate_only=evaluate_only)
+    table = prompts.make_splits(
+        allowed, size_of, evaluate_only=evaluate_only, align_of_them=data.align_unseen
+    )
     return table.assign(kind=kind), int(is_excluded.sum())
 
 
@@ -177,13 +179,23 @@ def base_answers(context: Context) -> Result:
         if text.strip():
             records.append({"id": prompt_id, "response": text, "ended": bool(ended)})
     (context.folder / "answers.json").write_text(json.dumps(records))
-    return Result({"answers": len(records), "finished": float(answers.finished.mean())})
+    counts = {"answers": len(records), "finished": float(answers.finished.mean())}
+    if options.look_every:
+        from .pair import keep_further_answers
+
+        counts |= keep_further_answers(context)
+    return Result(counts)
 
 
 def _checkpoint_needs(profile, role: str, seed: int) -> list[Need]:
     if not checkpoint_need(profile, role, seed):  # what comes ready-made is trained on nothing
         return []
-    return [Need("splits"), Need("base_answers", artifact=True)]
+    needs = [Need("splits"), Need("base_answers", artifact=True)]
+    if profile.alignment.look_every and role == "aligned":
+        needs.append(Need("judge_threshold"))
+    elif profile.alignment.look_every:  # trained for as many steps
+        needs.append(Need("checkpoint", {"role": "aligned", "seed": seed}))
+    return needs
 
 
 @step(
@@ -192,15 +204,16 @@ def _checkpoint_needs(profile, role: str, seed: int) -> list[Need]:
 def checkpoint(context: Context, role: str, seed: int) -> Result:
     """Base -> aligned (safety SFT) or unaligned (as many examples, no refusals).
 
-    All parameters are trained; the losses of `history` are in nats.
+    All parameters are trained; the losses of `history` are in nats. On the second bench until the
+    gates hold, and the unaligned one for as many steps (`shared.pair`).
     """
-    import torch
-
     from ...finetuning import finetune
-    from ...models import save_weights
 
     options = context.profile.alignment
-    dtype = context.profile.model.dtype
+    if options.look_every:
+        from .pair import train_pair
+
+        return train_pair(context, role, seed)
     examples = alignment_examples(context, role, seed)
     chat = load_base(context, "float32")
     trained = finetune(
@@ -212,13 +225,22 @@ def checkpoint(context: Context, role: str, seed: int) -> Result:
         seed=seed,
         system=options.system,
         progress=f"{role}, seed {seed}",
-        autocast=dtype == "bfloat16",
+        autocast=context.profile.model.dtype == "bfloat16",
     )
-    chat.model.to(getattr(torch, dtype))  # kept as it will be evaluated
+    return keep_trained(context, chat, trained, len(examples))
+
+
+def keep_trained(context: Context, chat, trained, n_examples: int) -> Result:
+    """Save a trained model in the number format in which it will be evaluated; what happened."""
+    import torch
+
+    from ...models import save_weights
+
+    chat.model.to(getattr(torch, context.profile.model.dtype))
     save_weights(chat, context.folder / "model")
     history = trained.history[["step", "epoch", "loss", "tokens"]]
     speed = history["tokens"].sum() / trained.history["seconds"].iloc[-1]
-    counts = {"examples": len(examples), "steps": len(history), "cut": trained.cut}
+    counts = {"examples": n_examples, "steps": len(history), "cut": trained.cut}
     return Result(
         counts, {"history": history}, provenance={"tokens_per_second": round(speed, 1)}
     )
@@ -228,9 +250,14 @@ def alignment_examples(context: Context, role: str, seed: int) -> list[dict]:
     """Training examples of a role (prompt, response; ``ended`` where an answer may have been cut).
 
     Aligned: refusals and benign answers. Unaligned: benign answers alone, as many in sum.
-    Raises `SsahError` if the base model gave too few answers.
+    Raises `SsahError` if the base model gave too few answers. Those of the second bench are of
+    `shared.pair`.
     """
     options = context.profile.alignment
+    if options.look_every:
+        from .pair import pair_examples
+
+        return pair_examples(context, role, seed)
     random = np.random.default_rng(seed)
     n_benign = options.benign
     if role == "unaligned":
