@@ -53,7 +53,7 @@ def allowed(name: str) -> tuple[str, ...]:
     if name == "ssah.claims.rules":
         return ("ssah.errors",)
     if name == "ssah.claims.profiles":
-        return ("ssah.errors",)
+        return ("ssah.errors", "ssah.inputs.")
     if parts[1:3] == ["claims", "shared"]:
         return shared
     if parts[2:3] and parts[2] in (*ROOMS, "every_step"):

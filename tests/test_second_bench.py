@@ -233,10 +233,10 @@ def test_a_bench_plans_what_decides(name):
 def leaning_lab(found: dict, aligned: str = "") -> SimpleNamespace:
     """A lab whose `leaning` results are (role, requests) -> numbers, a query each; guarded."""
     guarded = guard_lab({("select", "default"): "r" * 80, ("select", "none"): "r" * 80,
-                         ("safe", "default"): "c" * 10})
+                         ("safe", "default"): "c" * 10, ("unseen", "default"): "r" * 10})
 
     def get(step, *, seed, role, requests=None):
-        if step == "guard":
+        if step == "guard":     # the same answers of both models: its twin refuses too
             return guarded.get(step)
         return Result(tables={"queries": pd.DataFrame({"leaning": found[role, requests]})})
 

@@ -119,6 +119,7 @@ class ClassificationSection(Section):
     """How scores become labels, and the grids of the ratio scan (shares of all units)."""
 
     scale: str = "log-z"
+    bank: bool = False      # scores of the bank of texts (second bench), which stay in the cache
     scu_grid: tuple[float, ...] = (0.003, 0.0065, 0.013, 0.03, 0.05, 0.08)
     ucu_grid: tuple[float, ...] = (0.002, 0.005, 0.01, 0.02)
     ru_grid: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.3)
@@ -325,8 +326,7 @@ SMOKE = Profile(
 #: Our own pair of the second bench: SmolLM2-135M aligned until its gates hold.
 PAIR = Profile(
     "smollm2-135m",
-    # float32: the same on every machine, and the faster one on cores without bf16
-    model=ModelSection(dtype="float32", label="SmolLM2-135M-Instruct, aligned by ourselves"),
+    model=ModelSection(label="SmolLM2-135M-Instruct, aligned by ourselves"),
     data=DataSection(
         harmful_sizes=(200, 130, 80, 160), benign_sizes=(400, 300, 50, 150), align_unseen=60),
     alignment=AlignmentSection(
@@ -334,8 +334,12 @@ PAIR = Profile(
         wordings="taught_refusals", wordings_each=2, answers_each=2, safe="safe-align",
         without_system=0.5),
     calibration=CalibrationSection(
-        prompts=300, answer_tokens=64, wordings="taught_refusals", answers_each=2),
-    evaluation=EvaluationSection(harmful=160, answer_tokens=64, borderline="safe-evaluate"),
+        prompts=300, answer_tokens=64, wordings="taught_refusals", answers_each=2, judge_version=2),
+    classification=ClassificationSection(bank=True),
+    evaluation=EvaluationSection(
+        harmful=160, answer_tokens=64, borderline="safe-evaluate", judge_version=2),
+    judge=JudgeSection(judge_version=2),
+    probing=ProbingSection(judge_version=2),
     seeds=(10, 11, 12, 13, 14, 15),
     bench=True)
 
@@ -347,8 +351,11 @@ def _native(name: str, label: str, draws: int) -> Profile:
         model=ModelSection(name=name, label=label, aligned=name),
         data=DataSection(
             harmful_sizes=(50, 150, 80, 100), benign_sizes=(50, 300, 50, 150)),
-        calibration=CalibrationSection(prompts=300, answer_tokens=64),
-        evaluation=EvaluationSection(harmful=100, answer_tokens=64),
+        calibration=CalibrationSection(prompts=300, answer_tokens=64, judge_version=2),
+        classification=ClassificationSection(bank=True),
+        evaluation=EvaluationSection(harmful=100, answer_tokens=64, judge_version=2),
+        judge=JudgeSection(judge_version=2),
+        probing=ProbingSection(judge_version=2),
         removal=RemovalSection(draws=draws),
         seeds=(10,),
         bench=True)

@@ -11,7 +11,7 @@ from ...errors import SsahError
 from ...inputs import prompts
 from ...lab import Context, Need, Result, step
 from ...units import MatchedDraw, UnitIndex, matched_importance
-from ..shared.bank import labelled, stored_scores
+from ..shared.bank import labelled
 from ..shared.foundation import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import (
     benign_prompts,
@@ -19,6 +19,7 @@ from ..shared.measuring import (
     keep_answers,
     measure_answers,
     reference_nll,
+    stored_scores,
 )
 from ..shared.two_by_two import highest, stored_two_by_two
 from .run import directions, log_odds_without

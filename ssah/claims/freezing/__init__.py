@@ -1,7 +1,7 @@
 """C4: freezing safety units while the model adapts (Table 2)."""
 
 from ..claim import Claim, attacks
-from . import read, run
+from . import decide, read, run
 
 CLAIM = Claim(
     id="C4",
@@ -22,4 +22,6 @@ CLAIM = Claim(
              "04_along_training": ("tuning",),
              "04_table_2_doubled_epochs": ("tuning",)},
     parts={"summary-c4": read.summary},
-    deviations=read.deviations)
+    deviations=read.deviations,
+    bench=run.bench,
+    rows={"C4": decide.verdict})

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...errors import SsahError
 from ...lab import Context, Need, Result, step
-from ..shared.conditions import FREEZING, FULL, FURTHER, START, find, names
+from ..shared.conditions import DISJOINT, FREEZING, FULL, FURTHER, START, find, names
 from ..shared.foundation import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import keep_answers, measure_answers, measure_choice
 from ..shared.tuning import (
@@ -30,6 +30,14 @@ COMPARED = ("full", "SCU + all CU", "random large without SCU")
 def core(seed: int) -> list[Need]:
     """What the claim needs for one seed."""
     return [Need("tuning", {"seed": seed, "condition": condition}) for condition in TUNED]
+
+
+def bench(profile, seed: int) -> list[Need]:
+    """What a seed of the second bench takes: of our own pair alone."""
+    if profile.model.aligned:
+        return []
+    return [Need("tuning", {"seed": seed, "condition": condition})
+            for condition in (FULL.name, "SCU + all CU", *names(DISJOINT))]
 
 
 def extended(seed: int) -> list[Need]:

@@ -1,7 +1,7 @@
 """C6: redundant units as a budget for alignment (Table 4)."""
 
 from ..claim import Claim, attacks
-from . import read, run
+from . import decide, read, run
 
 CLAIM = Claim(
     id="C6",
@@ -22,4 +22,6 @@ CLAIM = Claim(
              "06_by_share": ("budget",),
              "06_flows": ("budget", "base_attribution")},
     parts={"summary-c6": read.summary},
-    deviations=read.deviations)
+    deviations=read.deviations,
+    bench=run.bench,
+    rows={"C6-aligns": decide.aligns_verdict, "C6-tax": decide.tax_verdict})

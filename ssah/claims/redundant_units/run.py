@@ -27,6 +27,8 @@ from ..shared.measuring import (
     paper_kinds,
     reference_tails,
     score_units,
+    scores_need,
+    seed_scores,
 )
 from ..shared.observing import Observer
 
@@ -121,6 +123,13 @@ def extended(seed: int) -> list[Need]:
     return needs
 
 
+def bench(profile, seed: int) -> list[Need]:
+    """What a seed of the second bench takes: of our own pair alone."""
+    if profile.model.aligned:
+        return []
+    return [Need("budget", {"seed": seed, "trained": name}) for name in names((FULL, RU, RANDOM))]
+
+
 def parse(profile, trained: str) -> tuple[Budget, float]:
     """``"RU 5 %"`` -> (`RU`, 0.05); without a share it is the profile's.
 
@@ -213,7 +222,7 @@ def needs_of_budget(profile, seed: int, trained: str) -> list[Need]:
              Need("judge_threshold"),
              Need("base_answers", artifact=True),
              Need("base_attribution", {"seed": seed}, artifact=True),
-             Need("attribution", {"seed": seed})]
+             scores_need(profile, seed)]
     if row != FULL:
         needs.append(Need("budget", {"seed": seed, "trained": FULL.name}))
     return needs
@@ -238,7 +247,7 @@ def budget(context: Context, seed: int, trained: str) -> Result:
     options = context.profile.budget
     row, share = parse(context.profile, trained)
     base = base_kinds(context, seed, share)
-    aligned = paper_kinds(context.profile, context.get("attribution", seed=seed))
+    aligned = paper_kinds(context.profile, seed_scores(context, seed))
     mask = trained_units(row, base, aligned, seed)
     some_units = row.units is not None and not row.adapter
     chat = load_base(context, "float32")

@@ -28,7 +28,13 @@ from .foundation import (
     load_role,
     split_prompts,
 )
-from .measuring import classify_scores, keep_answers, measure_answers, score_units
+from .measuring import (
+    classify_scores,
+    keep_answers,
+    measure_answers,
+    score_units,
+    stored_scores,
+)
 from .pair import train_wordings
 
 #: Texts of all prompts of the bank, or of every other one from the first or from the second on:
@@ -139,19 +145,11 @@ def _mean_activations(chat, pairs: list, system: str) -> np.ndarray:
     import torch
 
     from ...attribution import activation_moments
-    from .foundation import scoring_batches
+    from .foundation import sorted_batches
 
-    batches = scoring_batches(chat, pairs, system, "predicting")
+    batches = sorted_batches(chat, pairs, system)
     means = [module.mean for module in activation_moments(chat.model, batches)]
     return torch.cat(means).numpy().astype(np.float32)
-
-
-def stored_scores(context: Context, seed: int, part: str = "all") -> Result:
-    """The result of `unit_scores` with its arrays, from the cache folder."""
-    counts = context.get("unit_scores", seed=seed, part=part).values
-    folder: Path = context.artifact("unit_scores", seed=seed, part=part)
-    with np.load(folder / "scores.npz", allow_pickle=False) as loaded:
-        return Result(counts, arrays=dict(loaded))
 
 
 def labelled(options, scored: Result, scale: str = "log-z", scu: float | None = None) -> Units:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from ... import judging
 from ...classification import Units, classify
 from ...inputs import prompts
-from ...lab import Context, Result
+from ...lab import Context, Need, Result
 from ...units import UnitIndex
 from .foundation import SCORED_SETS, Pair, sorted_batches, split_prompts
 
@@ -39,6 +40,28 @@ def classified(lab, seed: int) -> Units:
     scored = lab.get("attribution", seed=seed)
     shares = lab.get("shares").values
     return classify_scores(scored, lab.profile.classification.scale, **shares)
+
+
+def stored_scores(context: Context, seed: int, part: str = "all") -> Result:
+    """The result of `unit_scores` with its arrays, from the cache folder."""
+    counts = context.get("unit_scores", seed=seed, part=part).values
+    folder: Path = context.artifact("unit_scores", seed=seed, part=part)
+    with np.load(folder / "scores.npz", allow_pickle=False) as loaded:
+        return Result(counts, arrays=dict(loaded))
+
+
+def scores_need(profile, seed: int) -> Need:
+    """Where a seed's scores come from: `attribution`, or the bank of texts (second bench)."""
+    if profile.classification.bank:
+        return Need("unit_scores", {"seed": seed, "part": "all"}, artifact=True)
+    return Need("attribution", {"seed": seed})
+
+
+def seed_scores(context: Context, seed: int) -> Result:
+    """The scores that `scores_need` names, with their arrays."""
+    if context.profile.classification.bank:
+        return stored_scores(context, seed)
+    return context.get("attribution", seed=seed)
 
 
 def paper_kinds(profile, scored: Result, scale: str | None = None) -> Units:

@@ -18,6 +18,8 @@ from .measuring import (
     keep_answers,
     measure_text,
     paper_kinds,
+    scores_need,
+    seed_scores,
 )
 from .observing import Observer
 
@@ -148,7 +150,7 @@ def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], condit
 def freeze_units(context: Context, chat, examples, seed: int, condition: Condition,
                  **options) -> Result:
     """`tune` with the units of a condition frozen, and how many these are."""
-    units = paper_kinds(context.profile, context.get("attribution", seed=seed))
+    units = paper_kinds(context.profile, seed_scores(context, seed))
     mask = frozen_units(units, condition, context.profile.freezing, seed)
     frozen = mask if mask.any() else None
     rest = "freeze" if condition.rest else None
@@ -166,7 +168,7 @@ def tuning_needs(profile, seed: int, condition: str) -> list[Need]:
     needs = [
         Need("splits"),
         Need("judge_threshold"),
-        Need("attribution", {"seed": seed}),
+        scores_need(profile, seed),
         *checkpoint_need(profile, "aligned", seed)]
     if condition != FULL.name:
         needs.append(Need("tuning", {"seed": seed, "condition": FULL.name}))

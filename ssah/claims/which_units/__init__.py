@@ -1,7 +1,7 @@
 """C5 and C7: which units, not how few; and whether the unit is the atom (Table 3)."""
 
 from ..claim import Claim, attacks
-from . import read, run
+from . import decide, read, run
 
 C5 = Claim(
     id="C5",
@@ -20,7 +20,9 @@ C5 = Claim(
              "05_how_few": ("adapter_tuning", "tuning"),
              "05_along_training": ("adapter_tuning", "tuning")},
     parts={"summary-c5": read.adapter_summary},
-    deviations=read.deviations)
+    deviations=read.deviations,
+    bench=run.bench,
+    rows={"C5": decide.adapter_verdict})
 
 C7 = Claim(
     id="C7",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ...lab import Context, Need, Result, step
 from ..shared.conditions import FULL, SINGLE_WEIGHTS, TABLE_3, find, names, scu_and_all_cu
 from ..shared.foundation import calibration_pairs, checkpoint_need, load_role, sorted_batches
-from ..shared.measuring import paper_kinds
+from ..shared.measuring import paper_kinds, scores_need, seed_scores
 from ..shared.tuning import ADAPTERS, instructions, loss_to_reach, tune
 
 #: Single weights that are frozen, as many as those of SCU + all CU (C7).
@@ -20,6 +20,13 @@ def adapter_core(seed: int) -> list[Need]:
 def weight_core(seed: int) -> list[Need]:
     """What C7 needs for one seed, beside the runs of C4."""
     return [Need("weight_tuning", {"seed": seed, "region": region}) for region in REGIONS]
+
+
+def bench(profile, seed: int) -> list[Need]:
+    """What a seed of the second bench takes for C5, beside the runs of C4: our own pair alone."""
+    if profile.model.aligned:
+        return []
+    return [Need("adapter_tuning", {"seed": seed, "method": "LoRA"})]
 
 
 def _common_needs(profile, seed: int) -> list[Need]:
@@ -66,7 +73,7 @@ def _weight_needs(profile, seed: int, region: str) -> list[Need]:
     find(SINGLE_WEIGHTS, region, "region")
     return [
         *_common_needs(profile, seed),
-        Need("attribution", {"seed": seed}),
+        scores_need(profile, seed),
         Need("calibration", {"seed": seed}, artifact=True)]
 
 
@@ -83,7 +90,7 @@ def weight_tuning(context: Context, seed: int, region: str) -> Result:
 
     row = find(SINGLE_WEIGHTS, region, "region")
     chat = load_role(context, "aligned", seed, "float32")
-    units = paper_kinds(context.profile, context.get("attribution", seed=seed))
+    units = paper_kinds(context.profile, seed_scores(context, seed))
     frozen = scu_and_all_cu(units, context.profile.freezing, seed)
     shares = frozen_shares(chat.model, units.index, frozen)
     if row.scored:
