@@ -234,10 +234,11 @@ def leaning_lab(found: dict, aligned: str = "") -> SimpleNamespace:
     """A lab whose `leaning` results are (role, requests) -> numbers, a query each; guarded."""
     guarded = guard_lab({("select", "default"): "r" * 80, ("select", "none"): "r" * 80,
                          ("safe", "default"): "c" * 10, ("unseen", "default"): "r" * 10})
+    twin = guard_lab({("select", "default"): "c" * 80})
 
     def get(step, *, seed, role, requests=None):
-        if step == "guard":     # the same answers of both models: its twin refuses too
-            return guarded.get(step)
+        if step == "guard":
+            return {"aligned": guarded, "unaligned": twin}[role].get(step)
         return Result(tables={"queries": pd.DataFrame({"leaning": found[role, requests]})})
 
     profile = SimpleNamespace(model=SimpleNamespace(aligned=aligned))
