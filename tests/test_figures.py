@@ -1,6 +1,7 @@
 """Figures are deterministic and carry their origin; importing what reads results needs no torch."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,42 @@ def test_same_table_same_bytes(drawn, suffix):
 
 def test_svg_has_no_date(drawn):
     assert "<dc:date>" not in (drawn[0] / "figure.svg").read_text()
+
+
+def test_hashed_names_in_an_svg_are_numbers_in_order_of_appearance():
+    """Two layouts that differ in the last bit have other hashes, and the same file."""
+    svg = ('<path id="m{0}"/><use xlink:href="#m{0}"/><g clip-path="url(#p{1})"/>'
+           '<g id="DejaVuSans-41"/><clipPath id="p{1}"/><path id="C0_1_{2}"/>')
+    first = style.with_numbered_ids(svg.format("0123456789", "abcdefabcd", "0000000000"))
+    second = style.with_numbered_ids(svg.format("9876543210", "abcdefabcd", "1111111111"))
+    assert first == second
+    assert first == ('<path id="m1"/><use xlink:href="#m1"/><g clip-path="url(#p2)"/>'
+                     '<g id="DejaVuSans-41"/><clipPath id="p2"/><path id="C0_1_3"/>')
+
+
+def test_a_saved_svg_has_no_hashed_name_and_every_reference_has_its_target(drawn):
+    svg = (drawn[0] / "figure.svg").read_text()
+    assert not re.search(style.HASHED_ID, svg)
+    targets = re.findall(r'url\(#(.+?)\)|href="#(.+?)"', svg)
+    assert targets
+    for by_url, by_reference in targets:
+        assert svg.count(f'id="{by_url or by_reference}"') == 1
+
+
+def test_a_notebook_shows_the_png_that_was_saved(tmp_path, monkeypatch):
+    """In the size of the screen, and the figure is not left open to be drawn once more."""
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path))
+    shown = []
+    monkeypatch.setattr(style, "get_ipython", lambda: "a notebook")
+    monkeypatch.setattr(style, "display", shown.append)
+    style.use_style()
+    style.save(matplotlib.pyplot.figure(figsize=(4, 2)), "figure", "toy")
+    png = tmp_path / "figure.png"
+    (image,) = shown
+    assert image.data == png.read_bytes()
+    on_screen = matplotlib.pyplot.imread(png).shape[1] * 100 / 160
+    assert image.width == round(on_screen)
+    assert not matplotlib.pyplot.get_fignums()
 
 
 def test_figures_carry_their_origin(tmp_path, monkeypatch):

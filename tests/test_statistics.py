@@ -8,6 +8,7 @@ from ssah.errors import SsahError
 from ssah.lab.statistics import (
     DRAWS,
     auroc,
+    aurocs,
     bootstrap,
     crossed_bootstrap,
     difference,
@@ -158,6 +159,17 @@ def test_auroc_counts_pairs():
     positive = random.random(60) < 0.4
     won = [(a > b) + 0.5 * (a == b) for a in scores[positive] for b in scores[~positive]]
     assert auroc(scores, positive) == pytest.approx(np.mean(won))
+
+
+def test_rows_of_aurocs_are_each_by_itself():
+    """One row has no positive at all."""
+    draw = np.random.default_rng(1)
+    scores = draw.integers(9, size=(5, 30))
+    positive = draw.random((5, 30)) < 0.3
+    positive[2] = False
+    expected = [auroc(*row) for row in zip(scores, positive)]
+    np.testing.assert_array_equal(aurocs(scores, positive), expected)
+    assert np.isnan(expected[2])
 
 
 def test_auroc_needs_both_kinds():

@@ -136,10 +136,15 @@ def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     `scores` and `positive` (bool) are (n,); nan if there are no positives or no negatives.
     """
     positive = np.asarray(positive, bool)
-    n_positive = int(positive.sum())
-    n_negative = int((~positive).sum())
-    if n_positive == 0 or n_negative == 0:
-        return float("nan")
-    ranks = rankdata(scores)[positive].sum()
-    pairs_won = ranks - n_positive * (n_positive + 1) / 2
-    return float(pairs_won / (n_positive * n_negative))
+    return float(aurocs(np.asarray(scores)[None], positive[None])[0])
+
+
+def aurocs(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """`auroc` of every row: `scores` and `positive` (bool) are (rows, n), the result (rows,)."""
+    n_positive = positive.sum(axis=1)
+    n_negative = (~positive).sum(axis=1)
+    ranks = rankdata(scores, axis=1)
+    rank_sums = np.where(positive, ranks, 0).sum(axis=1)
+    pairs_won = rank_sums - n_positive * (n_positive + 1) / 2
+    n_pairs = n_positive * n_negative
+    return np.divide(pairs_won, n_pairs, out=np.full(len(scores), np.nan), where=n_pairs > 0)

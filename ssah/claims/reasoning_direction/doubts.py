@@ -7,7 +7,7 @@ from scipy.stats import spearmanr
 
 from ...inputs.words import data_file
 from ...lab import Lab
-from ...lab.statistics import auroc
+from ...lab.statistics import aurocs
 from ...lab.words import say
 from ..shared.tables import with_interval
 from .read import (
@@ -136,25 +136,27 @@ def auroc_intervals(scores: pd.DataFrame, refused: np.ndarray) -> dict[str, floa
 
     A draw takes the same queries for all scores; one without answers of both kinds is left out.
     """
-    random = np.random.default_rng(0)
-    drawn = []
-    for _ in range(AUROC_DRAWS):
-        chosen = random.integers(len(refused), size=len(refused))
-        drawn.append(aurocs(scores.iloc[chosen], refused[chosen]))
-    ends = pd.DataFrame(drawn).quantile([0.025, 0.975])
+    n = len(refused)
+    whole = drawn_aurocs(scores, refused, np.arange(n)[None]).loc[0]
+    draws = np.random.default_rng(0).integers(n, size=(AUROC_DRAWS, n))
+    ends = drawn_aurocs(scores, refused, draws).quantile([0.025, 0.975])
     columns = {}
-    for name, value in aurocs(scores, refused).items():
+    for name, value in whole.items():
         columns[name] = value
         columns[f"{name} low"] = ends.loc[0.025, name]
         columns[f"{name} high"] = ends.loc[0.975, name]
     return columns
 
 
-def aurocs(scores: pd.DataFrame, refused: np.ndarray) -> dict[str, float]:
-    """AUROC of every score, and as ``difference`` that of the direction minus the log-odds'."""
-    values = {name: auroc(scores[name].to_numpy(), refused) for name in scores}
-    values["difference"] = values["direction"] - values["log-odds"]
-    return values
+def drawn_aurocs(scores: pd.DataFrame, refused: np.ndarray, draws: np.ndarray) -> pd.DataFrame:
+    """AUROC of every score, a row a draw, and as ``difference`` of the direction less the log-odds.
+
+    `draws` (draws, queries): the places of the queries that each draw takes.
+    """
+    table = pd.DataFrame({name: aurocs(scores[name].to_numpy()[draws], refused[draws])
+                          for name in scores})
+    table["difference"] = table["direction"] - table["log-odds"]
+    return table
 
 
 def shown_predictions(table: pd.DataFrame) -> pd.DataFrame:

@@ -104,8 +104,11 @@ def flow(before, after) -> pd.DataFrame:
     before = np.asarray(before)
     after = np.asarray(after)
     require_labels(before, after)
-    counts = pd.crosstab(before, after, rownames=["before"], colnames=["after"])
-    return counts.reindex(index=LABELS, columns=LABELS, fill_value=0)
+    counts = np.zeros((len(LABELS), len(LABELS)), dtype=int)
+    for row, label in enumerate(LABELS):
+        counts[row] = [(after[before == label] == other).sum() for other in LABELS]
+    return pd.DataFrame(counts, index=pd.Index(LABELS, name="before"),
+                        columns=pd.Index(LABELS, name="after"))
 
 
 def require_labels(before: np.ndarray, after: np.ndarray) -> None:
@@ -113,8 +116,9 @@ def require_labels(before: np.ndarray, after: np.ndarray) -> None:
     if before.shape != after.shape:
         raise SsahError(f"labels of {before.size} and of {after.size} units cannot be compared: "
                         "two models' labels?")
-    unknown = (set(before) | set(after)) - set(LABELS)
-    if unknown:
+    known = np.isin(before, LABELS) & np.isin(after, LABELS)
+    if not known.all():
+        unknown = (set(before) | set(after)) - set(LABELS)
         names = ", ".join(sorted(map(str, unknown)))
         raise SsahError(f"unknown labels {names}; known: {', '.join(LABELS)}")
 

@@ -5,7 +5,9 @@ marker and hatch. Every figure carries a label of origin: *paper-reported*, *rec
 (model, n, seeds) or *toy*.
 """
 
+import io
 import os
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
+from IPython.display import Image, display
 
 from ...inputs import archives
 from ...lab import Lab
@@ -63,6 +67,14 @@ LABEL_STYLES = {
 #: The ends of an axis in per cent, so that marks at 0 and 100 are whole.
 PERCENT = (-4, 104)
 
+#: Where the header of a PNG has its width in pixels.
+PNG_WIDTH = slice(16, 20)
+
+#: Hexadecimal digits at the end of a name that matplotlib makes in an SVG.
+HASH_LENGTH = 10
+#: Such a name: of a clip path, hatch, marker, image or path of a collection.
+HASHED_ID = rf"\b(?:[hmp]|image|C[0-9a-f]+_[0-9a-f]+_)[0-9a-f]{{{HASH_LENGTH}}}\b"
+
 #: A panel of `interval_panels`: column of the table, of the points, title, whether in per cent.
 Panel = tuple[str, str, str, bool]
 
@@ -88,17 +100,46 @@ def use_style() -> None:
 
 
 def save(figure, name: str, origin: str) -> None:
-    """Stamp the label of origin on a figure and write ``NAME.png`` and ``NAME.svg``.
+    """Stamp the label of origin on a figure, write ``NAME.png`` and ``NAME.svg``, and show it.
 
-    Into ``figures/``, or the folder that ``SSAH_FIGURES`` names.
+    Into ``figures/``, or the folder that ``SSAH_FIGURES`` names. A notebook shows the PNG that was
+    written, so that nothing is drawn a third time; the figure is closed.
     """
     figure.text(0.005, -0.01, origin, fontsize=8.5, color="#444444", ha="left", va="top")
     folder = Path(os.environ.get("SSAH_FIGURES") or archives.REPOSITORY / "figures")
     folder.mkdir(parents=True, exist_ok=True)
+    png = folder / f"{name}.png"
     # without the version and the date, so that the same numbers are the same bytes
-    figure.savefig(folder / f"{name}.png", bbox_inches="tight", metadata={"Software": None})
-    figure.savefig(folder / f"{name}.svg", bbox_inches="tight",
+    figure.savefig(png, bbox_inches="tight", metadata={"Software": None})
+    figure.set_layout_engine("none")        # the layout stays as it is in the PNG
+    svg = io.StringIO()
+    figure.savefig(svg, format="svg", bbox_inches="tight",
                    metadata={"Date": None, "Creator": None})
+    (folder / f"{name}.svg").write_text(with_numbered_ids(svg.getvalue()), "utf-8")
+    plt.close(figure)
+    if get_ipython() is not None:
+        show(png, figure.dpi)
+
+
+def with_numbered_ids(svg: str) -> str:
+    """An SVG whose hashed ids are numbers, in the order in which they appear.
+
+    Matplotlib names a clip path by a hash of its corners, which differs from machine to machine
+    with the last bit of a layout.
+    """
+    numbered = {}
+    for name in re.findall(rf'id="({HASHED_ID})"', svg):
+        kind = name[:-HASH_LENGTH]
+        numbered.setdefault(name, f"{kind}{len(numbered) + 1}")
+    return re.sub(HASHED_ID, lambda found: numbered.get(found[0], found[0]), svg)
+
+
+def show(png: Path, dpi: float) -> None:
+    """Show a saved figure in the notebook, as large as it is on a screen of `dpi` dots an inch."""
+    data = png.read_bytes()
+    pixels = int.from_bytes(data[PNG_WIDTH], "big")
+    width = pixels * dpi / matplotlib.rcParams["savefig.dpi"]
+    display(Image(data=data, width=round(width)))
 
 
 def recomputed(lab: Lab, n: str, seeds: int | None = None) -> str:
