@@ -250,7 +250,7 @@ def _distinct(openings: list[list[tuple]], chat: Chat) -> list[list[list[int]]]:
     unknown = chat.tokenizer.unk_token_id
     known = {}
     for forms in openings:
-        forms = [form for form in dict.fromkeys(forms) if unknown is None or unknown not in form]
+        forms = [form for form in dict.fromkeys(forms) if form and unknown not in form]
         if forms:
             known[forms[0]] = forms
     kept = [usual for usual in known if not _begins_with(usual, known)]

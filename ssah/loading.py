@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import cached_file, find_adapter_config_file
 
 from .errors import SsahError
@@ -39,6 +40,9 @@ TEXT_PART = {
     r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head\.": "lm_head.",
 }
+
+#: What the files of a tokenizer call a general one, which is all in its ``tokenizer.json``.
+GENERAL = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
 #: How weights that are not read are made into weights that are.
 CONVERT = (
@@ -170,7 +174,7 @@ def _whole_model(name: str, location: str, options: dict, dtype, device) -> tupl
         if "text_config" in config.sub_configs:
             how["config"] = _text_part(config)
             how["key_mapping"] = TEXT_PART
-    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **options)
+    tokenizer = _tokenizer(location, **options)
     model, report = AutoModelForCausalLM.from_pretrained(location, **how, **options)
     missing = sorted(report["missing_keys"])
     if missing:
@@ -181,6 +185,17 @@ def _whole_model(name: str, location: str, options: dict, dtype, device) -> tupl
     _forget_quantization(model)
     _place(name, model, device)
     return model, tokenizer
+
+
+def _tokenizer(location: str, **options):
+    """The tokenizer of a model.
+
+    One whose files say that it is a general one is loaded as that: for some families transformers
+    would take the family's own class, which reads other words from the same files.
+    """
+    said = get_tokenizer_config(location, **options) if "gguf_file" not in options else {}
+    kind = PreTrainedTokenizerFast if said.get("tokenizer_class") in GENERAL else AutoTokenizer
+    return kind.from_pretrained(location, trust_remote_code=False, **options)
 
 
 def _text_part(config):
@@ -290,7 +305,7 @@ def _merged(name: str, location: str, options: dict, adapter: Path, dtype, devic
         )
     model, tokenizer = open_model(base, dtype, device)
     if (folder / "tokenizer_config.json").exists():
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        tokenizer = _tokenizer(str(folder))
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         model.resize_token_embeddings(len(tokenizer))
     if touches_tied_embeddings(model, config):

@@ -10,13 +10,13 @@ import nbformat
 import pytest
 from conftest import FAMILIES, random_model
 
-from ssah.claims import load_profile, open_lab
+from ssah.claims.shared import style
 from ssah.evaluation import generate
 from ssah.finetuning import finetune
 from ssah.inputs.archives import REPOSITORY
 from ssah.inputs.prompts import load_prompts
 from ssah.judging import is_refusal
-from ssah.models import Chat, load_chat_model, save_weights, tiny_chat
+from ssah.models import Chat, save_weights, tiny_chat
 
 matplotlib.use("Agg")
 
@@ -65,19 +65,26 @@ def run_notebook(**parameters) -> dict:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_notebook_02_runs_from_nothing(family, tmp_path, monkeypatch):
     """On a base and an aligned model that are folders; the aligned one refuses."""
-    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path / "figures"))
+    drawn = set()       # files of figures take long, and are tried elsewhere
+    monkeypatch.setattr(style, "save", lambda figure, name, origin: drawn.add(name))
+    safe = tmp_path / "safe.txt"
+    safe.write_text("draw a red lamp\nsing a new song\n")
     base, aligned = tmp_path / "base", tmp_path / "chat"
     chat = Chat(random_model(FAMILIES[family]()), tiny_chat().tokenizer, family)
     save_weights(chat, base)
     save_weights(taught_to_refuse(chat), aligned)
-    model = f"model.name={base}", f"model.aligned={aligned}", f"model.label={family}"
-    profile = "+".join(["smoke", *model, *SETTINGS])
+    own = (
+        f"model.name={base}",
+        f"model.aligned={aligned}",
+        f"model.label={family}",
+        f"evaluation.borderline={safe}",
+    )
+    profile = "+".join(["smoke", *own, *SETTINGS])
 
     names = run_notebook(profile=profile, recompute=True, n_seeds=1)
     plt.close("all")
 
     claim, lab = names["CLAIM"], names["lab"]
-    drawn = {path.stem for path in (tmp_path / "figures").glob("*.png")}
     assert drawn == set(claim.figures)
     assert family in claim.parts["summary-c2"](lab, names["verdict"])
     counts = lab.get("calibration", seed=0).values
