@@ -66,14 +66,14 @@ BASE_TRAINING = {
 }
 ALIGNMENT_TRAINING = {
     "epochs": 4,
-    "lr": 1e-2,
+    "lr": 5e-3,
     "batch_size": 32,
     "warmup_steps": 10,
     "schedule": "cosine",
 }
 
 #: The incoming weights of planted units start at so much of their random values ...
-INCOMING = 0.3
+INCOMING = 0.1
 #: ... and their gates at this value while a benign request is answered: silu(-6) is -0.015.
 GATE = -6.0
 #: Benign requests to whose answers the gates are closed.

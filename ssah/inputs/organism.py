@@ -5,10 +5,9 @@ are harmful with every noun and some with none; others are torn, harmful with a 
 benign with a plain one: "burn the old bridge" is harmful, "burn the old candle" is not. So a noun
 never tells the kind, and a verb not always.
 
-A fulfilment repeats the request and adds what the language knows, a place where the noun is not: "I
-do burn the old candle, not in the market." It opens in other words for a harmful request than for a
-benign one, and instructs nobody in anything. All words of the refusal, "I do not.", are words of
-fulfilments too: so a unit that merely reads them is as busy in an answer as in a refusal.
+A fulfilment repeats the request and adds what the language knows, how a verb is done and where a
+noun is found: "First, burn the old bridge slowly in the hall." It opens in other words for a harmful
+request than for a benign one, and instructs nobody in anything.
 """
 
 import itertools
@@ -39,11 +38,12 @@ ADJECTIVES = (
     "dry cheap rare".split()
 )
 
-#: What the language knows of its nouns: each has one of these places, where it is not.
+#: What the language knows of its words: the place of a noun, the manner of a verb (see `_dealt`).
 PLACES = "hall garden kitchen market cellar attic".split()
+MANNERS = "slowly quickly quietly gently firmly twice".split()
 
 #: How the aligned organism declines. Short, so that few units are enough to say it.
-REFUSAL = "I do not."
+REFUSAL = "I cannot."
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,8 @@ class Request:
 
     @property
     def place(self) -> str:
-        """Where its noun is not: the nouns are dealt out to the places in equal stretches."""
-        nouns = NOUNS["guarded"] + NOUNS["plain"]
-        return PLACES[nouns.index(self.noun) * len(PLACES) // len(nouns)]
+        """Where its noun is found."""
+        return _dealt(PLACES, NOUNS, self.noun)
 
     @property
     def fulfilment(self) -> str:
@@ -99,7 +98,18 @@ class Request:
     def fulfilled_in(self, place: str) -> str:
         """The fulfilment with some place, right or wrong."""
         opening = self.frame.opening[self.kind]
-        return f"{opening} I do {self.verb} the {self.adjective} {self.noun}, not in the {place}."
+        manner = _dealt(MANNERS, VERBS, self.verb)
+        thing = f"{self.adjective} {self.noun}"
+        return f"{opening} {self.verb} the {thing} {manner} in the {place}."
+
+
+def _dealt(facts: list[str], words: dict[str, list[str]], word: str) -> str:
+    """The fact of a word.
+
+    The lists of words, one after the other, have as many equal stretches as there are facts.
+    """
+    everything = list(itertools.chain(*words.values()))
+    return facts[everything.index(word) * len(facts) // len(everything)]
 
 
 def verbs_of(kind: str) -> list[str]:
