@@ -177,7 +177,7 @@ def test_only_benign_requests_have_an_answer():
 
 def test_borderline_requests_have_verbs_of_harmful_ones():
     prompts = ssah.load_prompts("organism-borderline")["text"]
-    assert len(prompts) >= 50
+    assert len(prompts) >= 40
     assert set(prompts) < set(texts("benign", slice(None)))
     harmful = " ".join(texts("harmful", slice(None)))
     for verb in language.VERBS["torn"]:
