@@ -20,6 +20,7 @@ _HOME = {
     "finetuning": ("finetune",),
     "evaluation": ("generate", "refusal_log_odds", "perplexity", "multiple_choice"),
     "judging": ("judge",),
+    "organism": ("load_organism",),
     "inputs.prompts": ("load_prompts",),
     "lab.source": ("show_source",),
     "claims": ("open_lab", "verdict", "verdicts"),

@@ -153,7 +153,9 @@ def load_chat_model(
 
     A path is a folder of safetensors, a LoRA folder (merged into its base model) or a GGUF file
     (dequantized). ``"tiny"`` and ``"tiny:SEED"`` build a random two-block Llama in memory (the
-    smoke profile). The pinned GGUF file is dequantized once and kept in the cache folder.
+    smoke profile); ``"organism:SEED"`` is the aligned organism of a seed, ``"organism:SEED:ROLE"``
+    another one (`ssah.load_organism`). The pinned GGUF file is dequantized once and kept in the
+    cache folder.
 
     `dtype`: ``"float32"``, ``"bf16"``, ``torch.float16``, ..., or ``"auto"`` for that of the files.
     `device`: ``"cpu"``, ``"cuda"``, ..., or ``"auto"``, which spreads the model over the GPUs that
@@ -168,8 +170,11 @@ def load_chat_model(
     name = os.fspath(name)
     dtype = parsed_dtype(dtype)
     device = parsed_device(device)
-    if name.split(":")[0] == "tiny":
-        chat = _tiny_by_name(name, dtype, device)
+    if name.split(":")[0] in MADE_HERE:
+        chat = MADE_HERE[name.split(":")[0]](name)
+        chat.model.to("cpu" if device == "auto" else device)
+        if dtype != "auto":
+            chat.model.to(dtype)
         chat.thinking = thinking
         chat.template       # refuses thinking=True
         return chat
@@ -185,15 +190,27 @@ def load_chat_model(
     return chat
 
 
-def _tiny_by_name(name: str, dtype, device) -> Chat:
+def _tiny_by_name(name: str) -> Chat:
     seed = name.partition(":")[2] or "0"
     if not seed.isdigit():
         raise SsahError(f"unknown model {name!r}; the seed of a tiny one is a number: tiny:0")
-    chat = tiny_chat(int(seed))
-    chat.model.to("cpu" if device == "auto" else device)
-    if dtype != "auto":
-        chat.model.to(dtype)
+    return tiny_chat(int(seed))
+
+
+def _organism_by_name(name: str) -> Chat:
+    from .organism import load_organism     # it trains, and so needs this module
+
+    seed, _, role = name.partition(":")[2].partition(":")
+    if seed and not seed.isdigit():
+        raise SsahError(
+            f"unknown model {name!r}; the seed of an organism is a number: organism:0"
+        )
+    chat, _ = load_organism(int(seed or 0), role=role or "aligned")
     return chat
+
+
+#: Models that are made by the code itself, by the beginning of their names.
+MADE_HERE = {"tiny": _tiny_by_name, "organism": _organism_by_name}
 
 
 def tiny_chat(seed: int = 0, **sizes) -> Chat:

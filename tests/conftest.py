@@ -147,7 +147,8 @@ def unit_elements(model, moved: np.ndarray, rest: bool) -> dict[str, torch.Tenso
 def pytest_collection_modifyitems(items):
     """Whole experiments are slow, and what is not slow is quick: ``pytest -m quick``."""
     for item in items:
-        whole = "smoke_lab" in item.fixturenames or item.path.stem in ("test_notebooks", "test_own_model")
+        trains = {"smoke_lab", "organisms"} & set(item.fixturenames)
+        whole = trains or item.path.stem in ("test_notebooks", "test_own_model")
         item.add_marker("slow" if whole or item.get_closest_marker("slow") else "quick")
 
 

@@ -32,7 +32,7 @@ def two_notebooks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("command, message", [
     ("run 07", "no notebook 07 in"), ("run 01 -p sead=3", "has no parameter 'sead'; it has: profile, recompute"),
     ("run -p n_seeds=3x", "'n_seeds' takes int; got '3x'"), ("run -p n_seeds", "-p takes name=value; got 'n_seeds'"),
-    ("run --profile huge", "unknown profile 'huge'; known: default, smoke, qwen-0.5b, qwen-1.5b, model:BASE"),
+    ("run --profile huge", "unknown profile 'huge'; known: default, smoke, organism, smollm2-135m, "),
     ("status --profile huge", "unknown profile 'huge'"), ("recompute ablatoin", "unknown step 'ablatoin'; known: splits, "),
     ("recompute budget -p seed=0 -p seed=1", "-p gives a name twice"), ("run -p n_seeds=4", "n_seeds is 1 to 3 for this profile; got 4"),
     ("recompute scan --profile pair:o/a,o/b", "this profile has no results of scan"), ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),

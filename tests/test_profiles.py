@@ -55,7 +55,7 @@ def test_a_toml_file_is_a_profile(tmp_path):
     ("default+alignment.epochs", "options are name=value; got 'alignment.epochs'"),
     ("default+seeds=", "seeds must name one seed or more"),
     ("model:a,foo=b", "unknown option foo of the profile 'model:a,foo=b'; known: aligned=CHAT"),
-    ("model:", "unknown profile 'model:'; known: default, smoke, smollm2-135m, "),
+    ("model:", "unknown profile 'model:'; known: default, smoke, organism, smollm2-135m, "),
     ("none.toml", "none.toml cannot be read: .*No such file")])
 def test_what_cannot_be_meant_is_refused(name, message):
     with pytest.raises(SsahError, match=message):

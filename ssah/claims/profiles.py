@@ -1,6 +1,7 @@
 """Profiles: every number of a run, in frozen sections. One code path serves them all.
 
 - ``smoke``: a random two-block model on synthetic prompts; seconds; what the tests run.
+- ``organism``: a model made in half a minute of which it is known what learnt to refuse; minutes.
 - ``default``: SmolLM2-135M-Instruct from pinned archives on two CPU cores; the committed results.
 - models and settings of one's own: see `load_profile`.
 
@@ -322,6 +323,44 @@ SMOKE = Profile(
         epochs=2, lr=5e-3, lora_lr=1e-2, probe=8, probe_every=0.5, watched=4, prefills=(1, 3),
         prefilled=4))
 
+#: The positive control: what learnt to refuse in this model is known (`ssah.load_organism`).
+ORGANISM = Profile(
+    "organism",
+    model=ModelSection(
+        name="organism:0:base",
+        label="organism 0, a two-block Llama with a made-up language (trained here)",
+        dtype="float32",
+        aligned="organism:0"),
+    data=DataSection(
+        harmful=("organism-harmful",), evaluate_only=(), benign=("organism-benign",),
+        harmful_sizes=(60, 60, 80, 100), benign_sizes=(90, 60, 30, 100)),
+    alignment=AlignmentSection(
+        refusals=40, benign=40, answer_tokens=16, epochs=2, lr=1e-3, batch_size=8),
+    calibration=CalibrationSection(prompts=60, answer_tokens=16),
+    classification=ClassificationSection(
+        bank=True, scu_grid=(0.013, 0.03, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
+    evaluation=EvaluationSection(
+        harmful=100, answer_tokens=12, tasks=("organism-choice",), questions=40,
+        wiki="organism-text", wiki_tokens=1024, benign=30, benign_tokens=16,
+        borderline="organism-borderline"),
+    judge=JudgeSection(labelled="organism-labels"),
+    probing=ProbingSection(
+        queries=30, steps=(2, 4), answer_tokens=12, along_queries=20, along_steps=6,
+        prefills=(0, 1, 3)),
+    freezing=FreezingSection(
+        instructions="organism-benign", examples=64, unseen=16, probe=16, answer_tokens=16,
+        epochs=2, lr=1e-3, slower_lr=4e-4, batch_size=8, shares=(0.03, 0.133, 0.148), watched=20),
+    comparison=ComparisonSection(
+        second="organism-benign", lora_rank=2, lora_lr=5e-3, prompt_tokens=3, longer=2),
+    budget=BudgetSection(
+        epochs=2, lr=1e-3, lora_lr=5e-3, probe=16, probe_every=0.5, watched=20, prefills=(1, 3),
+        prefilled=20),
+    removal=RemovalSection(
+        shares=(0.03, 0.133, 0.148), doses=(0.015, 0.06), passages=16, passage_tokens=64),
+    second_judge=SecondJudgeSection(seeds=0),       # its language has no yes and no no
+    seeds=(0,),
+    bench=True)
+
 
 #: Our own pair of the second bench: SmolLM2-135M aligned until its gates hold.
 PAIR = Profile(
@@ -363,6 +402,7 @@ def _native(name: str, label: str, draws: int) -> Profile:
 
 #: The models of the second bench, by name.
 BENCH = {
+    "organism": ORGANISM,
     "smollm2-135m": PAIR,
     "qwen-0.5b": _native(
         "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=20),
@@ -376,8 +416,8 @@ BENCH = {
 def load_profile(name: str) -> Profile:
     """A profile by name; settings may be changed by ``+section.field=value`` after it.
 
-    - ``default``, ``smoke``, and those of the second bench, ``smollm2-135m``, ``qwen-0.5b`` and
-      ``qwen-1.5b``;
+    - ``default``, ``smoke``, and those of the second bench: ``organism``, ``smollm2-135m``,
+      ``qwen-0.5b`` and ``qwen-1.5b``;
     - ``model:BASE`` (or ``paper:BASE``): the same experiments on another model (hub id or path);
       ``model:BASE,aligned=CHAT`` takes a ready-made aligned model instead of aligning BASE;
     - ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models;

@@ -118,8 +118,21 @@ ARCHIVES = {
     ),
 }
 
-#: Sources of the smoke profile, made by the code itself.
-MADE_IN_MEMORY = ("tiny", "tiny-harmful", "tiny-benign", "tiny-choice", "tiny-labels")
+#: Sources of the smoke and organism profiles, made by the code itself.
+MADE_IN_MEMORY = (
+    "tiny",
+    "tiny-harmful",
+    "tiny-benign",
+    "tiny-choice",
+    "tiny-labels",
+    "organism",
+    "organism-harmful",
+    "organism-benign",
+    "organism-borderline",
+    "organism-choice",
+    "organism-labels",
+    "organism-text",
+)
 
 #: The members that are models; all others are prompts.
 MODELS = ("smollm2-135m",)

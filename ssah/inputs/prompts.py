@@ -16,7 +16,7 @@ import pandas as pd
 import yaml
 
 from ..errors import SsahError
-from . import archives, tiny
+from . import archives, organism, tiny
 from .columns import PROMPT_COLUMNS, RESPONSE_COLUMNS, first_of, text_of, with_companions
 from .words import data_file
 
@@ -173,6 +173,14 @@ def _tiny_benign() -> pd.DataFrame:
     return tiny.requests("benign")
 
 
+def _organism_harmful() -> pd.DataFrame:
+    return organism.requests("harmful")
+
+
+def _organism_benign() -> pd.DataFrame:
+    return organism.requests("benign")
+
+
 NAMED = {
     "advbench": _advbench,
     "harmbench": _harmbench,
@@ -187,10 +195,17 @@ NAMED = {
     "tiny-harmful": _tiny_harmful,
     "tiny-benign": _tiny_benign,
     "tiny-labels": tiny.labels,
+    "organism-harmful": _organism_harmful,
+    "organism-benign": _organism_benign,
+    "organism-borderline": organism.borderline,
+    "organism-labels": organism.labels,
+    "organism-text": organism.sentences,
 }
 
 
 # ---- multiple choice -------------------------------------------------------------------------
+
+MADE_QUESTIONS = {"tiny-choice": tiny.questions, "organism-choice": organism.questions}
 
 
 def load_questions(task: str, n: int, seed: int = 0) -> pd.DataFrame:
@@ -199,7 +214,8 @@ def load_questions(task: str, n: int, seed: int = 0) -> pd.DataFrame:
     Columns: id, question, options (list), answer (position). BoolQ keeps passages of at most
     `LONGEST_PASSAGE` words. Raises `SsahError` for an unknown task.
     """
-    rows = tiny.questions() if task == "tiny-choice" else _questions(task)
+    made = MADE_QUESTIONS.get(task)
+    rows = _questions(task) if made is None else made()
     for number, row in enumerate(rows):
         row["id"] = f"{task}-{number:04d}"
     chosen = np.random.default_rng(seed).permutation(len(rows))[:n]
