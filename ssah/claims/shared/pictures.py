@@ -1,4 +1,4 @@
-"""Figures that several claims draw: tuned models, and the labels of answers."""
+"""Figures that several claims draw: the paper's table and ours, tuned models, labels of answers."""
 
 from functools import partial
 
@@ -8,7 +8,16 @@ import pandas as pd
 
 from . import tables
 from .conditions import NAMES, STYLES
-from .style import LABEL_STYLES, hollow_if_dotted, interval_panels, marked
+from .side_by_side import OURS, PAPER
+from .style import (
+    LABEL_STYLES,
+    PERCENT,
+    WIDTH,
+    hollow_if_dotted,
+    interval_panels,
+    marked,
+    plain_log,
+)
 
 style_of = partial(hollow_if_dotted, STYLES)
 
@@ -110,3 +119,119 @@ def _inside(axis, x: float, y: float, value: float, label: str) -> None:
         bbox=ground if hatch else None)
 
 
+# ---- the paper's table and ours --------------------------------------------------------------
+
+#: Whose a mark is: its colour, and what it is called above the picture.
+SOURCES = {
+    PAPER: ("#0072b2", "the paper, as printed"),
+    OURS: ("#d55e00", "ours, with 95 % intervals"),
+}
+#: Shapes of marks: marker, size in points, whether it is filled.
+SHAPES = {
+    "before": ("o", 7, False),
+    "full": ("X", 8, True),
+    "some": ("D", 6.5, True),
+    "most": ("^", 8, True),
+    "random": ("v", 7, False),
+}
+#: The height of a row in inches, and of what stands above and below all rows.
+ROW = 0.225
+AROUND = 1.4
+#: How many rows a row with intervals is high; its marks stand below each other.
+WITH_INTERVALS = 2.2
+SPREAD = 1.5
+
+
+def paper_and_ours(table: pd.DataFrame, marks: dict[str, str], scales: dict[str, str]):
+    """The paper's printed rows and ours on the same axes: a panel a measure, a row a model.
+
+    `table`: of `side_by_side.table_of`. `marks`: what is marked -> its shape (of `SHAPES`).
+    `scales`: panel -> "percent" (0 to 100), "log", "change" (with a line at 0) or "free".
+    """
+    lines = row_places(table)
+    bottom = lines["place"].iloc[-1] + lines["height"].iloc[-1] / 2
+    figure, axes = plt.subplots(1, len(scales), figsize=(WIDTH, ROW * bottom + AROUND),
+                                sharey=True, squeeze=False)
+    for axis, (panel, scale) in zip(axes[0], scales.items()):
+        of_panel = table[table["panel"] == panel]
+        for line in lines.itertuples():
+            of_group = of_panel[of_panel["group"] == line.group]
+            _row_of_marks(axis, of_group[of_group["row"] == line.row], line.place, marks)
+        axis.set_xlabel(panel)
+        _scale(axis, scale)
+    _row_names(axes[0], lines)
+    axes[0, 0].set_ylim(bottom + 0.1, -0.6)
+    _key(figure, marks)
+    return figure
+
+
+def row_places(table: pd.DataFrame) -> pd.DataFrame:
+    """Every line from the top: group, row, source, place (its middle, in rows), and height.
+
+    A group begins with a line for its name, of which row and source are empty.
+    """
+    lines = []
+    top = -0.5
+    for group, of_group in table.groupby("group", sort=False):
+        lines.append((group, "", "", top + 0.5, 1))
+        top += 1
+        for row, of_row in of_group.groupby("row", sort=False):
+            height = WITH_INTERVALS if of_row["low"].notna().any() else 1
+            lines.append((group, row, of_row["source"].iloc[0], top + height / 2, height))
+            top += height
+    return pd.DataFrame(lines, columns=["group", "row", "source", "place", "height"])
+
+
+def _row_of_marks(axis, points: pd.DataFrame, place: float, marks: dict[str, str]) -> None:
+    """The marks of one row: on one line, or with intervals below each other."""
+    has_intervals = points["low"].notna().any()
+    apart = SPREAD / max(len(points) - 1, 1) if has_intervals else 0
+    first = place - SPREAD / 2 if has_intervals and len(points) > 1 else place
+    for number, point in enumerate(points.itertuples()):
+        y = first + number * apart
+        colour, _ = SOURCES[point.source]
+        marker, size, filled = SHAPES[marks[point.mark]]
+        axis.plot([point.low, point.high], [y, y], color=colour, linewidth=2, alpha=0.5)
+        axis.plot(point.value, y, marker, color=colour, markersize=size, markeredgecolor=colour,
+                  markeredgewidth=0 if filled else 1.3,
+                  markerfacecolor=colour if filled else "white")
+    if not has_intervals and len(points):
+        ends = [points["value"].min(), points["value"].max()]
+        axis.plot(ends, [place, place], color=SOURCES[PAPER][0], linewidth=0.8, zorder=1)
+
+
+def _scale(axis, scale: str) -> None:
+    """What kind of horizontal axis a panel has."""
+    if scale == "percent":
+        axis.set_xlim(*PERCENT)
+    if scale == "change":
+        axis.axvline(0, color="#444444", linewidth=1)
+    if scale == "log":
+        plain_log(axis.xaxis)
+
+
+def _row_names(axes, lines: pd.DataFrame) -> None:
+    """Names at the left, groups bold, rows in the colour of whose they are; no line at a group."""
+    axes[0].set_yticks(lines["place"], lines["row"].where(lines["row"] != "", lines["group"]))
+    for label, source in zip(axes[0].get_yticklabels(), lines["source"]):
+        if source:
+            label.set_color(SOURCES[source][0])
+        else:
+            label.set_fontweight("bold")
+    for axis in axes:
+        for tick, source in zip(axis.yaxis.get_major_ticks(), lines["source"]):
+            tick.gridline.set_visible(source != "")
+
+
+def _key(figure, marks: dict[str, str]) -> None:
+    """What colours and shapes mean, above all panels."""
+    handles = []
+    for source in SOURCES:
+        colour, name = SOURCES[source]
+        handles.append(plt.Line2D([], [], color=colour, linewidth=4, label=name))
+    for mark, shape in marks.items():
+        marker, size, filled = SHAPES[shape]
+        handles.append(plt.Line2D([], [], linestyle="", marker=marker, markersize=size,
+                                  color="#444444", label=mark,
+                                  markerfacecolor="#444444" if filled else "white"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, frameon=False)

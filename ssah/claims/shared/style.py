@@ -14,8 +14,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
+from IPython.display import Image, display
 
+from ...errors import SsahError
 from ...inputs import archives
+from ...inputs.words import data_file
 from ...lab import Lab
 from .conditions import Look
 from .tables import NAMES
@@ -63,6 +67,14 @@ LABEL_STYLES = {
 #: The ends of an axis in per cent, so that marks at 0 and 100 are whole.
 PERCENT = (-4, 104)
 
+#: The width of the largest figures in inches. A page shows about so much, so that text keeps its
+#: size; a wider figure would be shown smaller, with its letters.
+WIDTH = 10
+#: The smallest text in a figure (points).
+SMALLEST = 8
+#: Where the header of a PNG has its width in pixels.
+PNG_WIDTH = slice(16, 20)
+
 #: A panel of `interval_panels`: column of the table, of the points, title, whether in per cent.
 Panel = tuple[str, str, str, bool]
 
@@ -75,10 +87,13 @@ def use_style() -> None:
     matplotlib.rcParams.update({
         "figure.dpi": 100,
         "savefig.dpi": 160,
-        "font.size": 11,
-        "axes.titlesize": 12,
-        "axes.labelsize": 11,
-        "legend.fontsize": 10,
+        "font.size": 10,
+        "axes.titlesize": 10.5,
+        "axes.labelsize": 10,
+        "xtick.labelsize": 9.5,
+        "ytick.labelsize": 9.5,
+        "legend.fontsize": 9.5,
+        "legend.title_fontsize": 9.5,
         "svg.hashsalt": "ssah",
         "svg.fonttype": "path",
         "axes.titleweight": "bold",
@@ -88,17 +103,43 @@ def use_style() -> None:
 
 
 def save(figure, name: str, origin: str) -> None:
-    """Stamp the label of origin on a figure and write ``NAME.png`` and ``NAME.svg``.
+    """Stamp the label of origin on a figure, write ``NAME.png`` and ``NAME.svg``, and show it.
 
-    Into ``figures/``, or the folder that ``SSAH_FIGURES`` names.
+    Into ``figures/``, or the folder that ``SSAH_FIGURES`` names. A notebook shows the PNG that was
+    written, with its `alternative_text`; the figure is closed.
     """
+    alternative = alternative_text(name)
     figure.text(0.005, -0.01, origin, fontsize=8.5, color="#444444", ha="left", va="top")
     folder = Path(os.environ.get("SSAH_FIGURES") or archives.REPOSITORY / "figures")
     folder.mkdir(parents=True, exist_ok=True)
+    png = folder / f"{name}.png"
     # without the version and the date, so that the same numbers are the same bytes
-    figure.savefig(folder / f"{name}.png", bbox_inches="tight", metadata={"Software": None})
+    figure.savefig(png, bbox_inches="tight", metadata={"Software": None})
     figure.savefig(folder / f"{name}.svg", bbox_inches="tight",
                    metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    if get_ipython() is not None:
+        show(png, figure.dpi, alternative)
+
+
+def show(png: Path, dpi: float, alternative: str) -> None:
+    """Show a saved figure in the notebook, as large as it is on a screen of `dpi` dots an inch."""
+    data = png.read_bytes()
+    pixels = int.from_bytes(data[PNG_WIDTH], "big")
+    width = pixels * dpi / matplotlib.rcParams["savefig.dpi"]
+    display(Image(data=data, width=round(width), alt=alternative))
+
+
+def alternative_text(name: str) -> str:
+    """What a figure shows, for those who do not see it: a line of ``figures.csv``.
+
+    Raises `SsahError` for a figure that has none.
+    """
+    texts = data_file("figures").set_index("figure")["alt"]
+    if name not in texts.index:
+        raise SsahError(f"the figure {name!r} has no text for those who do not see it; add a line "
+                        "that begins with its name to ssah/inputs/data/figures.csv")
+    return texts[name]
 
 
 def recomputed(lab: Lab, n: str, seeds: int | None = None) -> str:
