@@ -87,4 +87,5 @@ def beside_paper_summary(table: pd.DataFrame) -> str:
                ru_above_full=(by_test[RU] > by_test[FULL]).sum(),
                ours=ours,
                full=FULL,
+               random=RANDOM,
                ru=RU)

@@ -16,10 +16,14 @@ from .style import (
     hollow_if_dotted,
     interval_panels,
     marked,
+    name_lines,
     plain_log,
 )
 
 style_of = partial(hollow_if_dotted, STYLES)
+
+#: Lines that stand behind those that matter, and their name.
+GREY = "#8c8c8c"
 
 #: Panels of Table 2: column of the table, of the points, title, in per cent?
 PANELS = (("ASR", "keyword_asr", "keyword ASR (%)", True),
@@ -30,55 +34,66 @@ PANELS = (("ASR", "keyword_asr", "keyword ASR (%)", True),
 def table_two(table: pd.DataFrame, points: pd.DataFrame):
     """Table 2: keyword ASR, strict ASR and log-odds, a row a condition; ticks are the seeds."""
     names, star = marked(table, NAMES)
-    size = (13, 0.42 * len(table) + 0.9)
+    size = (WIDTH, 0.36 * len(table) + 0.9)
     figure, _ = interval_panels(table, points, PANELS, "frozen" + star, size, style_of=style_of,
                                 names=names)
     return figure
 
 
-def along_training(table: pd.DataFrame):
+def along_training(table: pd.DataFrame, main: tuple[str, ...]):
     """Log-odds (every checkpoint) and keyword ASR (where taken) against the loss to go.
 
-    A column of panels a seed; `table`: of `runs.along`.
+    A column of panels a seed; `table`: of `runs.along`; `main`: the conditions that are told
+    apart and named, all others are thin and grey.
     """
     seeds = table["seed"].unique()
-    figure, axes = plt.subplots(2, len(seeds), figsize=(max(4.3 * len(seeds), 7), 7.5),
-                                sharex=True, sharey="row", squeeze=False)
+    figure, axes = plt.subplots(2, len(seeds), figsize=(WIDTH, 6), sharex=True, sharey="row",
+                                squeeze=False)
     for (above, below), seed in zip(axes.T, seeds):
         of_seed = table[table["seed"] == seed]
-        _lines(above, of_seed, "log_odds", factor=1)
-        _lines(below, of_seed, "keyword_asr", factor=100)
+        _lines(above, of_seed, "log_odds", 1, main)
+        _lines(below, of_seed, "keyword_asr", 100, main)
         above.set_title(f"seed {seed}")
     # from left to right; a run that jumped far above the loss of the start is cut off
     furthest = table.loc[table["epoch"] == 0, "to_go"].max()
     axes[0, 0].set_xlim(1.35 * furthest, table["to_go"].min() - 0.08)
     axes[0, 0].set_ylabel("refusal log-odds (nats)")
-    axes[1, 0].set_ylabel("keyword ASR (%)")
+    axes[1, 0].set(ylabel="keyword ASR (%)", ylim=PERCENT)
     figure.supxlabel("training loss above that of full fine-tuning (nats); "
-                     "training goes to the right", fontsize=11)
-    lines, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9,
-                  title="frozen")
+                     "training goes to the right", fontsize=10)
+    _name_conditions(axes[0, -1], table[table["seed"] == seeds[-1]], main)
     return figure
 
 
-def _lines(axis, table: pd.DataFrame, column: str, factor: float) -> None:
+def _name_conditions(axis, of_seed: pd.DataFrame, main: tuple[str, ...]) -> None:
+    """The names of the main conditions beside the ends of their lines, and what is grey."""
+    last = of_seed.groupby("condition")["log_odds"].last()
+    names = {NAMES[condition]: (last[condition], STYLES[condition].colour) for condition in main}
+    others = [condition for condition in last.index if condition not in main]
+    if others:
+        top = axis.get_ylim()[1]
+        grey = NAMES[others[0]] if len(others) == 1 else f"the other {len(others)} rows"
+        names[f"grey: {grey}"] = (top, GREY)
+    name_lines(axis, names)
+
+
+def _lines(axis, table: pd.DataFrame, column: str, factor: float, main: tuple[str, ...]) -> None:
     """A line a condition against the loss to go, which ends where the full run ended."""
     for condition, part in table.dropna(subset=column).groupby("condition", sort=False):
-        axis.plot(
-            part["to_go"],
-            part[column] * factor,
-            linestyle=STYLES[condition].line,
-            markersize=5,
-            linewidth=1.3,
-            label=NAMES[condition],
-            **style_of(condition))
+        values = part[column] * factor
+        if condition in main:
+            line = STYLES[condition].line
+            size = 5 if line else 3
+            axis.plot(part["to_go"], values, linestyle=line, markersize=size, linewidth=1.6,
+                      **style_of(condition))
+        else:
+            axis.plot(part["to_go"], values, color=GREY, linewidth=0.8, zorder=1)
     axis.axvline(0, color="#444444", linestyle=":", linewidth=1.4)
 
 
 def four_labels(table: pd.DataFrame):
     """Stacked bars: how the answers of every condition (a row) divide into the four labels."""
-    figure, axis = plt.subplots(figsize=(9, 0.42 * len(table) + 1.5))
+    figure, axis = plt.subplots(figsize=(9, 0.36 * len(table) + 1.1))
     left = np.zeros(len(table))
     for label, (colour, hatch) in LABEL_STYLES.items():
         values = table[label].to_numpy() * 100
@@ -99,8 +114,8 @@ def four_labels(table: pd.DataFrame):
     axis.invert_yaxis()
     axis.set(xlim=(0, 100), xlabel="answers (%)")
     axis.grid(visible=False)
-    axis.legend(ncols=len(LABEL_STYLES), loc="upper center",
-                bbox_to_anchor=(0.5, -0.18 - 0.5 / len(table)), frameon=False)
+    handles, names = axis.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=len(names), frameon=False)
     return figure
 
 
@@ -207,7 +222,7 @@ def _scale(axis, scale: str) -> None:
     if scale == "change":
         axis.axvline(0, color="#444444", linewidth=1)
     if scale == "log":
-        plain_log(axis.xaxis)
+        plain_log(axis.xaxis, (1, 3))
 
 
 def _row_names(axes, lines: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ marker and hatch. Every figure carries a label of origin: *paper-reported*, *rec
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -72,6 +73,8 @@ PERCENT = (-4, 104)
 WIDTH = 10
 #: The smallest text in a figure (points).
 SMALLEST = 8
+#: The height of a line of small text (inches).
+LINE_HEIGHT = 0.145
 #: Where the header of a PNG has its width in pixels.
 PNG_WIDTH = slice(16, 20)
 
@@ -149,10 +152,13 @@ def recomputed(lab: Lab, n: str, seeds: int | None = None) -> str:
     return f"recomputed here: {lab.profile.model.label}; {n}; {seeds} seed{plural}"
 
 
-def plain_log(axis) -> None:
-    """Make an axis (``ax.xaxis``, ``ax.yaxis``) logarithmic, with plain numbers at 1, 2, 5, ..."""
+def plain_log(axis, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+    """Make an axis (``ax.xaxis``, ``ax.yaxis``) logarithmic, with plain numbers at 1, 2, 5, ...
+
+    `steps`: which of every ten numbers are written.
+    """
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=steps))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
@@ -162,6 +168,24 @@ def legend_above(figure, axis, title: str | None = None) -> None:
     handles, names = axis.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize=9,
                   title=title)
+
+
+def name_lines(axis, names: dict[str, tuple[float, str]], width: int = 20) -> None:
+    """The names of lines at the right of a panel, beside their ends: name -> end, colour.
+
+    Names that would overlap are moved apart. `width`: of a name in letters, then it is broken.
+    """
+    axis.autoscale_view()
+    low, high = axis.get_ylim()
+    _, inches = axis.get_position().size * axis.figure.get_size_inches()
+    free = 0.0          # everything below this height is taken, as a part of the panel's height
+    for name, (end, colour) in sorted(names.items(), key=lambda item: item[1][0]):
+        text = fill(name, width)
+        height = LINE_HEIGHT * (text.count("\n") + 1) / inches
+        middle = max((end - low) / (high - low), free + height / 2)
+        free = middle + height / 2
+        axis.annotate(text, (1.03, middle), xycoords="axes fraction", color=colour, fontsize=9,
+                      va="center", ha="left", linespacing=1)
 
 
 # ---- conditions ------------------------------------------------------------------------------
@@ -224,11 +248,17 @@ def interval_panels(table: pd.DataFrame, points: pd.DataFrame, columns: Iterable
     """`intervals` side by side: (figure, axes); of the columns those that the table has."""
     columns = [column for column in columns if column[0] in table]
     figure, axes = plt.subplots(1, len(columns), figsize=size, sharey=True)
+    fill_panels(axes, table, points, columns, **look)
+    axes[0].set_ylabel(ylabel)
+    return figure, axes
+
+
+def fill_panels(axes, table: pd.DataFrame, points: pd.DataFrame, columns: Iterable[Panel],
+                **look) -> None:
+    """`intervals` of a column of the table in every panel; rates go from 0 to 100."""
     for axis, (column, point, title, percent) in zip(axes, columns):
         of_seeds = points.assign(value=points[point])
         intervals(axis, table, column, of_seeds, percent=percent, **look)
         axis.set_xlabel(title)
         if "ASR" in column:
             axis.set_xlim(*PERCENT)
-    axes[0].set_ylabel(ylabel)
-    return figure, axes
