@@ -27,7 +27,7 @@ def matrices_seen(moves: pd.DataFrame) -> str:
 
 
 def harm_seen(harms: pd.DataFrame, noise: pd.DataFrame) -> str:
-    """Whether more attacks succeed where more SCU left; `harms`, `noise`: as `draw.harm` has them."""
+    """Whether more attacks succeed where more SCU left. Both as `draw.harm` takes them."""
     beyond = harms["left"] > noise["left"].mean()
     return say(WORDS, "harm_seen", in_order=in_order(harms), beyond=beyond.sum(),
                models=len(harms))

@@ -54,7 +54,7 @@ def printed_points(kind: str) -> list[Point]:
     points = []
     for model, rows in PAPER_TABLE_1.groupby("model", sort=False):
         by_kind = rows.set_index("removed")
-        row = f"{model}, {by_kind.loc[kind, 'share %']:g} %"
+        row = f"{model}, {by_kind.loc[kind, 'share %']:.1f} %"
         for panel, column, _ in PANELS:
             before = by_kind.loc["none", column]
             after = by_kind.loc[kind, column]

@@ -4,7 +4,8 @@ import pandas as pd
 
 from ...lab.words import say
 from ..shared.conditions import NAMES
-from ..shared.runs import Runs, log_odds_at_loss
+from ..shared.runs import Runs
+from ..shared.seen import at_equal_loss
 from ..shared.tables import learned
 from .read import WORDS
 
@@ -19,5 +20,5 @@ def table_seen(table: pd.DataFrame) -> str:
 
 def along_seen(runs: Runs) -> str:
     """The lines at the dotted line, where all have the same training loss."""
-    table = log_odds_at_loss(runs)[list(MAIN)]
-    return say(WORDS, "along_seen", at_loss=table.mean().rename(NAMES))
+    at_loss, missed = at_equal_loss(runs, MAIN)
+    return say(WORDS, "along_seen", at_loss=at_loss, missed=missed)

@@ -9,6 +9,8 @@ import pandas as pd
 from ..shared.style import (
     LOOKS,
     PERCENT,
+    QUIET,
+    THIN,
     WIDTH,
     Look,
     fill_panels,
@@ -36,8 +38,6 @@ AFTER_PREFILL = (
 #: The conditions that are told apart there, and how far they stand aside of each other (lengths).
 MAIN = ("full", "RU", "random", "only SCU")
 ASIDE = 0.1
-#: All others.
-GREY = "#8c8c8c"
 #: By share: column, factor, title.
 BY_SHARE = (
     ("ASR", 100, "keyword ASR (%)"),
@@ -80,14 +80,14 @@ def after_prefill(table: pd.DataFrame, budgets: pd.DataFrame):
             if condition in MAIN:
                 _with_intervals(axis, part, column, looks, condition)
             else:
-                axis.plot(range(len(part)), part[column] * 100, color=GREY, linewidth=0.8, zorder=1)
+                axis.plot(range(len(part)), part[column] * 100, **THIN)
         axis.set_xticks(range(len(lengths)), lengths)
         axis.set(title=title, ylim=PERCENT)
     axes[0].set_ylabel("answers (%)")
     figure.supxlabel("tokens of a fulfilment put first", fontsize=10)
     last = table[table["length"] == lengths[-1]].set_index("condition")["refused"] * 100
     ends = {names[condition]: (last[condition], looks[condition].colour) for condition in MAIN}
-    ends[f"grey: all other rows{star}"] = (PERCENT[1], GREY)
+    ends[f"thin: all other rows{star}"] = (PERCENT[1], QUIET)
     name_lines(axes[-1], ends)
     return figure
 
@@ -95,7 +95,8 @@ def after_prefill(table: pd.DataFrame, budgets: pd.DataFrame):
 def _with_intervals(axis, part: pd.DataFrame, column: str, looks: dict[str, Look],
                     condition: str) -> None:
     """One line with its intervals, a little aside of the others'."""
-    x = np.arange(len(part)) + ASIDE * (MAIN.index(condition) - 1.5)   # the lengths are far from even
+    aside = MAIN.index(condition) - (len(MAIN) - 1) / 2
+    x = np.arange(len(part)) + ASIDE * aside        # the lengths are far from even
     mean = part[column] * 100
     low = part[f"{column} low"] * 100
     high = part[f"{column} high"] * 100

@@ -12,6 +12,8 @@ from .side_by_side import OURS, PAPER
 from .style import (
     LABEL_STYLES,
     PERCENT,
+    QUIET,
+    THIN,
     WIDTH,
     hollow_if_dotted,
     interval_panels,
@@ -21,9 +23,6 @@ from .style import (
 )
 
 style_of = partial(hollow_if_dotted, STYLES)
-
-#: Lines that stand behind those that matter, and their name.
-GREY = "#8c8c8c"
 
 #: Panels of Table 2: column of the table, of the points, title, in per cent?
 PANELS = (("ASR", "keyword_asr", "keyword ASR (%)", True),
@@ -73,7 +72,7 @@ def _name_conditions(axis, of_seed: pd.DataFrame, main: tuple[str, ...]) -> None
     if others:
         top = axis.get_ylim()[1]
         grey = NAMES[others[0]] if len(others) == 1 else f"the other {len(others)} rows"
-        names[f"grey: {grey}"] = (top, GREY)
+        names[f"thin: {grey}"] = (top, QUIET)
     name_lines(axis, names)
 
 
@@ -87,7 +86,7 @@ def _lines(axis, table: pd.DataFrame, column: str, factor: float, main: tuple[st
             axis.plot(part["to_go"], values, linestyle=line, markersize=size, linewidth=1.6,
                       **style_of(condition))
         else:
-            axis.plot(part["to_go"], values, color=GREY, linewidth=0.8, zorder=1)
+            axis.plot(part["to_go"], values, **THIN)
     axis.axvline(0, color="#444444", linestyle=":", linewidth=1.4)
 
 

@@ -1,7 +1,7 @@
 """The paper's printed numbers and ours as points of one picture, in the unit of the printed table.
 
-A room that has a printed table says in its `paper` which points there are; `pictures.paper_and_ours`
-draws them.
+A room that has a printed table says in its `paper` which points there are, and
+`pictures.paper_and_ours` draws them.
 """
 
 from collections.abc import Iterable
@@ -44,14 +44,11 @@ def ends(row: pd.Series, column: str) -> tuple[float, float, float]:
 
 
 def share_of(difference: Estimate, whole: float) -> tuple[float, float, float]:
-    """A difference and its interval in per cent of `whole`, which is taken as exact."""
+    """A difference and its interval in per cent of `whole`, which is taken as exact.
+
+    nan where there is nothing of which it could be a share.
+    """
+    if whole <= 0:
+        return np.nan, np.nan, np.nan
     mean, low, high = (value / whole * 100 for value in difference)
     return mean, low, high
-
-
-def value_of(table: pd.DataFrame, panel: str, row: str, mark: str, group: str = "") -> float:
-    """The value of one point of a `table_of` points; any group's if `group` is left empty."""
-    found = table[(table["panel"] == panel) & (table["row"] == row) & (table["mark"] == mark)]
-    if group:
-        found = found[found["group"] == group]
-    return found["value"].iloc[0]

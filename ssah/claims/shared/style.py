@@ -73,6 +73,9 @@ PERCENT = (-4, 104)
 WIDTH = 10
 #: The smallest text in a figure (points).
 SMALLEST = 8
+#: Lines that stand behind those that matter, and what is said of them.
+THIN = {"color": "#c4c4c4", "linewidth": 0.9, "zorder": 1}
+QUIET = "#6b6b6b"
 #: The height of a line of small text (inches).
 LINE_HEIGHT = 0.145
 #: Where the header of a PNG has its width in pixels.

@@ -4,7 +4,8 @@ import pandas as pd
 
 from ...lab.words import say
 from ..shared.conditions import NAMES
-from ..shared.runs import Runs, log_odds_at_loss
+from ..shared.runs import Runs
+from ..shared.seen import at_equal_loss
 from ..shared.tables import learned
 from .read import WORDS
 
@@ -25,10 +26,8 @@ def few_seen(table: pd.DataFrame) -> str:
 
 def along_seen(runs: Runs) -> str:
     """The lines where they cross the dotted line, for those that get there in every seed."""
-    at_loss = log_odds_at_loss(runs).mean(skipna=False)
-    at_loss = at_loss[[name for name in runs if name in at_loss]].rename(NAMES)
-    return say(WORDS, "along_seen", at_loss=at_loss.dropna(),
-               missed=list(at_loss.index[at_loss.isna()]))
+    at_loss, missed = at_equal_loss(runs, MAIN)
+    return say(WORDS, "along_seen", at_loss=at_loss, missed=missed)
 
 
 def weights_seen(table: pd.DataFrame) -> str:
