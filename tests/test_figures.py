@@ -7,13 +7,19 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import matplotlib.image
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
 import ssah
+from ssah.claims import CLAIMS
 from ssah.claims.four_kinds.run import CONDITIONS
 from ssah.claims.shared import pictures, style
+from ssah.errors import SsahError
+from ssah.inputs.archives import REPOSITORY
+from ssah.inputs.words import data_file
 
 matplotlib.use("Agg")
 
@@ -27,7 +33,7 @@ def drawn(tmp_path, monkeypatch) -> list[Path]:
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         monkeypatch.setenv("SSAH_FIGURES", str(folder))
-        style.save(pictures.four_labels(labels), "figure", "toy: two conditions")
+        style.save(pictures.four_labels(labels), "02_four_labels", "toy: two conditions")
         matplotlib.pyplot.close("all")
     return folders
 
@@ -48,12 +54,12 @@ def test_the_committed_figures_are_those_of_the_committed_results(monkeypatch, c
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_same_table_same_bytes(drawn, suffix):
-    first, second = ((folder / f"figure.{suffix}").read_bytes() for folder in drawn)
+    first, second = ((folder / f"02_four_labels.{suffix}").read_bytes() for folder in drawn)
     assert first == second
 
 
 def test_svg_has_no_date(drawn):
-    assert "<dc:date>" not in (drawn[0] / "figure.svg").read_text()
+    assert "<dc:date>" not in (drawn[0] / "02_four_labels.svg").read_text()
 
 
 def test_hashed_names_in_an_svg_are_numbers_in_order_of_appearance():
@@ -101,9 +107,76 @@ def test_figures_carry_their_origin(tmp_path, monkeypatch):
     assert origin.endswith("; n = 4; 2 seeds")
     assert style.recomputed(lab, "n = 4", seeds=1).endswith("; n = 4; 1 seed")
     figure = matplotlib.pyplot.figure()
-    style.save(figure, "figure", origin)
+    style.save(figure, "00_toy_units", origin)
     assert [text.get_text() for text in figure.texts] == [origin]
 
+
+# ---- for all who look at them ----------------------------------------------------------------
+
+def saved_in_notebooks() -> set[str]:
+    """The names of all figures that notebooks save."""
+    names = set()
+    for path in (REPOSITORY / "notebooks").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            names |= set(re.findall(r'style\.save\(figure, "(\w+)"', cell.source))
+    return names
+
+
+def test_every_figure_is_described_listed_and_committed():
+    """One set of names: in notebooks, with an alternative text, in a claim, as PNG and as SVG."""
+    names = saved_in_notebooks()
+    assert len(names) > 30
+    described = data_file("figures").set_index("figure")["alt"]
+    assert set(described.index) == names
+    assert described.str.len().between(60, 400).all() and described.is_unique
+    listed = {figure for claim in CLAIMS for figure in claim.figures}
+    assert listed | {"00_toy_units"} == names
+    for suffix in ("png", "svg"):
+        committed = {path.stem for path in (REPOSITORY / "figures").glob(f"*.{suffix}")}
+        assert committed == names
+
+
+def test_the_readme_describes_its_pictures_as_the_pages_do():
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    pictures_there = re.findall(r"!\[(.*?)\]\(figures/(\w+)\.png\)", readme)
+    assert len(pictures_there) > 5
+    for text, name in pictures_there:
+        assert text == style.alternative_text(name)
+
+
+def test_a_figure_without_a_description_is_not_saved(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path))
+    with pytest.raises(SsahError, match="ssah/inputs/data/figures.csv"):
+        style.save(matplotlib.pyplot.figure(), "99_new", "toy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_letters_are_large_enough_where_a_page_shows_the_figure():
+    """No figure is wider than a page (and a margin for its label), no text below the smallest."""
+    for path in (REPOSITORY / "figures").glob("*.png"):
+        _, width, _ = matplotlib.image.imread(path).shape
+        assert width / 160 < 1.06 * style.WIDTH, path.stem
+    sizes = []
+    for path in (REPOSITORY / "ssah" / "claims").rglob("*.py"):
+        found = re.findall(r'(?:fontsize=|size": )([\d.]+)', path.read_text("utf-8"))
+        sizes += [float(size) for size in found]
+    assert len(sizes) > 10 and min(sizes) >= style.SMALLEST
+
+
+def test_names_of_lines_stand_at_their_ends_and_apart():
+    style.use_style()
+    figure, axis = matplotlib.pyplot.subplots(figsize=(6, 3))
+    axis.set_ylim(0, 10)
+    style.name_lines(axis, {"high": (8, "#000000"), "low": (2, "#000000"), "near": (2.1, "#000000")})
+    heights = {text.get_text(): text.xy[1] for text in axis.texts}
+    assert heights["high"] == pytest.approx(0.8)
+    assert heights["low"] == pytest.approx(0.2)
+    _, inches = axis.get_position().size * figure.get_size_inches()
+    assert heights["near"] - heights["low"] == pytest.approx(style.LINE_HEIGHT / inches)
+    matplotlib.pyplot.close(figure)
+
+
+# ---- conditions ------------------------------------------------------------------------------
 
 def test_every_condition_has_a_style_and_random_ones_are_hollow():
     for condition in CONDITIONS:

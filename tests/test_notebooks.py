@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+from bs4 import BeautifulSoup
 
 from ssah.inputs.archives import REPOSITORY
 
@@ -68,6 +69,38 @@ def test_figures_are_there_and_labelled(executed):
     for name in named:
         for suffix in ("png", "svg"):
             assert (into / "figures" / f"{name}.{suffix}").stat().st_size > 1000
+
+
+def readings(notebook) -> list[str]:
+    """The texts that a reader meets, in order; for a picture its alternative text with a sign."""
+    texts = []
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            texts.append(cell.source)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                texts.append("picture: " + output.metadata["image/png"].get("alt", ""))
+            elif "text/markdown" in data:
+                texts.append(data["text/markdown"])
+    return texts
+
+
+def test_every_picture_is_described_and_followed_by_what_we_see(executed):
+    """In the notebook, and with the same words in the page that is made of it."""
+    kind, into, run = executed
+    n_pictures = 0
+    for path in (into / "notebooks").glob("*.ipynb"):
+        texts = readings(nbformat.read(path, as_version=4))
+        page = BeautifulSoup((into / "html" / f"{path.stem}.html").read_text("utf-8"), "html.parser")
+        described = [image["alt"] for image in page.select("img[src^='data:image/png']")]
+        pictures = [text.removeprefix("picture: ") for text in texts if text.startswith("picture: ")]
+        assert described == pictures and all(pictures), path.name
+        for text, following in zip(texts, [*texts[1:], ""]):
+            if text.startswith("picture: "):
+                assert following.startswith("**What we see"), f"{path.name}: {text}"
+                n_pictures += 1
+    assert n_pictures > 30
 
 
 def test_links_and_images_resolve(executed):

@@ -380,7 +380,9 @@ def test_deviations_say_what_was_measured(by_hand):
 # ---- figures ---------------------------------------------------------------------------------
 
 def texts_of(figure) -> str:
-    return " ".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
+    """All that is written in a figure, as one line: names of lines may be broken."""
+    texts = [text.get_text() for text in figure.findobj(matplotlib.text.Text)]
+    return " ".join(" ".join(texts).split())
 
 
 def test_figures_name_conditions_and_mark_missed_losses(by_hand, table):

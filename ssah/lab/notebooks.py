@@ -210,10 +210,17 @@ def _verdicts(notebook) -> list[dict]:
     return [output.data[NOTE] for output in outputs if NOTE in output.get("data", {})]
 
 
+#: A picture with the alternative text that its output has; nbconvert's page leaves that out.
+PICTURE = """{% block data_png scoped %}
+{% set alternative = output | get_metadata('alt', 'image/png') or '' %}
+{{ super() | replace('<img ', '<img alt="' ~ alternative | escape_html ~ '" ', 1) }}
+{% endblock %}"""
+
+
 class Pages(HTMLExporter):
     """HTML that draws without the network: equations are MathML, and no script is loaded."""
 
-    raw_template = "{% extends 'lab/index.html.j2' %}" + "".join(
+    raw_template = "{% extends 'lab/index.html.j2' %}" + PICTURE + "".join(
         f"{{% block {name} %}}{{% endblock %}}"
         for name in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs"))
     _code_or_math = re.compile(r"<(pre|code)\b.*?</\1>|\$\$(?P<block>.+?)\$\$"

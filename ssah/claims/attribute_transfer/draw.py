@@ -8,6 +8,7 @@ import pandas as pd
 import seaborn as sns
 
 from ..shared.conditions import STYLES
+from ..shared.style import PERCENT, WIDTH
 
 #: Marker and colour of a group of comparisons.
 MARKERS = {"disjoint": ("o", "#000000"), "nested": ("D", "#7f7f7f"), "other": ("^", "#7b3294")}
@@ -18,7 +19,7 @@ def matrices(flows: dict[str, pd.DataFrame]):
 
     `flows`: title -> shares or counts, before x after.
     """
-    size = (3.1 * len(flows), 3.6)
+    size = (min(WIDTH, 3.1 * len(flows)), 2.9)
     figure, axes = plt.subplots(1, len(flows), figsize=size, sharey=True, squeeze=False)
     for axis, (title, counts) in zip(axes[0], flows.items()):
         of_all = counts / counts.to_numpy().sum() * 100
@@ -28,7 +29,7 @@ def matrices(flows: dict[str, pd.DataFrame]):
         sns.heatmap(
             of_row.fillna(0), ax=axis,
             cmap="Blues", vmin=0, vmax=100,
-            annot=texts, fmt="", annot_kws={"size": 8.5},
+            annot=texts, fmt="", annot_kws={"size": 8},
             linewidths=0.6, cbar=False, square=True)
         axis.set(title=fill(title, 20), xlabel="after", ylabel="")
         axis.tick_params(axis="y", rotation=0)
@@ -50,7 +51,7 @@ def stability(table: pd.DataFrame):
     """
     choices = table.groupby(["group", "title"], sort=False)["texts"].mean().reset_index()
     labels = table["label"].unique()
-    size = (13, 0.36 * len(choices) + 1.3)
+    size = (WIDTH, 0.34 * len(choices) + 1.3)
     figure, axes = plt.subplots(1, len(labels), figsize=size, sharey=True)
     for axis, label in zip(axes, labels):
         of_label = table[table["label"] == label]
@@ -92,7 +93,7 @@ def harm(table: pd.DataFrame, noise: pd.DataFrame):
     axis.axvline(
         noise["left"].mean() * 100,
         color="black", linestyle=":", linewidth=1.4, label=noise["title"].iloc[0])
-    axis.set(xlabel="SCU that left their label (%)", ylabel="keyword ASR (%)", ylim=(-4, 104))
+    axis.set(xlabel="SCU that left their label (%)", ylabel="keyword ASR (%)", ylim=PERCENT)
     axis.set_xlim(left=0)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure

@@ -25,6 +25,7 @@ CLAIM = Claim(
     step="ablation",
     figures={
         "02_table_1": ("ablation",),
+        "02_paper_and_ours": ("ablation",),
         "02_choices": ("variation",),
         "02_four_labels": ("ablation",),
         "02_judge_threshold": ("judge_threshold",),

@@ -5,7 +5,15 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from ..shared.style import COLOURS, LABEL_STYLES, MARKERS, interval_panels, plain_log
+from ..shared.style import (
+    COLOURS,
+    LABEL_STYLES,
+    MARKERS,
+    WIDTH,
+    interval_panels,
+    legend_above,
+    plain_log,
+)
 
 #: The kinds that are removed, in the order of panels.
 KINDS = ("SCU", "UCU", "RU")
@@ -23,14 +31,14 @@ def table_one(table: pd.DataFrame, points: pd.DataFrame):
     columns = (
         ("ASR", "keyword_asr", "keyword ASR (%)", True),
         ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
-        ("accuracy", "accuracy", "multiple choice, accuracy (%)", True),
-        ("wiki ppl", "wiki ppl", "Wikipedia perplexity (log)", False),
+        ("accuracy", "accuracy", "accuracy (%)", True),
+        ("wiki ppl", "wiki ppl", "perplexity (log)", False),
     )
     titles = table["title"].to_dict()
     figure, axes = interval_panels(
-        table, points, columns, "removed", (13, 4.4), names=titles
+        table, points, columns, "removed", (WIDTH, 3.8), names=titles
     )
-    plain_log(axes[3].xaxis)
+    plain_log(axes[3].xaxis, (1, 3))
     return figure
 
 
@@ -42,7 +50,7 @@ def ratio_scan(table: pd.DataFrame):
 
     `table`: `choices.ratio_scan`; dotted: the chosen share.
     """
-    figure, axes = plt.subplots(2, len(KINDS), figsize=(11.5, 5.6), sharey="row")
+    figure, axes = plt.subplots(2, len(KINDS), figsize=(WIDTH, 5.2), sharey="row")
     for (refusing, perplexity), kind in zip(axes.T, KINDS):
         _along_shares(refusing, table, kind, "refusing", 100)
         _along_shares(perplexity, table, kind, "perplexity", 1)
@@ -96,7 +104,7 @@ def unit_map(table: pd.DataFrame):
     Rows are attention and MLP, columns blocks. `table`: a row a unit with block, kind and label.
     """
     figure, axes = plt.subplots(
-        len(KINDS), 1, figsize=(11, 1.35 * len(KINDS) + 0.9), sharex=True
+        len(KINDS), 1, figsize=(WIDTH, 1.35 * len(KINDS) + 0.9), sharex=True
     )
     for axis, label in zip(axes, KINDS):
         is_hit = table["label"] == label
@@ -149,7 +157,7 @@ def variations(table: pd.DataFrame):
 
     `table`: `choices.variations`.
     """
-    size = (12.5, 0.36 * len(table) + 1.4)
+    size = (WIDTH, 0.33 * len(table) + 1.4)
     figure, (attacks, perplexity, overlap) = plt.subplots(
         1, 3, figsize=size, sharey=True
     )
@@ -201,7 +209,7 @@ def babble_threshold(table: pd.DataFrame, threshold: float):
         "select": "select: the threshold is set here",
         "evaluate": "evaluate: and checked here",
     }
-    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3), sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(9.5, 3.3), sharey=True)
     bins = np.linspace(0, table["nll"].max(), 40)
     for axis, (split, title) in zip(axes, titles.items()):
         _losses(axis, table[table["split"] == split], bins)
@@ -210,7 +218,7 @@ def babble_threshold(table: pd.DataFrame, threshold: float):
         )
         axis.set(title=title, xlabel="mean NLL (nats a token)")
     axes[0].set_ylabel("answers")
-    axes[1].legend()
+    legend_above(figure, axes[1])
     return figure
 
 

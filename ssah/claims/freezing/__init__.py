@@ -19,6 +19,7 @@ CLAIM = Claim(
                  "full - SCU + all CU", "random - SCU + all CU"),
     step="tuning",
     figures={"04_table_2": ("tuning",),
+             "04_paper_and_ours": ("tuning",),
              "04_along_training": ("tuning",),
              "04_table_2_doubled_epochs": ("tuning",)},
     parts={"summary-c4": read.summary},

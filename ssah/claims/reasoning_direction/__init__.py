@@ -20,7 +20,7 @@ CLAIM = Claim(
              "01_along_the_answer": ("along_answers",),
              "01_by_wording": ("probe",),
              "01_difference_by_block": ("probe",),
-             "01_distance_by_block": ("probe",),
+             "01_direction_by_block": ("probe",),
              "01_distance_by_token_harmbench": ("probe",),
              "01_intent_residual": ("probe",),
              "01_predicts_refusal": ("probe",),

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from ..shared.style import PERCENT, WIDTH, name_lines
+
 GREY = "#444444"
 
 
@@ -86,7 +88,7 @@ def by_tokens(table: pd.DataFrame, x: str = "generated tokens"):
 
     `table`: as of `read.curve`; `x`: what the tokens are called.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2))
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.9))
     steps = table["n"].unique()
     for axis, role in zip(axes, ROLES):
         for shift, (kind, look) in zip((-0.15, 0.15), KINDS.items()):
@@ -108,58 +110,57 @@ def by_tokens(table: pd.DataFrame, x: str = "generated tokens"):
 
 
 def by_block(table: pd.DataFrame):
-    """Fig. 3: distance in every block, a row a model and a column a number of generated tokens."""
+    """Fig. 3 as direction: in every block, a panel a number of generated tokens.
+
+    `table`: as of `read.by_block`. Above 0 a block leans to a refusal.
+    """
     steps = table["n"].unique()
-    figure, axes = plt.subplots(
-        2, len(steps), figsize=(2.7 * len(steps), 5), sharex=True, sharey=True, squeeze=False)
-    for row, role in zip(axes, ROLES):
-        for axis, n in zip(row, steps):
-            for kind, look in KINDS.items():
-                part = table.query("role == @role and line == @kind and n == @n")
-                _band(axis, part, "block", replace(look, marker=""))
-        row[0].set_ylabel(f"{role}\ncosine distance")
+    figure, axes = plt.subplots(1, len(steps), figsize=(WIDTH, 3.2), sharey=True, squeeze=False)
     for axis, n in zip(axes[0], steps):
-        axis.set_title(f"{n} tokens")
-    for axis in axes[1]:
-        axis.set_xlabel("block")
-    _legend(figure, axes[0, 0], "center", 2)
+        for role, look in ROLES.items():
+            part = table.query("role == @role and n == @n")
+            _band(axis, part, "block", replace(look, marker=""))
+        _zero(axis)
+        axis.set(title=f"{n} tokens", xlabel="block")
+    axes[0, 0].set_ylabel("direction (above 0: to refusal)")
+    last = table[table["n"] == steps[-1]]
+    name_lines(axes[0, -1], {look.label: (last_of(last, role), look.colour)
+                             for role, look in ROLES.items()})
     return figure
+
+
+def last_of(table: pd.DataFrame, role: str) -> float:
+    """Where the line of a model ends."""
+    return table.loc[table["role"] == role, "mean"].iloc[-1]
 
 
 def difference_by_block(tables: dict[str, pd.DataFrame], width: int = 5):
-    """Fig. 4: size of the direction in every block: marks, and a mean over `width` blocks.
+    """Fig. 4 with its sign: the direction in every block, and a mean over `width` blocks.
 
-    Hollow marks have not the claimed sign. `tables`: {title: as of `read.direction_by_block`}.
+    `tables`: {title: as of `read.direction_by_block`}.
     """
     n = len(tables)
-    figure, axes = plt.subplots(1, n, figsize=(6 * n, 4), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, n, figsize=(WIDTH, 3.8), sharey=True, squeeze=False)
     for axis, (title, table) in zip(axes[0], tables.items()):
         for shift, (role, look) in zip((-0.15, 0.15), ROLES.items()):
-            _sizes(axis, table[table["role"] == role], shift, look, width)
+            _with_mean(axis, table[table["role"] == role], shift, look, width)
         _zero(axis)
         axis.set(title=title, xlabel="block")
-    axes[0, 0].set_ylabel("|direction|")
-    _legend(figure, axes[0, 0], "center", 3)
+    axes[0, 0].set_ylabel("direction (above 0: to refusal)")
+    last = list(tables.values())[-1]
+    name_lines(axes[0, -1], {look.label: (last_of(last, role), look.colour)
+                             for role, look in ROLES.items()})
     return figure
 
 
-def _sizes(axis, table: pd.DataFrame, shift: float, look: Look, width: int) -> None:
-    """One model's size of the direction by block, with intervals and a smoothed line."""
-    # the interval of the size, not of the direction: where the mean is below 0 it is turned over
-    sign = np.sign(table["mean"])
-    ends = table[["low", "high"]].mul(sign, axis=0)
-    axis.vlines(table["block"] + shift, ends.min(axis=1), ends.max(axis=1),
-                color=look.colour, linewidth=1, alpha=0.5)
-    marks = ((True, look.colour, look.label),
-             (False, "white", f"{look.label}, not the claimed sign"))
-    for right, face, label in marks:
-        part = table[table["right"] == right]
-        axis.plot(part["block"] + shift, part["mean"].abs(), look.marker,
-                  color=look.colour, markersize=5, markerfacecolor=face, label=label)
-    sizes = table.set_index("block")["mean"].abs()
-    smooth = sizes.rolling(width, center=True, min_periods=1).mean()
-    axis.plot(smooth.index, smooth, look.line, color=look.colour, linewidth=2,
-              label=f"mean of up to {width} blocks")
+def _with_mean(axis, table: pd.DataFrame, shift: float, look: Look, width: int) -> None:
+    """One model's direction by block: marks with intervals, and a smoothed line."""
+    x = table["block"] + shift
+    axis.vlines(x, table["low"], table["high"], color=look.colour, linewidth=1, alpha=0.5)
+    axis.plot(x, table["mean"], look.marker, color=look.colour, markersize=4)
+    by_block = table.set_index("block")["mean"]
+    smooth = by_block.rolling(width, center=True, min_periods=1).mean()
+    axis.plot(smooth.index, smooth, look.line, color=look.colour, linewidth=2)
 
 
 # ---- the doubts ------------------------------------------------------------------------------
@@ -170,14 +171,16 @@ def residual(table: pd.DataFrame):
         "harmful queries": "harmful queries",
         "benign queries": "benign queries",
         "residual": "intent residual: first minus second"}
-    figure, axes = plt.subplots(1, 3, figsize=(12.5, 3.7), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.4), sharey=True)
     for axis, (line, title) in zip(axes, titles.items()):
         for role, look in ROLES.items():
             _band(axis, table.query("role == @role and line == @line"), "n", look)
         _zero(axis)
         axis.set(title=title, xlabel="generated tokens", xticks=table["n"].unique())
     axes[0].set_ylabel("direction (above 0: to refusal)")
-    axes[2].legend(frameon=True, fontsize=9)
+    last = table[table["line"] == "residual"]
+    name_lines(axes[2], {look.label: (last_of(last, role), look.colour)
+                         for role, look in ROLES.items()})
     return figure
 
 
@@ -186,12 +189,12 @@ def by_wording(tables: dict[str, pd.DataFrame]):
 
     Wordings are called by their ids in ``data/openings.csv``.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(12, 4.4))
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4))
     limit = max(table.abs().to_numpy().max() for table in tables.values())
     for axis, (role, table) in zip(axes, tables.items()):
         last = axis is axes[-1]
         sns.heatmap(table, ax=axis, cmap="RdBu", center=0, vmin=-limit, vmax=limit,
-                    annot=True, fmt="+.3f", annot_kws={"size": 8.5}, linewidths=0.5,
+                    annot=True, fmt="+.3f", annot_kws={"size": 8}, linewidths=0.5,
                     square=True, cbar=last, cbar_kws={"label": "direction"})
         axis.set(title=f"{role} model", xlabel="fulfilment wording", ylabel="refusal wording")
         axis.tick_params(axis="y", rotation=0)
@@ -225,19 +228,19 @@ def predictions(table: pd.DataFrame):
     return figure
 
 
-def along(directions: pd.DataFrame, refused: pd.DataFrame, lengths=(0, 5, 20)):
+def along(directions: pd.DataFrame, refused: pd.DataFrame, lengths=(0, 5)):
     """The direction at every token after a prefill, and how many answers still refuse.
 
     `lengths`: of the prefills that the first two panels show; all where none of them was measured.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(13, 4.2))
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH, 3.6), width_ratios=(1, 1, 1.1))
     measured = directions["prefilled"].unique()
     lengths = [length for length in measured if length in lengths] or list(measured)
     after = directions[directions["t"] > 0]
     for axis, role in zip(axes, ROLES):
         for length, look in zip(lengths, _looks_of(lengths)):
             part = after.query("role == @role and prefilled == @length")
-            _band(axis, part, "t", look, markersize=5, markevery=3)
+            _band(axis, part, "t", look, markersize=4, markevery=3)
         _zero(axis)
         axis.set(title=f"{role} model", xlabel="token after the prefill")
         axis.xaxis.set_major_locator(plt.MaxNLocator(integer=True))
@@ -250,7 +253,7 @@ def along(directions: pd.DataFrame, refused: pd.DataFrame, lengths=(0, 5, 20)):
 
 def _looks_of(lengths: list[int]) -> list[Look]:
     """A look for every length of a prefill."""
-    colours = sns.color_palette("viridis", len(lengths))
+    colours = sns.color_palette("cividis", len(lengths) + 1)
     looks = []
     for length, colour, marker, line in zip(lengths, colours, "osD", ("-", "--", "-.")):
         looks.append(Look(colour, marker, line, f"{length} tokens put first"))
@@ -259,6 +262,7 @@ def _looks_of(lengths: list[int]) -> list[Look]:
 
 def _still_refuses(axis, table: pd.DataFrame) -> None:
     """Share of answers that refuse by length of the prefill; small marks: each prefill."""
+    names = {}
     for role, look in ROLES.items():
         part = table[table["role"] == role].reset_index(drop=True)
         part[["mean", "low", "high"]] *= 100
@@ -266,7 +270,8 @@ def _still_refuses(axis, table: pd.DataFrame) -> None:
         for shares in np.stack(part["prefills"].to_list()).T:
             axis.plot(part.index, shares * 100, look.marker, color=look.colour,
                       markersize=4, markerfacecolor="white")
+        names[look.label] = (part["mean"].iloc[-1], look.colour)
     axis.set_xticks(range(len(part)), part["prefilled"])
-    axis.set(title="still refuses (small: each prefill)", xlabel="tokens put first",
-             ylabel="answers (%)", ylim=(-4, 104))
-    axis.legend(fontsize=9)
+    axis.set(title="still refuses", xlabel="tokens put first (small marks: each prefill)",
+             ylabel="answers (%)", ylim=PERCENT)
+    name_lines(axis, names)

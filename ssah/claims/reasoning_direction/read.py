@@ -126,8 +126,8 @@ def curve(lab: Lab, requests: str, *, reading: str = "branch", seeds=None) -> pd
 
 
 def by_block(lab: Lab, requests: str) -> pd.DataFrame:
-    """Fig. 3: distance in every block (see `table_of`): a line a kind, by role, n and block."""
-    return table_of(distances(lab, requests), DRAWS_BY_BLOCK)
+    """Fig. 3 as direction: in every block (see `table_of`), by role, n and block."""
+    return table_of({"direction": direction(distances(lab, requests))}, DRAWS_BY_BLOCK)
 
 
 def direction_by_block(lab: Lab, requests: str) -> pd.DataFrame:
@@ -294,6 +294,18 @@ def block_summary(lab: Lab) -> str:
     for requests in HARMFUL:
         shares[SETS[requests]] = block_shares(lab, requests).to_dict("index")
     return say(WORDS, "blocks", shares=shares)
+
+
+def size_summary(tables: dict[str, pd.DataFrame]) -> str:
+    """Figure 4 in numbers. `tables`: title -> of `direction_by_block`."""
+    counts = {}
+    for title, table in tables.items():
+        # an interval that ends on the claimed side of 0 lies there whole
+        excludes_zero = np.sign(table["low"]) == np.sign(table["high"])
+        clearly = table["right"] & excludes_zero
+        by_role = table.assign(clearly=clearly).groupby("role", sort=False)
+        counts[title] = by_role.agg({"right": "sum", "clearly": "sum"}).to_dict("index")
+    return say(WORDS, "sizes", counts=counts, blocks=table["block"].nunique())
 
 
 def static_summary(curves: dict[str, pd.DataFrame]) -> str:

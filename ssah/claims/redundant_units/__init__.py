@@ -18,6 +18,7 @@ CLAIM = Claim(
     ours=attacks("base model minus RU trained alone {}", "base - RU"),
     step="budget",
     figures={"06_table_4": ("budget",),
+             "06_paper_and_ours": ("budget",),
              "06_after_prefill": ("budget",),
              "06_by_share": ("budget",),
              "06_flows": ("budget", "base_attribution")},

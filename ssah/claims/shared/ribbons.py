@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
-from .style import COLOURS
+from .style import COLOURS, WIDTH
 
 #: Width of a bar, and the space between two that stand on each other; a panel is 1 wide and 1 high.
 BAR = 0.07
@@ -24,7 +24,7 @@ def alluvial(flows: dict[str, pd.DataFrame], zoom: str | None = "SCU"):
     """
     n_rows = 2 if zoom else 1
     n_columns = len(flows)
-    size = (3.4 * n_columns, 3.7 * n_rows)
+    size = (min(WIDTH, 3.4 * n_columns), 3.4 * n_rows)
     figure, axes = plt.subplots(n_rows, n_columns, figsize=size, squeeze=False)
     for column, (title, counts) in enumerate(flows.items()):
         ribbons(axes[0, column], counts / counts.to_numpy().sum())

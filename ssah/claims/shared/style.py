@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -19,7 +20,9 @@ import seaborn as sns
 from IPython import get_ipython
 from IPython.display import Image, display
 
+from ...errors import SsahError
 from ...inputs import archives
+from ...inputs.words import data_file
 from ...lab import Lab
 from .conditions import Look
 from .tables import NAMES
@@ -67,6 +70,16 @@ LABEL_STYLES = {
 #: The ends of an axis in per cent, so that marks at 0 and 100 are whole.
 PERCENT = (-4, 104)
 
+#: The width of the largest figures in inches. A page shows about so much, so that text keeps its
+#: size; a wider figure would be shown smaller, with its letters.
+WIDTH = 10
+#: The smallest text in a figure (points).
+SMALLEST = 8
+#: Lines that stand behind those that matter, and what is said of them.
+THIN = {"color": "#c4c4c4", "linewidth": 0.9, "zorder": 1}
+QUIET = "#6b6b6b"
+#: The height of a line of small text (inches).
+LINE_HEIGHT = 0.145
 #: Where the header of a PNG has its width in pixels.
 PNG_WIDTH = slice(16, 20)
 
@@ -87,10 +100,13 @@ def use_style() -> None:
     matplotlib.rcParams.update({
         "figure.dpi": 100,
         "savefig.dpi": 160,
-        "font.size": 11,
-        "axes.titlesize": 12,
-        "axes.labelsize": 11,
-        "legend.fontsize": 10,
+        "font.size": 10,
+        "axes.titlesize": 10.5,
+        "axes.labelsize": 10,
+        "xtick.labelsize": 9.5,
+        "ytick.labelsize": 9.5,
+        "legend.fontsize": 9.5,
+        "legend.title_fontsize": 9.5,
         "svg.hashsalt": "ssah",
         "svg.fonttype": "path",
         "axes.titleweight": "bold",
@@ -103,8 +119,9 @@ def save(figure, name: str, origin: str) -> None:
     """Stamp the label of origin on a figure, write ``NAME.png`` and ``NAME.svg``, and show it.
 
     Into ``figures/``, or the folder that ``SSAH_FIGURES`` names. A notebook shows the PNG that was
-    written, so that nothing is drawn a third time; the figure is closed.
+    written, with its `alternative_text`; the figure is closed.
     """
+    alternative = alternative_text(name)
     figure.text(0.005, -0.01, origin, fontsize=8.5, color="#444444", ha="left", va="top")
     folder = Path(os.environ.get("SSAH_FIGURES") or archives.REPOSITORY / "figures")
     folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +135,7 @@ def save(figure, name: str, origin: str) -> None:
     (folder / f"{name}.svg").write_text(with_numbered_ids(svg.getvalue()), "utf-8")
     plt.close(figure)
     if get_ipython() is not None:
-        show(png, figure.dpi)
+        show(png, figure.dpi, alternative)
 
 
 def with_numbered_ids(svg: str) -> str:
@@ -134,12 +151,24 @@ def with_numbered_ids(svg: str) -> str:
     return re.sub(HASHED_ID, lambda found: numbered.get(found[0], found[0]), svg)
 
 
-def show(png: Path, dpi: float) -> None:
+def show(png: Path, dpi: float, alternative: str) -> None:
     """Show a saved figure in the notebook, as large as it is on a screen of `dpi` dots an inch."""
     data = png.read_bytes()
     pixels = int.from_bytes(data[PNG_WIDTH], "big")
     width = pixels * dpi / matplotlib.rcParams["savefig.dpi"]
-    display(Image(data=data, width=round(width)))
+    display(Image(data=data, width=round(width), alt=alternative))
+
+
+def alternative_text(name: str) -> str:
+    """What a figure shows, for those who do not see it: a line of ``figures.csv``.
+
+    Raises `SsahError` for a figure that has none.
+    """
+    texts = data_file("figures").set_index("figure")["alt"]
+    if name not in texts.index:
+        raise SsahError(f"the figure {name!r} has no text for those who do not see it; add a line "
+                        "that begins with its name to ssah/inputs/data/figures.csv")
+    return texts[name]
 
 
 def recomputed(lab: Lab, n: str, seeds: int | None = None) -> str:
@@ -149,10 +178,13 @@ def recomputed(lab: Lab, n: str, seeds: int | None = None) -> str:
     return f"recomputed here: {lab.profile.model.label}; {n}; {seeds} seed{plural}"
 
 
-def plain_log(axis) -> None:
-    """Make an axis (``ax.xaxis``, ``ax.yaxis``) logarithmic, with plain numbers at 1, 2, 5, ..."""
+def plain_log(axis, steps: tuple[int, ...] = (1, 2, 5)) -> None:
+    """Make an axis (``ax.xaxis``, ``ax.yaxis``) logarithmic, with plain numbers at 1, 2, 5, ...
+
+    `steps`: which of every ten numbers are written.
+    """
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(matplotlib.ticker.LogLocator(subs=steps))
     axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
@@ -162,6 +194,24 @@ def legend_above(figure, axis, title: str | None = None) -> None:
     handles, names = axis.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize=9,
                   title=title)
+
+
+def name_lines(axis, names: dict[str, tuple[float, str]], width: int = 20) -> None:
+    """The names of lines at the right of a panel, beside their ends: name -> end, colour.
+
+    Names that would overlap are moved apart. `width`: of a name in letters, then it is broken.
+    """
+    axis.autoscale_view()
+    low, high = axis.get_ylim()
+    _, inches = axis.get_position().size * axis.figure.get_size_inches()
+    free = 0.0          # everything below this height is taken, as a part of the panel's height
+    for name, (end, colour) in sorted(names.items(), key=lambda item: item[1][0]):
+        text = fill(name, width)
+        height = LINE_HEIGHT * (text.count("\n") + 1) / inches
+        middle = max((end - low) / (high - low), free + height / 2)
+        free = middle + height / 2
+        axis.annotate(text, (1.03, middle), xycoords="axes fraction", color=colour, fontsize=9,
+                      va="center", ha="left", linespacing=1)
 
 
 # ---- conditions ------------------------------------------------------------------------------
@@ -224,11 +274,17 @@ def interval_panels(table: pd.DataFrame, points: pd.DataFrame, columns: Iterable
     """`intervals` side by side: (figure, axes); of the columns those that the table has."""
     columns = [column for column in columns if column[0] in table]
     figure, axes = plt.subplots(1, len(columns), figsize=size, sharey=True)
+    fill_panels(axes, table, points, columns, **look)
+    axes[0].set_ylabel(ylabel)
+    return figure, axes
+
+
+def fill_panels(axes, table: pd.DataFrame, points: pd.DataFrame, columns: Iterable[Panel],
+                **look) -> None:
+    """`intervals` of a column of the table in every panel; rates go from 0 to 100."""
     for axis, (column, point, title, percent) in zip(axes, columns):
         of_seeds = points.assign(value=points[point])
         intervals(axis, table, column, of_seeds, percent=percent, **look)
         axis.set_xlabel(title)
         if "ASR" in column:
             axis.set_xlim(*PERCENT)
-    axes[0].set_ylabel(ylabel)
-    return figure, axes

@@ -17,6 +17,7 @@ C5 = Claim(
     ours=attacks("LoRA minus full fine-tuning {}", "LoRA - full"),
     step="adapter_tuning",
     figures={"05_table_3": ("adapter_tuning", "tuning"),
+             "05_paper_and_ours": ("adapter_tuning", "tuning"),
              "05_how_few": ("adapter_tuning", "tuning"),
              "05_along_training": ("adapter_tuning", "tuning")},
     parts={"summary-c5": read.adapter_summary},

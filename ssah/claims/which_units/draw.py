@@ -5,7 +5,7 @@ import pandas as pd
 
 from ..shared.conditions import NAMES, START
 from ..shared.pictures import style_of
-from ..shared.style import marked, plain_log
+from ..shared.style import PERCENT, WIDTH, legend_above, marked, plain_log
 
 #: Column of the table -> title of its panel.
 RATES = {"ASR": "keyword ASR (%)", "strict ASR": "strict ASR: comply (%)"}
@@ -16,18 +16,16 @@ def how_few(table: pd.DataFrame):
 
     `table`: of `runs.table_two`; the horizontal axis is logarithmic.
     """
-    figure, axes = plt.subplots(1, 2, figsize=(13, 4.6), sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.2), sharex=True, sharey=True)
     names, star = marked(table, NAMES)
     for axis, (column, title) in zip(axes, RATES.items()):
         for condition, row in table.drop(index=START.name).iterrows():
             _mark(axis, row, column, names[condition], style_of(condition))
         before = table.loc[START.name, column] * 100
         axis.axhline(before, color="#444444", linestyle=":", linewidth=1.4, label=START.title)
-        axis.set(xlabel="parameters that train (%)", ylabel=title, ylim=(-4, 104))
+        axis.set(xlabel="parameters that train (%)", ylabel=title, ylim=PERCENT)
     plain_log(axes[0].xaxis)
-    marks, labels = axes[0].get_legend_handles_labels()
-    figure.legend(marks, labels, loc="outside upper center", ncols=3, frameon=False, fontsize=9,
-                  title="frozen" + star)
+    legend_above(figure, axes[0], title="frozen" + star)
     return figure
 
 
