@@ -1,5 +1,6 @@
 """Shared by all tests: no network, no folder of the user, one thread, and models of a few thousand weights."""
 
+import contextlib
 import os
 import tempfile
 
@@ -13,6 +14,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -28,8 +30,10 @@ from transformers import (
 )
 
 from ssah import models
-from ssah.claims import lab_of
+from ssah.claims import PLACE, plan
 from ssah.finetuning import encode_examples, finetune
+from ssah.lab import Lab, label, slug
+from ssah.lab.steps import bound
 from ssah.units import UnitIndex
 from ssah.claims.profiles import load_profile
 
@@ -147,18 +151,57 @@ def unit_elements(model, moved: np.ndarray, rest: bool) -> dict[str, torch.Tenso
 def pytest_collection_modifyitems(items):
     """Whole experiments are slow, and what is not slow is quick: ``pytest -m quick``."""
     for item in items:
-        trains = {"smoke_lab", "organisms"} & set(item.fixturenames)
+        trains = {"smoke_cache", "organisms"} & set(item.fixturenames)
         whole = trains or item.path.stem in ("test_notebooks", "test_own_model")
         item.add_marker("slow" if whole or item.get_closest_marker("slow") else "quick")
 
 
+class SharedLab(Lab):
+    """A lab whose store two test processes share: each result is computed by one of them."""
+
+    def get(self, name, /, **params):
+        with self.locked(name, params):
+            return super().get(name, **params)
+
+    def artifact(self, name, params):
+        with self.locked(name, params):
+            return super().artifact(name, params)
+
+    def locked(self, name, params):
+        """The lock of one result; a result's needs are locked after it, so nobody waits in a ring."""
+        params = bound(name, params)
+        if label(name, params) in self.fresh:
+            return contextlib.nullcontext()
+        folder = self.store.root.parent / "locks" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        # the same lock for the same file, which a result may take again for its artifacts
+        return FileLock(folder / f"{slug(params)}.lock", is_singleton=True)
+
+
 @pytest.fixture(scope="session")
-def smoke_lab(tmp_path_factory):
+def smoke_cache(tmp_path_factory, worker_id):
+    """A cache folder with the smoke profile's results, the same one for all test processes."""
+    session = tmp_path_factory.getbasetemp()
+    if worker_id != "master":       # xdist gives every process a folder in that of the session
+        session = session.parent
+    folder = session / "smoke-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def smoke_lab(smoke_cache):
     """The smoke profile's experiments, for tests that only read them: each is computed once."""
-    lab = lab_of(load_profile("smoke"), root=tmp_path_factory.mktemp("smoke-results"))
-    cache = tmp_path_factory.mktemp("smoke-cache")
-    lab.place = replace(lab.place, cache=lambda: cache)     # not the private one of a test
-    return lab
+    place = replace(PLACE, cache=lambda: smoke_cache)     # not the private one of a test
+    return SharedLab(load_profile("smoke"), place, root=smoke_cache / "results" / "smoke")
+
+
+@pytest.fixture(scope="session")
+def smoke_seed(smoke_lab, smoke_cache):
+    """The cache folder, with every planned result of the first seed in it."""
+    for need in plan(smoke_lab.profile, n_seeds=1):
+        smoke_lab.get(need.step, **need.params)
+    return smoke_cache
 
 
 @pytest.fixture(autouse=True)

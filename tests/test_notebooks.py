@@ -43,10 +43,17 @@ def forbid(folder: Path, *names: str) -> Path:
 
 @pytest.fixture(scope="module", params=["cached", "recomputed"])
 def executed(request, tmp_path_factory):
-    """All notebooks run by the command line, from the committed results or recomputed on the smoke model."""
+    """All notebooks run by the command line, from the committed results or those of the smoke model.
+
+    The latter are computed by the session once; `test_own_model` and ``verify --full`` in
+    `test_cli` compute from nothing.
+    """
     into = tmp_path_factory.mktemp(request.param)
+    cache = into / "cache"
+    if request.param == "recomputed":
+        cache = request.getfixturevalue("smoke_seed")
     arguments = ["--recompute", "--profile", "smoke", "-p", "n_seeds=1"] if request.param == "recomputed" else []
-    environment = os.environ | {"SSAH_CACHE": str(into / "cache"), "SSAH_FIGURES": str(into / "figures"), "SSAH_OFFLINE": "" if arguments else "1"}
+    environment = os.environ | {"SSAH_CACHE": str(cache), "SSAH_FIGURES": str(into / "figures"), "SSAH_OFFLINE": "" if arguments else "1"}
     if request.param == "cached":       # reading needs no torch: its import fails in the kernels
         environment["PYTHONPATH"] = str(forbid(into / "forbidden", "torch", "transformers"))
     run = subprocess.run([sys.executable, "-m", "ssah.cli", "run", "--into", str(into), *arguments],

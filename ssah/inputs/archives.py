@@ -399,7 +399,7 @@ def split_name(source: str) -> tuple[str, str]:
 
 def check_model(name: str) -> None:
     """Raise `SsahError` for what names no model, before anything is downloaded for it."""
-    if name.partition(":")[0] == "tiny":
+    if name.partition(":")[0] in ("tiny", "organism"):
         return
     try:
         kind, rest = split_name(name)
