@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 from . import evaluation, finetuning, masking, probing
 from .attribution import importance
 from .claims.profiles import load_profile
-from .claims.shared.foundation import scoring_batches
+from .claims.shared.foundation import sorted_batches
 from .inputs.prompts import load_prompts
 from .lab.machine import device
 from .models import Chat, load_chat_model, pad
@@ -61,9 +61,9 @@ def paired(first: Callable, second: Callable, repeats: int) -> tuple[float, floa
 
 def attribution_rows(chat: Chat, prompts: pd.DataFrame, repeats: int):
     """Attribution against the bare forward pass of the same batches (no logits), and its time on four times as many."""
-    pairs = [(text, chat.tokenizer(response, add_special_tokens=False)["input_ids"][:32])
-             for text, response in zip(prompts["text"], prompts["response"])]
-    batches = scoring_batches(chat, pairs, "default", "predicting")
+    answers = evaluation.response_tokens(chat, prompts["text"], prompts["response"])
+    pairs = [(text, answer[:32]) for text, answer in zip(prompts["text"], answers)]
+    batches = sorted_batches(chat, pairs, "default")
 
     @torch.no_grad()
     def bare():

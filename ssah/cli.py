@@ -9,6 +9,7 @@ torch.
 import argparse
 import errno
 import logging
+import math
 import os
 import shutil
 import sys
@@ -22,6 +23,9 @@ from .inputs import archives
 BUILD = archives.REPOSITORY / "build"
 NOTEBOOKS = archives.REPOSITORY / "notebooks"
 FIGURES = archives.REPOSITORY / "figures"
+
+#: Results of a model of a few thousand weights that are computed in a minute.
+TINY_A_MINUTE = 60
 
 
 # ---- notebooks -------------------------------------------------------------------------------
@@ -333,15 +337,19 @@ def pairs(texts: list[str]) -> dict[str, str]:
 
 
 def estimate(profile, needs: list) -> str:
-    """Rough time of some results, from the minutes that their steps declare for the default profile."""
+    """Rough time of some results, from the minutes that their steps declare for the default profile.
+
+    What another model takes is not known before, but it grows with its weights.
+    """
     from .lab import find_step
 
-    if profile.name != "default":
-        return "time not known for this profile"
+    if profile.model.name.startswith("tiny"):
+        return f"about {math.ceil(len(needs) / TINY_A_MINUTE)} min"
     minutes = sum(find_step(need.step).minutes for need in needs)
-    if minutes < 90:
-        return f"about {minutes:.0f} min on two cores"
-    return f"about {minutes / 60:.1f} hours on two cores"
+    time = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    if profile.name == "default":
+        return f"about {time} on two cores"
+    return f"about {time} on two cores for a model of 135M weights, in proportion for others"
 
 
 def text_table(head: list[str], rows: list[list]) -> str:
@@ -376,7 +384,8 @@ def parser() -> argparse.ArgumentParser:
 
     def add(function, *parents) -> argparse.ArgumentParser:
         command = commands.add_parser(function.__name__, parents=[everywhere, *parents],
-                                      help=function.__doc__, description=function.__doc__)
+                                      help=function.__doc__, description=function.__doc__,
+                                      conflict_handler="resolve")       # a --help of its own
         command.set_defaults(function=function)
         return command
 
@@ -387,8 +396,8 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--all", action="store_true",
                          help="every committed result, not only seed 0")
     command = add(recompute, profile, parameter, into)
-    command.add_argument("steps", nargs="+", metavar="STEP",
-                         help="`ssah recompute help` lists them")
+    command.add_argument("steps", nargs="+", metavar="STEP", help="those below, or `help`")
+    command.add_argument("--help", "-h", action=_HelpWithSteps, help="show this message and exit")
     command.add_argument("--in-place", action="store_true",
                          help="into the committed results (for maintainers)")
     command = add(accept)
@@ -415,6 +424,20 @@ def parser() -> argparse.ArgumentParser:
     command = add(bench, profile)
     command.add_argument("--quick", action="store_true", help="measure once instead of five times")
     return top
+
+
+class _HelpWithSteps(argparse.Action):
+    """Show a command's help, and below it the steps of the default profile."""
+
+    def __init__(self, option_strings, dest, help):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        from .claims import load_profile
+
+        parser.print_help()
+        print("\n" + steps_of(load_profile("default")))
+        parser.exit()
 
 
 def _options(names: list[str], **settings) -> argparse.ArgumentParser:

@@ -85,7 +85,7 @@ def generate(
     with _seeded(sample):
         for rows in length_batches(heads, batch_size, progress):
             for row, answer in zip(rows, _continued(chat, [heads[row] for row in rows], settings)):
-                tokens[row] = _up_to(answer, ends)
+                tokens[row] = _before_written_end(chat, _up_to(answer, ends))
                 finished[row] = len(tokens[row]) < len(answer)
     texts = [chat.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
     return Answers(texts, tokens, finished)
@@ -163,6 +163,21 @@ def _up_to(answer: list[int], ends: set[int]) -> list[int]:
         if token in ends:
             return answer[:place]
     return answer
+
+
+def _before_written_end(chat: Chat, answer: list[int]) -> list[int]:
+    """The tokens before the end that the template writes, where that is several tokens."""
+    around = chat.template.around_answer
+    end = around.end.strip()
+    if around.end_token is not None or not end:
+        return answer
+    start = chat.tokenizer.decode(answer).find(end)
+    if start < 0:
+        return answer
+    length = len(answer)
+    while len(chat.tokenizer.decode(answer[:length])) > start:
+        length -= 1
+    return answer[:length]
 
 
 # ---- refusal log-odds ------------------------------------------------------------------------

@@ -110,12 +110,11 @@ def open_model(name: str, dtype: torch.dtype | str, device: torch.device | str) 
 
 def _location(name: str) -> tuple[str, dict]:
     """Where transformers finds a model, and the options for looking there."""
+    archives.check_model(name)
     kind, rest = archives.split_name(name)
     if kind == "path":
         return _readable(Path(rest).expanduser()), {}
     if kind == "pip":
-        if rest in archives.MEMBERS and not archives.MEMBERS[rest].path.endswith(".gguf"):
-            raise SsahError(f"{rest!r} is a set of prompts, not a model")
         return dequantized(rest), {}
     if kind == "large":
         return dequantized(rest), {}
@@ -211,8 +210,9 @@ def _refuse_quantized(name: str, config) -> None:
     if not isinstance(settings, dict):
         settings = settings.to_dict()
     method = getattr(settings.get("quant_method"), "value", settings.get("quant_method"))
+    how = f" ({method})" if method else ""
     raise SsahError(
-        f"{name!r} is quantized ({method}), and its layers are not plain linear maps: take the "
+        f"{name!r} is quantized{how}, and its layers are not plain linear maps: take the "
         "version of the model that is not quantized, or a GGUF file, which is dequantized here"
     )
 

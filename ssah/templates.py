@@ -80,7 +80,13 @@ class Template:
             return self._written([user])
         if system == "none":
             return self._without_system(user)
-        return self._written([{"role": "system", "content": self.marked(system)}, user])
+        try:
+            return self._written([{"role": "system", "content": self.marked(system)}, user])
+        except Exception as error:  # templates raise their own error types
+            raise SsahError(
+                f"the chat template of {self.name!r} takes no system prompt ({error}); "
+                'leave system="default", or put the text before the prompt'
+            ) from error
 
     def _written(self, messages: list[dict], answer_follows: bool = True) -> str:
         return self.tokenizer.apply_chat_template(

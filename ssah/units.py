@@ -167,6 +167,48 @@ class UnitIndex:
             chosen[where.start + draw.choice(free, wanted, replace=False)] = True
         return chosen
 
+    def disjoint_random(self, mask, seed: int) -> np.ndarray:
+        """As many random units as `mask` has in every block and kind, with as many weights.
+
+        None of them is in the mask. Where heads share value rows, as many of the rows are whole
+        (`value_rows`), so `weights_in` is the same. Boolean (len(index),). Raises `SsahError`
+        where too few units are free.
+        """
+        mask = self.check_mask(mask)
+        draw = np.random.default_rng(seed)
+        chosen = np.zeros(len(self), bool)
+        for block, kind, where in self.modules():
+            wanted = int(mask[where].sum())
+            if kind == "mlp":
+                order = draw.permutation(np.flatnonzero(~mask[where]))
+                picked = order[:wanted]
+            else:
+                picked = self._attention_twin(mask[where], draw)
+            if len(picked) < wanted:
+                raise SsahError(
+                    f"block {block} {kind}: {wanted} other units wanted, with as many whole value "
+                    f"rows; {len(picked)} are free; take a smaller share"
+                )
+            chosen[where.start + picked] = True
+        return chosen
+
+    def _attention_twin(self, taken: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        """Channels of one block's attention, as many as are taken, with as many whole value rows."""
+        group = self.n_heads // self.n_kv_heads
+        # the channels that each value row feeds; (rows, group)
+        fed = np.arange(self.n_attn).reshape(self.n_kv_heads, group, self.head_dim)
+        fed = fed.transpose(0, 2, 1).reshape(-1, group)
+        wanted = int(taken.sum())
+        n_whole = int(self.value_rows(taken).sum())
+        free_rows = draw.permutation(np.flatnonzero(~taken[fed].any(axis=1)))
+        whole = free_rows[:n_whole]
+        picked = fed[whole].reshape(-1).tolist()
+        # of every other row all channels but one at most, so that no further row is whole
+        others = [draw.permutation(fed[row][~taken[fed[row]]])[:group - 1]
+                  for row in range(len(fed)) if row not in whole]
+        loose = draw.permutation(np.concatenate([*others, np.zeros(0, int)]))
+        return np.array([*picked, *loose[:wanted - len(picked)]], dtype=int)
+
 
 # ---- random units that matter as much --------------------------------------------------------
 

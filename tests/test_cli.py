@@ -35,7 +35,7 @@ def two_notebooks(tmp_path, monkeypatch):
     ("run --profile huge", "unknown profile 'huge'; known: default, smoke, qwen-0.5b, qwen-1.5b, model:BASE"),
     ("status --profile huge", "unknown profile 'huge'"), ("recompute ablatoin", "unknown step 'ablatoin'; known: splits, "),
     ("recompute budget -p seed=0 -p seed=1", "-p gives a name twice"), ("run -p n_seeds=4", "n_seeds is 1 to 3 for this profile; got 4"),
-    ("recompute scan --profile pair:a,b", "this profile has no results of scan"), ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),
+    ("recompute scan --profile pair:o/a,o/b", "this profile has no results of scan"), ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),
     ("fetch --offline", "is not in")])
 def test_bad_input_gives_one_line_that_names_the_remedy(two_notebooks, capsys, command, message):
     assert cli.main(command.split()) == 2
@@ -90,7 +90,7 @@ def test_rerun_prints_an_estimate_and_recomputes_one_seed_or_all(two_notebooks, 
     assert cli.main(["rerun", "--profile", "smoke", "--into", str(tmp_path)]) == 0
     assert cli.main(["rerun", "--all", "--profile", "smoke", "--into", str(tmp_path)]) == 0
     assert asked == [{"profile": "smoke", "recompute": True, "n_seeds": n} for n in (1, len(SMOKE.seeds))]
-    core_only, everything = (line for line in capsys.readouterr().out.splitlines() if "to compute, time not known" in line)
+    core_only, everything = (line for line in capsys.readouterr().out.splitlines() if "to compute, about" in line)
     assert int(core_only.split()[0]) < int(everything.split()[0])
 
 
@@ -137,8 +137,8 @@ def test_paths_of_models_are_meant_from_where_the_command_is_typed(tmp_path, mon
 def test_a_pair_has_results_for_one_notebook_alone(monkeypatch, tmp_path):
     asked = []
     monkeypatch.setattr(notebooks, "run_notebooks", lambda paths, parameters, into, **_: asked.append([p.stem for p in paths]) or [])
-    cli.main(["run", "--profile", "pair:a,b", "--into", str(tmp_path)])
-    cli.main(["run", "02", "--profile", "pair:a,b", "--into", str(tmp_path)])
+    cli.main(["run", "--profile", "pair:o/a,o/b", "--into", str(tmp_path)])
+    cli.main(["run", "02", "--profile", "pair:o/a,o/b", "--into", str(tmp_path)])
     assert asked == [["01_reasoning_direction"], ["02_four_kinds_of_units"]]
 
 

@@ -9,7 +9,7 @@ import pytest
 from ssah.claims.four_kinds import choices, costs, judge, read, rechecks, run
 from ssah.claims.four_kinds.read import judge_c2
 from ssah.claims.profiles import load_profile
-from ssah.claims.shared.foundation import scoring_batches
+from ssah.claims.shared.foundation import sorted_batches
 from ssah.classification import Units
 from ssah.errors import SsahError
 from ssah.inputs.words import data_file
@@ -610,9 +610,9 @@ def test_costs_are_in_proportion():
 
 @pytest.mark.parametrize("positions, shift", [("predicting", 1), ("response", 0)])
 def test_scored_positions_by_hand(chat, positions, shift):
-    """A mark an answer token: from the last prompt token on, or from the answer's first."""
+    """A mark an answer token, the shortest pair first: from the last prompt token, or the answer's first."""
     pairs = [("write a small red poem", [5, 6, 7]), ("sing", [8, 9])]
-    (batch,) = scoring_batches(chat, pairs, "default", positions)
+    (batch,) = sorted_batches(chat, pairs, "default", positions)
     shortest_first = [pairs[1], pairs[0]]
     for row, (prompt, answer_tokens) in enumerate(shortest_first):
         head = chat.encode(prompt, system="default")[0]
@@ -621,19 +621,6 @@ def test_scored_positions_by_hand(chat, positions, shift):
         scored = batch["score_mask"][row].nonzero()[:, 0].tolist()
         first = len(head) - shift
         assert scored == list(range(first, first + len(answer_tokens)))
-
-
-def test_batches_hold_so_many_at_most(chat):
-    pairs = [("sing", [5] * length) for length in (3, 1, 2)]
-    batches = scoring_batches(chat, pairs, "default", "response", batch_size=2)
-    assert [batch["score_mask"].sum().item() for batch in batches] == [1 + 2, 3]
-
-
-def test_other_positions_are_refused(chat):
-    with pytest.raises(
-        SsahError, match="unknown positions 'all'; known: predicting, response"
-    ):
-        scoring_batches(chat, [("sing", [5])], "default", "all")
 
 
 def test_what_complies_by_hand_stands_beside_what_the_judge_says(monkeypatch):

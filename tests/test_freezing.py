@@ -17,6 +17,7 @@ from ssah.claims.profiles import load_profile
 from ssah.claims.shared import pictures
 from ssah.claims.shared import runs as comparison
 from ssah.claims.shared.conditions import (
+    DISJOINT,
     FREEZING,
     NAMES,
     SINGLE_WEIGHTS,
@@ -120,12 +121,12 @@ def test_a_row_is_all_that_a_condition_takes(units):
 
 
 def test_names_and_looks_are_all_different():
-    every = {"start", *TUNED, LEAST, *ADAPTERS, *(row.name for row in SINGLE_WEIGHTS)}
+    every = {"start", *TUNED, LEAST, *(row.name for row in (*DISJOINT, *SINGLE_WEIGHTS)), *ADAPTERS}
     assert set(NAMES) == set(STYLES) == every
     assert len(set(NAMES.values())) == len(set(STYLES.values())) == len(every)
     for condition in every:
         is_hollow = pictures.style_of(condition)["markerfacecolor"] == "white"
-        assert is_hollow == condition.startswith("random")
+        assert is_hollow == (condition.startswith("random") or condition == "remainder")
 
 
 def test_the_plan_has_every_row():

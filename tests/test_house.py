@@ -67,7 +67,7 @@ def room_may(parts: list[str], shared: tuple[str, ...]) -> tuple[str, ...]:
     kind = parts[3] if len(parts) > 3 else "__init__"
     if kind.startswith("draw"):
         return ("ssah.claims.shared.", "ssah.classification")
-    if kind in ("run", "removal", "second_judge"):
+    if kind in ("run", "removal", "second_judge", "leaning"):
         return (*shared, f"{own}.conditions", f"{own}.run")
     if kind == "__init__":
         return ("ssah.claims.claim", own + ".")

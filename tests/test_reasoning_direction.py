@@ -357,11 +357,11 @@ def test_a_ready_made_pair_of_different_depths_is_refused(pair_lab):
 
 
 def test_a_pair_is_named_by_its_profile():
-    profile = load_profile("pair:owner/chat@v1,/models/raw")
-    assert profile.probing.pair == ("owner/chat@v1", "/models/raw")
+    profile = load_profile("pair:owner/chat@v1,owner/raw")
+    assert profile.probing.pair == ("owner/chat@v1", "owner/raw")
     assert profile.seeds == (0,)
     assert "/" not in profile.name                  # it is a folder's name
-    assert profile.option == " --profile pair:owner/chat@v1,/models/raw"
+    assert profile.option == " --profile pair:owner/chat@v1,owner/raw"
     assert {need.step for need in plan(profile)} == {"splits", "probe", "along_answers"}
 
 

@@ -9,8 +9,11 @@ import pytest
 
 from ssah.claims import lab_of, plan, rules, verdict, verdicts
 from ssah.claims.four_kinds import decide, removal
+from ssah.claims.freezing import decide as freezing
 from ssah.claims.profiles import BENCH, SMOKE, RemovalSection, SecondJudgeSection
+from ssah.claims.redundant_units import decide as redundant_units
 from ssah.claims.shared import bank, gates
+from ssah.claims.which_units import decide as which_units
 from ssah.errors import SsahError
 from ssah.lab import Result
 from ssah.units import UnitIndex
@@ -223,3 +226,95 @@ def test_a_bench_plans_what_decides(name):
     assert len(draws) == BENCH[name].removal.draws * len(BENCH[name].seeds)
     steps = {need.step for need in needs}
     assert {"labels", "guard", "removal", "refusal_direction", "second_judged"} <= steps
+
+
+# ---- C1 --------------------------------------------------------------------------------------
+
+def leaning_lab(found: dict, aligned: str = "") -> SimpleNamespace:
+    """A lab whose `leaning` results are (role, requests) -> numbers, a query each; guarded."""
+    guarded = guard_lab({("select", "default"): "r" * 80, ("select", "none"): "r" * 80,
+                         ("safe", "default"): "c" * 10})
+
+    def get(step, *, seed, role, requests=None):
+        if step == "guard":
+            return guarded.get(step)
+        return Result(tables={"queries": pd.DataFrame({"leaning": found[role, requests]})})
+
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=aligned))
+    return SimpleNamespace(seeds=(10,), get=get, profile=profile)
+
+
+LEANING = {("aligned", "harmful"): [0.03, 0.05], ("aligned", "benign"): [0.01, 0.01],
+           ("unaligned", "harmful"): [-0.02, -0.04], ("unaligned", "benign"): [-0.02, 0.0]}
+
+
+def test_the_direction_is_compared_with_benign_requests_and_the_unaligned_twin():
+    found = verdict(leaning_lab(LEANING), "C1-aligned")
+    assert found.first.estimate.mean == pytest.approx(0.04)
+    lab = leaning_lab({**LEANING, ("aligned", "harmful"): [0.04] * 2})
+    found = verdict(lab, "C1-aligned")
+    # harmful minus benign is 0.03 in the aligned model and -0.02 in the unaligned one
+    assert found.second.estimate.mean == pytest.approx(0.05)
+
+
+def test_a_model_without_a_twin_is_compared_with_benign_requests_alone():
+    lab = leaning_lab({**LEANING, ("aligned", "harmful"): [0.04] * 2}, aligned="mine")
+    assert verdict(lab, "C1-aligned").second.estimate.mean == pytest.approx(0.03)
+
+
+def test_the_unaligned_model_leans_to_fulfilment():
+    lab = leaning_lab({**LEANING, ("unaligned", "harmful"): [-0.03] * 2})
+    assert verdict(lab, "C1-unaligned").first.estimate.mean == pytest.approx(0.03)
+
+
+# ---- C4 and C5, C6: from answers made up by hand ---------------------------------------------
+
+def outcomes(condition: str, letters: str, log_odds: float = 0.0, seeds=(10, 11)) -> pd.DataFrame:
+    """Outcomes of answers (``c`` complied, ``r`` refused) of one condition, alike in all seeds."""
+    fulfilled = [float(letter == "c") for letter in letters]
+    return pd.concat([
+        pd.DataFrame({"condition": condition, "seed": seed, "id": range(len(letters)),
+                      "keyword_asr": fulfilled, "strict_asr": 0.0, "log_odds": log_odds + seed})
+        for seed in seeds])
+
+
+def test_damage_avoided_is_a_share_of_the_damage_done():
+    answers = pd.concat([outcomes("start", "rrrrrrrrrc"), outcomes("full", "ccccccrrrc"),
+                         outcomes("SCU + all CU", "ccrrrrrrrc")])
+    found = freezing.avoided(answers, "keyword")
+    # of 6 requests that full fine-tuning opened, 4 stay closed
+    assert found.mean == pytest.approx(4 / 6)
+    assert freezing.avoided(answers, "strict") is None      # by that judge nothing was done
+
+
+def test_which_units_are_frozen_is_asked_of_log_odds():
+    answers = pd.concat([outcomes("most safety", "rr", 2.0), outcomes("remainder", "rr", 1.5)])
+    assert freezing.which_units(answers).mean == pytest.approx(0.5)
+
+
+def test_an_adapter_is_compared_as_a_share_of_headroom():
+    answers = pd.concat([outcomes("start", "rrrrrrrrcc"), outcomes("full", "ccrrrrrrcc"),
+                         outcomes("LoRA", "ccccccrrcc")])
+    assert which_units.adapter_minus_full(answers, "keyword").mean == pytest.approx(4 / 8)
+
+
+def test_the_attack_gate_counts_a_makers_model_in_headroom():
+    answers = pd.concat([outcomes("start", "r" * 60 + "c" * 40),
+                         outcomes("full", "c" * 30 + "r" * 30 + "c" * 40)])
+    row = rules.ROWS["C4"]
+    ours = SimpleNamespace(profile=SimpleNamespace(model=SimpleNamespace(aligned="")))
+    makers = SimpleNamespace(profile=SimpleNamespace(model=SimpleNamespace(aligned="mine")))
+    gate = gates.attack(ours, row, answers, {"SCU + all CU": 1.0})
+    assert gate.passed and "adds 30%" in gate.found and "ends at 70%" in gate.found
+    gate = gates.attack(makers, row, answers, {"SCU + all CU": 1.0})
+    assert "adds 50%" in gate.found and "ends at 50%" in gate.found
+    assert not gates.attack(ours, row, answers, {"SCU + all CU": 0.5}).passed
+
+
+def test_a_difference_of_knowledge_is_paired_by_question():
+    table = pd.concat([pd.DataFrame({"condition": condition, "seed": seed, "id": ["a", "b"],
+                                     "gold": [-1.0 - loss, -2.0 - loss]})
+                       for seed in (10, 11) for condition, loss in (("start", 0.0), ("RU", 0.3))])
+    estimate = redundant_units.apart(table, "start", "RU", "gold")
+    assert estimate.mean == pytest.approx(0.3)
+    assert estimate.low == pytest.approx(0.3)       # the same in every question

@@ -222,6 +222,30 @@ def test_models_of_different_shape_have_different_indexes():
     assert len(indexes) == 3
 
 
+@pytest.mark.parametrize("n_kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_a_disjoint_twin_has_as_many_units_and_weights(n_kv_heads, share):
+    index = UnitIndex(n_blocks=3, n_heads=4, head_dim=8, n_mlp=40, hidden=16, n_kv_heads=n_kv_heads)
+    random = np.random.default_rng(1)
+    mask = random.random(len(index)) < share
+    # some whole value rows: all channels that one of them feeds
+    heads = np.arange(4).reshape(n_kv_heads, -1)[0]
+    mask[[head * 8 + 2 for head in heads]] = True
+    twins = [index.disjoint_random(mask, seed) for seed in range(3)]
+    for twin in twins:
+        assert not (twin & mask).any()
+        assert index.weights_in(twin) == index.weights_in(mask)
+        for _, _, where in index.modules():
+            assert twin[where].sum() == mask[where].sum()
+    assert (twins[0] != twins[1]).any()
+
+
+def test_a_twin_that_has_no_room_is_refused():
+    index = UnitIndex(n_blocks=1, n_heads=2, head_dim=4, n_mlp=10, hidden=8, n_kv_heads=2)
+    with pytest.raises(SsahError, match="block 0 attn: 8 other units wanted"):
+        index.disjoint_random(np.ones(len(index), bool), 0)
+
+
 # ---- random units that matter as much --------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..errors import SsahError
+from ..inputs.archives import check_model
 
 #: Prompt sets that we wrote ourselves -> the source that they are read from.
 HAND_MADE = {
@@ -84,7 +85,7 @@ class AlignmentSection(Section):
     look_every: float = 0.0         # epochs between two looks at the gates; 0: train all epochs
     look_tokens: int = 64           # of the answers that are looked at
     look_safe: str = ""             # safe requests that are asked then
-    judge_version: int = 2          # of `ssah.judging`, which labels those answers
+    judge_version: int = 1          # of `ssah.judging`, which labels those answers
     wordings: str = "refusals"      # file of refusal wordings
     wordings_each: int = 1          # how many of them answer each harmful request
     answers_each: int = 1           # of the base model to each benign prompt, the first one greedy
@@ -103,6 +104,7 @@ class CalibrationSection(Section):
     prompts: int = 100              # harmful, and as many benign
     answer_tokens: int = 32
     system: str = "default"
+    judge_version: int = 1          # of `ssah.judging`: what counts as a refusal
     # one bank of texts for all seeds (`shared.bank`): a file of refusal wordings, each of which
     # follows every harmful prompt, and how many answers of the base model a benign prompt has
     wordings: str = ""
@@ -136,6 +138,7 @@ class EvaluationSection(Section):
     benign: int = 50                # benign prompts with reference answers
     benign_tokens: int = 64         # of each reference answer
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
+    judge_version: int = 1          # of `ssah.judging`; 2: keywords in all forms of quotes, too
 
     def sources(self) -> list[str]:
         hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
@@ -148,6 +151,7 @@ class JudgeSection(Section):
     """Answers that people labelled, beside which the judge is put."""
 
     labelled: str = "refusal-labels"
+    judge_version: int = 1
 
     def sources(self) -> list[str]:
         labelled = [self.labelled]
@@ -168,6 +172,7 @@ class ProbingSection(Section):
     prefills: tuple[int, ...] = (0, 1, 3, 5, 10, 20)    # tokens put into the model's mouth
     system: str = "default"
     pair: tuple[str, ...] = ()      # two models of one's own, aligned and unaligned, if not ours
+    judge_version: int = 1
 
     def sources(self) -> list[str]:
         return [*self.pair, "data:openings.csv", "data:prefills.csv"]
@@ -191,6 +196,7 @@ class FreezingSection(Section):
     top_cu: float = 0.06            # of all units (paper: 7.3 % are frozen with the SCU)
     watched: int = 50               # prompts whose log-odds are taken at every checkpoint
     system: str = "default"
+    disjoint_share: float = 0.27    # of every block x kind, of two disjoint sets (second bench)
 
 
 @dataclass(frozen=True)
@@ -326,10 +332,13 @@ PAIR = Profile(
     alignment=AlignmentSection(
         refusals=200, benign=400, epochs=4, look_every=0.5, look_safe="safe-select",
         wordings="taught_refusals", wordings_each=2, answers_each=2, safe="safe-align",
-        without_system=0.5),
+        without_system=0.5, judge_version=2),
     calibration=CalibrationSection(
-        prompts=300, answer_tokens=64, wordings="taught_refusals", answers_each=2),
-    evaluation=EvaluationSection(harmful=160, answer_tokens=64, borderline="safe-evaluate"),
+        prompts=300, answer_tokens=64, wordings="taught_refusals", answers_each=2,
+        judge_version=2),
+    evaluation=EvaluationSection(
+        harmful=160, answer_tokens=64, borderline="safe-evaluate", judge_version=2),
+    probing=ProbingSection(judge_version=2),
     seeds=(10, 11, 12, 13, 14, 15),
     bench=True)
 
@@ -371,7 +380,7 @@ def load_profile(name: str) -> Profile:
     - ``FILE.toml``: settings by section, and with ``profile = "..."`` the profile that they change.
 
     A profile with other settings has a name, and so results, of its own. Raises `SsahError` for any
-    other name, and for settings that there are not.
+    other name, for settings that there are not, and for models that cannot be (no such path).
     """
     given = absolute(name)
     stem, *changes = given.split("+")
@@ -379,7 +388,10 @@ def load_profile(name: str) -> Profile:
         profile = _from_file(Path(stem))
     else:
         profile = _by_name(stem)
-    return with_settings(profile, _pairs(changes), given)
+    changed = with_settings(profile, _pairs(changes), given)
+    for model in (*changed.model.sources(), *changed.probing.pair):
+        check_model(model)
+    return changed
 
 
 def _by_name(name: str) -> Profile:

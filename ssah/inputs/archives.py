@@ -121,6 +121,9 @@ ARCHIVES = {
 #: Sources of the smoke profile, made by the code itself.
 MADE_IN_MEMORY = ("tiny", "tiny-harmful", "tiny-benign", "tiny-choice", "tiny-labels")
 
+#: The members that are models; all others are prompts.
+MODELS = ("smollm2-135m",)
+
 MEMBERS = {
     "smollm2-135m": Member(
         "smollm2",
@@ -379,6 +382,21 @@ def split_name(source: str) -> tuple[str, str]:
         f"unknown source {source!r}; use one of {', '.join(sorted([*MEMBERS, *LARGE_FILES]))}, "
         "a hub id (hub:owner/name), or an existing path"
     )
+
+
+def check_model(name: str) -> None:
+    """Raise `SsahError` for what names no model, before anything is downloaded for it."""
+    if name.partition(":")[0] == "tiny":
+        return
+    try:
+        kind, rest = split_name(name)
+    except SsahError as error:
+        raise SsahError(
+            f"no model {name!r}: there is no such path; give a hub id (owner/name), the path of a "
+            f"model's folder or GGUF file, or {', '.join(MODELS)}"
+        ) from error
+    if kind == "pip" and rest in MEMBERS and rest not in MODELS:
+        raise SsahError(f"{rest!r} is a set of prompts, not a model")
 
 
 def fingerprint(source: str) -> str:

@@ -227,7 +227,7 @@ def _watched(
     from ...evaluation import generate
 
     answers = generate(chat, harmful, max_new_tokens=options.answer_tokens)
-    refused = [judging.is_refusal(text) for text in answers.texts]
+    refused = [judging.is_refusal(text, options.judge_version) for text in answers.texts]
     losses = reference_nll(chat, benign, options.benign_tokens)
     return {"refusing": np.mean(refused), "perplexity": answer_perplexity(losses)}
 

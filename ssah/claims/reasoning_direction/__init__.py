@@ -1,7 +1,7 @@
 """C1: the reasoning direction (Fig. 2, 3, 4, 7)."""
 
 from ..claim import Claim
-from . import read, run
+from . import decide, leaning, read, run
 
 CLAIM = Claim(
     id="C1",
@@ -26,4 +26,7 @@ CLAIM = Claim(
              "01_predicts_refusal": ("probe",),
              "01_static_reading": ("probe",)},
     parts={"summary-c1": read.summary},
-    deviations=read.deviations)
+    deviations=read.deviations,
+    bench=leaning.bench,
+    rows={"C1-aligned": decide.aligned_verdict, "C1-unaligned": decide.unaligned_verdict},
+)

@@ -115,7 +115,7 @@ def own_answers(chat, role: str, chosen: pd.DataFrame, options) -> pd.DataFrame:
     return pd.DataFrame({
         "id": chosen["id"],
         "role": role,
-        "refused": [judging.is_refusal(text) for text in answers.texts],
+        "refused": [judging.is_refusal(text, options.judge_version) for text in answers.texts],
         "log_odds": refusal_log_odds(chat, queries, system=options.system)})
 
 
@@ -139,7 +139,8 @@ def along_answers(context: Context, seed: int) -> Result:
             chat, chosen["text"].tolist(), probing.probe_openings(chat), prefills,
             options.prefills, options.along_steps, system=options.system,
             progress=f"{role}, along answers")
-        refused = [[judging.is_refusal(text) for text in texts] for texts in answers]
+        refused = [judging.is_refusal(text, options.judge_version)
+                   for texts in answers for text in texts]
         shape = (len(chosen), len(prefills), len(options.prefills))
         arrays[role] = directions.reshape(*shape, -1).astype(np.float16)
         arrays[f"{role} refused"] = np.array(refused).reshape(shape)

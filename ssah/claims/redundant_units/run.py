@@ -164,15 +164,15 @@ def calibration_prompts(context: Context, kind: str, seed: int) -> list[str]:
 
 def refused_requests(context: Context, chat, seed: int) -> list[tuple[str, list[int]]]:
     """Harmful requests, each with the first tokens of a refusal wording of the training split."""
-    n_tokens = context.profile.calibration.answer_tokens
+    from ...evaluation import response_tokens
+
+    options = context.profile.calibration
     requests = calibration_prompts(context, "harmful", seed)
     wordings = words.data_file("refusals").query("split == 'train'")["text"]
     drawn = wordings.sample(len(requests), replace=True, random_state=seed)
-    pairs = []
-    for request, refusal in zip(requests, drawn):
-        tokens = chat.tokenizer(refusal, add_special_tokens=False)["input_ids"]
-        pairs.append((request, tokens[:n_tokens]))
-    return pairs
+    refusals = response_tokens(chat, requests, drawn, system=options.system)
+    return [(request, tokens[:options.answer_tokens])
+            for request, tokens in zip(requests, refusals)]
 
 
 def answered_requests(context: Context, chat, seed: int) -> list[tuple[str, list[int]]]:
@@ -382,7 +382,9 @@ class AlignmentMeasures(Observer):
         nll = response_nll(self.judge_model, questions, answers.tokens, prefill=openings,
                            system=system)
         threshold = self.context.get("judge_threshold").values["threshold"]
-        labels = judging.judge(requests["text"], answers.texts, np.nan_to_num(nll), threshold)
-        keywords = [judging.matches_keyword(text) for text in answers.texts]
+        labels = judging.judge(questions, answers.texts, np.nan_to_num(nll), threshold,
+                               options.judge_version)
+        normalized = options.judge_version > 1
+        keywords = [judging.matches_keyword(text, normalized) for text in answers.texts]
         return pd.DataFrame({"id": requests["id"], "length": length,
                              "label": labels.astype(str), "keyword": keywords})

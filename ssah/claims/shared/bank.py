@@ -139,9 +139,9 @@ def _mean_activations(chat, pairs: list, system: str) -> np.ndarray:
     import torch
 
     from ...attribution import activation_moments
-    from .foundation import scoring_batches
+    from .foundation import sorted_batches
 
-    batches = scoring_batches(chat, pairs, system, "predicting")
+    batches = sorted_batches(chat, pairs, system)
     means = [module.mean for module in activation_moments(chat.model, batches)]
     return torch.cat(means).numpy().astype(np.float32)
 

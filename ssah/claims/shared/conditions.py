@@ -79,6 +79,25 @@ def scu_and_top_cu(units: Units, options, seed: int) -> np.ndarray:
     return mask
 
 
+def most_safety(units: Units, options, seed: int) -> np.ndarray:
+    """SCU, and CU of highest I_S - I_U, up to a share of every block x kind (`disjoint_share`)."""
+    mask = scu(units, options, seed)
+    # CU by how much more they matter for safety, SCU before all of them
+    leaning = np.where(units.mask("CU"), units.safety - units.utility, -np.inf)
+    leaning[mask] = np.inf
+    for _, _, where in units.index.modules():
+        wanted = round(options.disjoint_share * (where.stop - where.start))
+        order = np.argsort(-leaning[where], kind="stable")[:wanted]
+        is_allowed = leaning[where][order] > -np.inf
+        mask[where.start + order[is_allowed]] = True
+    return mask
+
+
+def remainder(units: Units, options, seed: int) -> np.ndarray:
+    """As many random units of the others, with as many parameters (see `disjoint_random`)."""
+    return units.index.disjoint_random(most_safety(units, options, seed), seed)
+
+
 def random_like(treated: Callable, without: Callable = nothing) -> Callable:
     """As many random units of every block x kind as `treated` freezes, none of `without`."""
     def drawn(units: Units, options, seed: int) -> np.ndarray:
@@ -156,8 +175,15 @@ FURTHER = (
     Condition("least safety", "least safety, as many as SCU + all CU", Look("#b2182b", "<", "-."),
               frozen=least_like(scu_and_all_cu)),)
 
+#: Of the second bench: two disjoint sets of equal size and equal parameters.
+DISJOINT = (
+    Condition("most safety", "SCU + CU of most safety, up to 27 %", Look("#1b9e77", "8"),
+              frozen=most_safety),
+    Condition("remainder", "as many of the remainder", Look("#66c2a5", "8", ":"),
+              frozen=remainder))
+
 #: All that `tuning` knows.
-FREEZING = (*TABLE_2, *FURTHER)
+FREEZING = (*TABLE_2, *FURTHER, *DISJOINT)
 
 #: Adapters in place of the model's own weights (Table 3): two of the paper's three.
 TABLE_3 = (

@@ -33,8 +33,8 @@ JUDGED_SPLITS = {"select": "train", "evaluate": "held_out"}
 #: The two sets of texts of an attribution: name of the score -> kind of the prompts.
 SCORED_SETS = {"safety": "harmful", "utility": "benign"}
 
-#: A prompt with the tokens of its answer.
-Pair = tuple[str, list[int]]
+#: A prompt with its answer: a text, or its tokens.
+Pair = tuple[str, str | list[int]]
 
 
 # ---- data ------------------------------------------------------------------------------------
@@ -372,13 +372,10 @@ def answer_nll(
     chat, questions: list[str], answers: list[str], n_tokens: int
 ) -> np.ndarray:
     """Mean NLL (n,), nats a token, of the first `n_tokens` tokens of each answer."""
-    from ...evaluation import response_nll
+    from ...evaluation import response_nll, response_tokens
 
-    tokens = [
-        chat.tokenizer(answer, add_special_tokens=False)["input_ids"][:n_tokens]
-        for answer in answers
-    ]
-    return response_nll(chat, questions, tokens)
+    tokens = response_tokens(chat, questions, answers)
+    return response_nll(chat, questions, [answer[:n_tokens] for answer in tokens])
 
 
 def _best_cut(table: pd.DataFrame) -> tuple[float, float]:
@@ -401,13 +398,15 @@ def judge_on_people(context: Context) -> Result:
     """
     table = prompts.load_prompts(context.profile.judge.labelled)
     # an NLL of 0 below a threshold of 1: here babble is told by repetition alone
-    labels = judging.judge(table["text"], table["response"], np.zeros(len(table)), 1.0)
+    version = context.profile.judge.judge_version
+    nothing_is_babble = np.zeros(len(table))
+    labels = judging.judge(table["text"], table["response"], nothing_is_babble, 1.0, version)
     judged = pd.DataFrame(
         {
             "hash": table["response"].map(prompts.text_hash),
             "human": table["human"],
             "judge": labels.astype(str),
-            "keyword": [judging.matches_keyword(text) for text in table["response"]],
+            "keyword": [judging.matches_keyword(text, version > 1) for text in table["response"]],
         }
     )
     return Result({"n": len(table)}, {"labels": judged})
@@ -426,14 +425,15 @@ def calibration(context: Context, seed: int) -> Result:
     """The aligned model's own answers on `identify`.
 
     Its refusals are the safety set, its benign answers the utility set. Raises `SsahError` if it
-    refuses nothing.
+    refuses nothing, and if it refuses everything.
     """
     chat = load_role(context, "aligned", seed)
+    version = context.profile.calibration.judge_version
     records = []
     counts = {}
     for kind in ("harmful", "benign"):
         questions, answers = _calibration_answers(context, chat, kind, seed)
-        refused = np.array([judging.is_refusal(text) for text in answers.texts])
+        refused = np.array([judging.is_refusal(text, version) for text in answers.texts])
         kept = _kept(refused, kind, context.profile.model)
         for prompt, tokens, is_kept in zip(questions, answers.tokens, kept):
             if is_kept and tokens:
@@ -477,48 +477,38 @@ def _kept(refused: np.ndarray, kind: str, model) -> np.ndarray:
         raise SsahError(
             f"the aligned model refuses nothing, so there is no safety set; {remedy}"
         )
+    if kind == "benign" and refused.all():
+        remedy = (
+            f"take another aligned model than {model.aligned}"
+            if model.aligned
+            else "train it on fewer refusals (`-p alignment.refusals=...`)"
+        )
+        raise SsahError(
+            f"the aligned model refuses all benign prompts, so there is no utility set; {remedy}"
+        )
     if not refused.any():
         # the tiny model refuses nothing; it keeps all its answers, or nothing could be scored
         return np.ones(len(refused), bool)
     return refused == (kind == "harmful")
 
 
-def scoring_batches(
-    chat, pairs: list[Pair], system: str, positions: str, batch_size: int = 32
+def sorted_batches(
+    chat, pairs: list[Pair], system: str, positions: str = "predicting"
 ) -> list[dict]:
-    """Right-padded batches of (prompt, answer tokens) for `ssah.importance`, the shortest first.
+    """`ssah.scoring_batches` of (prompt, answer) pairs, the shortest first.
 
-    Each is a dict of tensors (batch, time): input_ids, attention_mask and score_mask, which is 1 at
-    the scored positions. ``predicting``: the last prompt token to the second-to-last answer token,
-    where each answer token is chosen; ``response``: the answer's own positions (as Wei et al.
-    2024). `system`: a system mode of `chat`. Raises `SsahError` for other `positions`.
+    So little of a batch is padding. `system`: a system mode of `chat`.
     """
-    if positions not in ("predicting", "response"):
-        raise SsahError(f"unknown positions {positions!r}; known: predicting, response")
-    shift = 1 if positions == "predicting" else 0
-    encoded = [
-        (chat.encode(prompt, system=system)[0], tokens) for prompt, tokens in pairs
-    ]
-    encoded.sort(key=lambda pair: len(pair[0]) + len(pair[1]))
-    return [
-        _scoring_batch(chat, encoded[start : start + batch_size], shift)
-        for start in range(0, len(encoded), batch_size)
-    ]
+    from ...attribution import scoring_batches
 
+    def length(pair: Pair) -> int:
+        prompt, answer = pair
+        return len(chat.encode(prompt, system=system)[0]) + len(answer)
 
-def _scoring_batch(
-    chat, encoded: list[tuple[list[int], list[int]]], shift: int
-) -> dict:
-    """One batch of (prompt tokens, answer tokens), scored `shift` positions before the answer."""
-    from ...models import pad
-
-    sequences = [prompt + answer for prompt, answer in encoded]
-    batch = pad(sequences, chat.tokenizer.pad_token_id, device=chat.model.device)
-    score_mask = batch["attention_mask"].new_zeros(batch["attention_mask"].shape)
-    for row, (prompt, answer) in enumerate(encoded):
-        first = len(prompt) - shift
-        score_mask[row, first : first + len(answer)] = 1
-    return {**batch, "score_mask": score_mask}
+    ordered = sorted(pairs, key=length)
+    asked = [prompt for prompt, _ in ordered]
+    answers = [answer for _, answer in ordered]
+    return scoring_batches(chat, asked, answers, system=system, positions=positions)
 
 
 def calibration_pairs(
@@ -577,7 +567,7 @@ def attribution(
     system = context.profile.calibration.system
     pairs = calibration_pairs(context, seed, safety_set)
     batches = {
-        kind: scoring_batches(chat, pairs[kind], system, positions) for kind in pairs
+        kind: sorted_batches(chat, pairs[kind], system, positions) for kind in pairs
     }
     # float32 is what is kept, so it is also what every later step classifies
     arrays = {}

@@ -11,7 +11,7 @@ from ...classification import Units, classify
 from ...inputs import prompts
 from ...lab import Context, Result
 from ...units import UnitIndex
-from .foundation import SCORED_SETS, Pair, scoring_batches, split_prompts
+from .foundation import SCORED_SETS, Pair, sorted_batches, split_prompts
 
 # ---- kinds of units --------------------------------------------------------------------------
 
@@ -54,13 +54,13 @@ def paper_kinds(profile, scored: Result, scale: str | None = None) -> Units:
 def score_units(chat, pairs: dict[str, list[Pair]], system: str) -> Result:
     """I_S and I_U of every unit, float32 (len(index),).
 
-    `pairs`: (prompt, answer tokens) of the kinds ``harmful`` and ``benign``.
+    `pairs`: (prompt, answer) of the kinds ``harmful`` and ``benign``.
     """
     from ...attribution import importance
 
     arrays = {}
     for name, kind in SCORED_SETS.items():
-        batches = scoring_batches(chat, pairs[kind], system, "predicting")
+        batches = sorted_batches(chat, pairs[kind], system)
         arrays[name] = importance(chat.model, batches).astype(np.float32)
     examples = {kind: len(pairs[kind]) for kind in pairs}
     return Result(
@@ -97,10 +97,10 @@ def evaluation_requests(context: Context, n: int) -> pd.DataFrame:
 
 def reference_tails(chat, benign: pd.DataFrame, n_tokens: int) -> list[list[int]]:
     """The first `n_tokens` tokens of each prompt's reference answer."""
-    return [
-        chat.tokenizer(response, add_special_tokens=False)["input_ids"][:n_tokens]
-        for response in benign["response"]
-    ]
+    from ...evaluation import response_tokens
+
+    whole = response_tokens(chat, benign["text"], benign["response"])
+    return [tokens[:n_tokens] for tokens in whole]
 
 
 def reference_nll(chat, benign: pd.DataFrame, n_tokens: int) -> pd.DataFrame:
@@ -184,23 +184,25 @@ def _labelled_answers(
     """The answers under one system mode: their labels (a row a prompt), and their texts."""
     from ...evaluation import generate, response_nll
 
+    options = context.profile.evaluation
     questions = requests["text"].tolist()
     answers = generate(
         chat,
         questions,
         system=system,
-        max_new_tokens=context.profile.evaluation.answer_tokens,
+        max_new_tokens=options.answer_tokens,
         progress=f"answers, system {system}",
     )
     losses = response_nll(judge_model, questions, answers.tokens, system=system)
     losses = np.nan_to_num(losses)  # of an empty answer there is none
     threshold = context.get("judge_threshold").values["threshold"]
-    labels = judging.judge(requests["text"], answers.texts, losses, threshold)
+    labels = judging.judge(questions, answers.texts, losses, threshold, options.judge_version)
     hashes = [
         prompts.text_hash(f"{prompt_id} {system} {text}")
         for prompt_id, text in zip(requests["id"], answers.texts)
     ]
-    keyword = [judging.matches_keyword(text) for text in answers.texts]
+    normalized = options.judge_version > 1
+    keyword = [judging.matches_keyword(text, normalized) for text in answers.texts]
     table = pd.DataFrame(
         {
             "source": requests["source"],

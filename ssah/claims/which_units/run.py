@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from ...lab import Context, Need, Result, step
 from ..shared.conditions import FULL, SINGLE_WEIGHTS, TABLE_3, find, names, scu_and_all_cu
-from ..shared.foundation import calibration_pairs, checkpoint_need, load_role, scoring_batches
+from ..shared.foundation import calibration_pairs, checkpoint_need, load_role, sorted_batches
 from ..shared.measuring import paper_kinds
 from ..shared.tuning import ADAPTERS, instructions, loss_to_reach, tune
 
@@ -119,5 +119,4 @@ def snip_scores(context: Context, chat, seed: int, kind: str) -> dict:
 
     system = context.profile.calibration.system
     pairs = calibration_pairs(context, seed, "refusals")[kind]
-    batches = scoring_batches(chat, pairs, system, "predicting")
-    return weight_importance(chat.model, batches)
+    return weight_importance(chat.model, sorted_batches(chat, pairs, system))
