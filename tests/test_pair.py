@@ -24,8 +24,10 @@ TINY_PAIR = replace(
     alignment=replace(
         SMOKE.alignment, refusals=20, benign=20, epochs=2, look_every=0.5, look_tokens=4,
         look_safe="tiny-benign", wordings="taught_refusals", wordings_each=2, answers_each=2,
-        safe="tiny-benign", without_system=0.5),
-    calibration=replace(SMOKE.calibration, prompts=6, wordings="taught_refusals", answers_each=2),
+        safe="tiny-benign", without_system=0.5, judge_version=2),
+    calibration=replace(
+        SMOKE.calibration, prompts=6, wordings="taught_refusals", answers_each=2, judge_version=2),
+    evaluation=replace(SMOKE.evaluation, judge_version=2),
     removal=RemovalSection(
         shares=(0.05, 0.133, 0.148), doses=(0.03, 0.1), draws=2, further_draws=1, passages=2,
         passage_tokens=16),

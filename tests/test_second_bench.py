@@ -232,13 +232,13 @@ def test_a_bench_plans_what_decides(name):
 
 def leaning_lab(found: dict, aligned: str = "") -> SimpleNamespace:
     """A lab whose `leaning` results are (role, requests) -> numbers, a query each; guarded."""
-    guarded = guard_lab({("select", "default"): "r" * 80, ("select", "none"): "r" * 80,
-                         ("safe", "default"): "c" * 10, ("unseen", "default"): "r" * 10})
-    twin = guard_lab({("select", "default"): "c" * 80})
+    def guarded(letter: str) -> SimpleNamespace:
+        return guard_lab({("select", "default"): letter * 80, ("select", "none"): letter * 80,
+                          ("safe", "default"): "c" * 10, ("unseen", "default"): letter * 10})
 
     def get(step, *, seed, role, requests=None):
         if step == "guard":
-            return {"aligned": guarded, "unaligned": twin}[role].get(step)
+            return guarded("r" if role == "aligned" else "c").get(step)
         return Result(tables={"queries": pd.DataFrame({"leaning": found[role, requests]})})
 
     profile = SimpleNamespace(model=SimpleNamespace(aligned=aligned))

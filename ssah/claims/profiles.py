@@ -86,7 +86,7 @@ class AlignmentSection(Section):
     look_every: float = 0.0         # epochs between two looks at the gates; 0: train all epochs
     look_tokens: int = 64           # of the answers that are looked at
     look_safe: str = ""             # safe requests that are asked then
-    judge_version: int = 2          # of `ssah.judging`, which labels those answers
+    judge_version: int = 1          # of `ssah.judging`, which labels those answers
     wordings: str = "refusals"      # file of refusal wordings
     wordings_each: int = 1          # how many of them answer each harmful request
     answers_each: int = 1           # of the base model to each benign prompt, the first one greedy
@@ -371,7 +371,7 @@ PAIR = Profile(
     alignment=AlignmentSection(
         refusals=200, benign=400, epochs=4, look_every=0.5, look_safe="safe-select",
         wordings="taught_refusals", wordings_each=2, answers_each=2, safe="safe-align",
-        without_system=0.5),
+        without_system=0.5, judge_version=2),
     calibration=CalibrationSection(
         prompts=300, answer_tokens=64, wordings="taught_refusals", answers_each=2, judge_version=2),
     classification=ClassificationSection(bank=True),
