@@ -1,7 +1,8 @@
 """The reproduction: a room for every claim, the plan of their runs, and the door for notebooks.
 
 A room has `run` (steps), `read` (facts, tables and the rule; no torch, no figures), `draw` (figures
-of tables) and in its ``__init__`` the claim itself. What rooms share is in `shared`.
+of tables), `seen` (what one sees in them, in words), `paper` where a printed table stands beside
+ours, and in its ``__init__`` the claim itself. What rooms share is in `shared`.
 """
 
 import os
