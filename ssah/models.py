@@ -117,6 +117,8 @@ class Chat:
 
     def _ids(self, text: str) -> list[int]:
         """Token ids of a text in which the control tokens of users are marked."""
+        if without_marks(text) == text:
+            return self.tokenizer.encode(text, add_special_tokens=False)
         try:
             return encode_marked_chat(self.tokenizer, text)
         except ValueError:      # to some tokenizers a control token is a plain word as well

@@ -99,6 +99,8 @@ def test_the_estimate_adds_what_the_steps_declare():
     needs = [Need("budget", {"seed": 0, "trained": "full"})] * 3
     assert cli.estimate(load_profile("default"), needs) == "about 45 min on two cores"
     assert cli.estimate(load_profile("default"), needs * 4) == "about 3.0 hours on two cores"
+    another = cli.estimate(load_profile("model:owner/name"), needs)
+    assert another == "about 45 min on two cores for a model of 135M weights, in proportion for others"
 
 
 # ---- results ---------------------------------------------------------------------------------
@@ -180,6 +182,9 @@ def test_without_a_command_there_is_help_and_recompute_lists_its_steps(capsys):
     assert cli.main(["recompute", "help"]) == 0
     listed = capsys.readouterr().out
     assert "ablation" in listed and "2.5" in listed
+    with pytest.raises(SystemExit):
+        cli.main(["recompute", "--help"])
+    assert listed in capsys.readouterr().out
 
 
 def test_verify_says_what_it_will_download_and_how_long_it_takes(monkeypatch, tmp_path, capsys):

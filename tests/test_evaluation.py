@@ -673,6 +673,18 @@ def test_an_answer_ends_at_the_end_of_its_turn():
     assert answers.finished.all() and turn_end not in answers.tokens[0]
 
 
+def test_an_end_that_is_written_in_several_tokens_ends_an_answer_too():
+    """As where the tokenizer has no token for what the template writes."""
+    template = ZEPHYR.replace("{{ eos_token }}", "[END]")
+    chat = speaker(sentencepiece_of("Here is a song", template), "Here is a song")
+    assert len(chat.encode("How?", "Here is a song")[1]) == 4 + len("[END]")
+    answers = generate(chat, ["How?", "Sing"], max_new_tokens=20)
+    assert answers.texts == ["Here is a song"] * 2 and answers.finished.all()
+    assert [len(tokens) for tokens in answers.tokens] == [4, 4]
+    cut = generate(chat, ["How?"], max_new_tokens=6)        # within the end: nothing is known yet
+    assert cut.texts == ["Here is a song[E"] and not cut.finished.any()
+
+
 def test_every_end_of_the_generation_config_ends_an_answer(parrot):
     """As in Llama 3.1: several tokens end a turn, and the first that comes counts."""
     can = parrot.tokenizer.convert_tokens_to_ids("can")

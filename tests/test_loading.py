@@ -24,7 +24,7 @@ from transformers import (
 
 from ssah.attribution import importance
 from ssah.errors import SsahError
-from ssah.loading import DTYPES, open_model, parsed_device, parsed_dtype
+from ssah.loading import DTYPES, _tokenizer, open_model, parsed_device, parsed_dtype
 from ssah.models import Chat, load_chat_model, save_weights, tiny_chat
 
 IDS = torch.tensor([[5, 9, 30, 41, 7]])
@@ -327,6 +327,22 @@ def test_what_holds_no_model_is_refused(tmp_path, name, message):
     (tmp_path / "empty" / "config.json").write_text("{}")
     with pytest.raises(SsahError, match=message):
         load_chat_model(str(tmp_path / "empty" / name))
+
+
+@pytest.mark.parametrize("name", ("./no/model", "/no/such/model", "model.gguf", "nothing"))
+def test_a_path_that_is_not_there_is_refused_without_a_list_of_data_sets(name):
+    with pytest.raises(SsahError, match="there is no such path; give a hub id") as refusal:
+        load_chat_model(name)
+    assert "advbench" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("family", ("qwen2", "phi3"))
+def test_a_tokenizer_is_what_its_files_say_and_not_what_its_family_has(folder, family):
+    """Of a Qwen2 with words for tokens, say: transformers would read them as pieces of bytes."""
+    change_config(folder, model_type=family, architectures=None)
+    tokenizer = _tokenizer(folder)
+    assert tokenizer.get_vocab() == tiny_chat().tokenizer.get_vocab()
+    assert tokenizer.encode("sing a song") == tiny_chat().tokenizer.encode("sing a song")
 
 
 def test_a_path_names_a_model_and_other_things_do_not(folder):

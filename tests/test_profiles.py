@@ -56,6 +56,10 @@ def test_a_toml_file_is_a_profile(tmp_path):
     ("default+seeds=", "seeds must name one seed or more"),
     ("model:a,foo=b", "unknown option foo of the profile 'model:a,foo=b'; known: aligned=CHAT"),
     ("model:", "unknown profile 'model:'; known: default, smoke, organism, smollm2-135m, "),
+    ("model:./no/such", "no model './no/such': there is no such path; give a hub id"),
+    ("model:a/b,aligned=/no/such", "no model '/no/such': there is no such path"),
+    ("pair:a/b,./no/such", "no model './no/such'"),
+    ("model:advbench", "'advbench' is a set of prompts, not a model"),
     ("none.toml", "none.toml cannot be read: .*No such file")])
 def test_what_cannot_be_meant_is_refused(name, message):
     with pytest.raises(SsahError, match=message):

@@ -397,6 +397,18 @@ def test_a_template_that_writes_a_token_without_a_row_is_refused(chat, tmp_path)
         load_chat_model(str(tmp_path / "model"))
 
 
+def test_a_system_prompt_that_a_template_does_not_take_is_refused_with_the_remedy():
+    """Gemma 2's and Mistral's raise an error of their own."""
+    refusing = GEMMA.replace("<start_of_turn>", "{% if m['role'] == 'system' %}"
+                             "{{ raise_exception('System role not supported') }}{% endif %}"
+                             "<start_of_turn>", 1)
+    chat = chat_of(byte_level(refusing, ["<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"],
+                              bos_token="<bos>", eos_token="<eos>"))
+    assert chat.render("Hi", "none") == chat.render("Hi")
+    with pytest.raises(SsahError, match='takes no system prompt .*leave system="default"'):
+        chat.render("Hi", "be nice")
+
+
 @pytest.mark.parametrize("arguments", [(None,), (["How?"],), ("How?", 5), ("How?", None, None)])
 def test_what_is_no_text_is_refused(chat, arguments):
     with pytest.raises(SsahError, match="is a text; got"):
