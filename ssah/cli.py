@@ -276,6 +276,16 @@ def readme(args) -> int:
     return 0
 
 
+def preregister(args) -> int:
+    """Fix rules, gates and prompts of the second bench in a file, before anything of it runs."""
+    from .claims import answers, preregistration
+
+    labs = answers.labs(compute=True)
+    preregistration.write(labs)
+    print(f"{preregistration.PATH}: sha256 {preregistration.digest()}; commit it before the runs")
+    return 0
+
+
 # ---- the cache and this machine --------------------------------------------------------------
 
 def fetch(args) -> int:
@@ -417,6 +427,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("first", metavar="PROFILE", help="such as default")
     command.add_argument("second", metavar="PROFILE", help="such as model:BASE,aligned=CHAT")
     add(readme)
+    add(preregister)
     command = add(fetch)
     command.add_argument("models", nargs="*", metavar="MODEL",
                          help=f"only these large models: {', '.join(archives.LARGE_FILES)}")

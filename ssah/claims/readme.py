@@ -8,7 +8,7 @@ import pandas as pd
 from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
 from ..lab import Lab
-from . import CLAIMS, plan
+from . import CLAIMS, answers, plan
 from .scoreboard import ledger
 
 README = REPOSITORY / "README.md"
@@ -20,7 +20,7 @@ def sections(lab: Lab) -> dict[str, str]:
     for claim in CLAIMS:
         for name, part in claim.parts.items():
             found[name] = part(lab, claim.verdict(lab))
-    return found | {"provenance": provenance(lab)}
+    return found | {"words": answers.ledger(answers.labs()), "provenance": provenance(lab)}
 
 
 def provenance(lab: Lab) -> str:
