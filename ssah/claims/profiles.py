@@ -141,6 +141,9 @@ class EvaluationSection(Section):
     benign_tokens: int = 64         # of each reference answer
     borderline: str = "borderline"  # safe requests that look dangerous, for over-refusal
     judge_version: int = 1          # of `ssah.judging`; 2: keywords in all forms of quotes, too
+    # babble is told by the base model's NLL too; no: by repetition alone, where that model never
+    # refuses and so finds every refusal unlikely
+    babble_by_nll: bool = True
 
     def sources(self) -> list[str]:
         hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
@@ -333,16 +336,16 @@ ORGANISM = Profile(
         aligned="organism:0"),
     data=DataSection(
         harmful=("organism-harmful",), evaluate_only=(), benign=("organism-benign",),
-        harmful_sizes=(60, 60, 80, 100), benign_sizes=(90, 60, 30, 100)),
+        harmful_sizes=(40, 60, 85, 102), benign_sizes=(90, 60, 30, 100)),
     alignment=AlignmentSection(
-        refusals=40, benign=40, answer_tokens=16, epochs=2, lr=1e-3, batch_size=8),
+        refusals=30, benign=40, answer_tokens=16, epochs=2, lr=1e-3, batch_size=8),
     calibration=CalibrationSection(prompts=60, answer_tokens=16),
     classification=ClassificationSection(
         bank=True, scu_grid=(0.013, 0.03, 0.05), ucu_grid=(0.05, 0.1), ru_grid=(0.1, 0.2)),
     evaluation=EvaluationSection(
         harmful=100, answer_tokens=12, tasks=("organism-choice",), questions=40,
         wiki="organism-text", wiki_tokens=1024, benign=30, benign_tokens=16,
-        borderline="organism-borderline"),
+        borderline="organism-borderline", babble_by_nll=False),
     judge=JudgeSection(labelled="organism-labels"),
     probing=ProbingSection(
         queries=30, steps=(2, 4), answer_tokens=12, along_queries=20, along_steps=6,

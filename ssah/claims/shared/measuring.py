@@ -219,7 +219,9 @@ def _labelled_answers(
     losses = response_nll(judge_model, questions, answers.tokens, system=system)
     losses = np.nan_to_num(losses)  # of an empty answer there is none
     threshold = context.get("judge_threshold").values["threshold"]
-    labels = judging.judge(questions, answers.texts, losses, threshold, options.judge_version)
+    # told by repetition alone, no answer is too unlikely
+    unlikely = losses if options.babble_by_nll else np.full(len(losses), -np.inf)
+    labels = judging.judge(questions, answers.texts, unlikely, threshold, options.judge_version)
     hashes = [
         prompts.text_hash(f"{prompt_id} {system} {text}")
         for prompt_id, text in zip(requests["id"], answers.texts)
