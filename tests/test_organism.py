@@ -33,7 +33,7 @@ IDENTIFY = slice(0, 100)
 EVALUATE = slice(120, 220)
 
 #: Least overlap of the units found with the planted ones, by the scale of the scores.
-LEAST_OVERLAP = {"raw": 0.9, "log-z": 0.3}
+LEAST_OVERLAP = {"log-z": 0.6, "raw": 0.8}
 
 
 @dataclass
@@ -113,7 +113,7 @@ def scores(chat: Chat, kind: str, method: str = "variance", seed: int = 0) -> np
     return importance(chat.model, scoring_batches(chat, prompts, tokens), method, seed=seed)
 
 
-def found_units(made: Organism, scale: str = "raw") -> np.ndarray:
+def found_units(made: Organism, scale: str = "log-z") -> np.ndarray:
     """The SCU, as many as there are planted units."""
     safety = scores(made.aligned, "harmful")
     utility = scores(made.aligned, "benign")

@@ -351,12 +351,12 @@ ORGANISM = Profile(
         queries=30, steps=(2, 4), answer_tokens=12, along_queries=20, along_steps=6,
         prefills=(0, 1, 3)),
     freezing=FreezingSection(
-        instructions="organism-benign", examples=64, unseen=16, probe=16, answer_tokens=16,
-        epochs=2, lr=1e-3, slower_lr=4e-4, batch_size=8, shares=(0.03, 0.133, 0.148), watched=20),
+        instructions="organism-benign", examples=48, unseen=16, probe=16, answer_tokens=16,
+        epochs=1, lr=1e-3, slower_lr=4e-4, batch_size=8, shares=(0.03, 0.133, 0.148), watched=4),
     comparison=ComparisonSection(
         second="organism-benign", lora_rank=2, lora_lr=5e-3, prompt_tokens=3, longer=2),
     budget=BudgetSection(
-        epochs=2, lr=1e-3, lora_lr=5e-3, probe=16, probe_every=0.5, watched=20, prefills=(1, 3),
+        epochs=1, lr=1e-3, lora_lr=5e-3, probe=16, probe_every=0.5, watched=4, prefills=(1, 3),
         prefilled=20),
     removal=RemovalSection(
         shares=(0.03, 0.133, 0.148), doses=(0.015, 0.06), passages=16, passage_tokens=64),
