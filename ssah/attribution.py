@@ -23,7 +23,7 @@ import torch.nn.functional as F
 
 from .errors import SsahError
 from .families import StreamNorm, blocks
-from .models import Chat, as_before, pad
+from .models import Chat, as_before, check_chat, pad
 from .units import UnitIndex
 
 METHODS = ("variance", "wanda", "magnitude", "gradient", "random")
@@ -98,6 +98,7 @@ def scoring_batches(
         raise SsahError(f"unknown positions {positions!r}; known: {', '.join(POSITIONS)}")
     if batch_size < 1:
         raise SsahError(f"batch_size is at least 1; got {batch_size}")
+    check_chat(chat)
     encoded = _encoded_pairs(chat, prompts, answers, system)
     shift = 1 if positions == "predicting" else 0
     batches = []
@@ -116,7 +117,8 @@ def scoring_batches(
 def _encoded_pairs(chat: Chat, prompts, answers, system: str) -> list[tuple[list[int], list[int]]]:
     """Token ids (prompt, answer) of every pair."""
     for name, values in (("prompts", prompts), ("answers", answers)):
-        if isinstance(values, (str, Mapping)) or hasattr(values, "columns"):
+        is_table = isinstance(values, Mapping) or hasattr(values, "columns")
+        if is_table or isinstance(values, str) or not isinstance(values, Iterable):
             raise SsahError(f"{name} are a list, one a prompt; got a {type(values).__name__}")
     prompts = list(prompts)
     answers = list(answers)

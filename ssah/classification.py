@@ -216,6 +216,8 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
     Independent draws of share p expect p / (2 - p).
     """
+    a = np.asarray(a)
+    b = np.asarray(b)
     union = (a | b).sum()
     if union == 0:
         return float("nan")

@@ -43,10 +43,14 @@ def run(args) -> int:
 
 def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
     """Check first, then run; print the summary. 1 if a notebook failed."""
-    from .claims import load_profile
+    from .claims import check_models, load_profile
     from .lab import notebooks
 
+    if not NOTEBOOKS.exists():
+        raise SsahError(f"there are no notebooks in {NOTEBOOKS.parent}; they are not part of an "
+                        "installed package: run this from a checkout (`pip install -e .` in it)")
     profile = load_profile(given.get("profile", "default"))
+    check_models(profile)
     if not numbers and profile.probing.pair:        # a pair has results for notebook 01 alone
         numbers = ["01"]
     paths = notebooks.choose(NOTEBOOKS, numbers)

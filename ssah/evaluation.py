@@ -28,7 +28,7 @@ from .likelihood import (
     read,
     token_log_probs,
 )
-from .models import Chat, pad
+from .models import Chat, check_chat, pad
 
 #: Other forms of an apostrophe and of a space, in which a model may write an opening.
 APOSTROPHES = ("\u2019", "\u02bc", "\u2018")
@@ -72,6 +72,7 @@ def generate(
     answers are done. `progress` labels a bar. Raises `SsahError` for no prompts, for what is no
     list of texts, and for a model whose logits are not finite.
     """
+    check_chat(chat)
     prompts = as_texts(prompts, "prompts")
     if not prompts:
         raise SsahError("no prompts to answer")
@@ -137,6 +138,9 @@ def _heads(
     """Token ids of every rendered prompt with the beginning of its answer."""
     if isinstance(prefill, str):
         prefill = [prefill] * len(prompts)
+    if len(prefill) != len(prompts):
+        raise SsahError(f"there are {len(prefill)} prefills for {len(prompts)} prompts; give one "
+                        "for each, or a single text for all")
     heads = []
     for prompt, beginning in zip(prompts, prefill, strict=True):
         if isinstance(beginning, str):
@@ -281,6 +285,7 @@ def refusal_log_odds(
     the time. Raises `SsahError` for no prompts, for what is no list of texts, for a tokenizer
     without these words, and for probabilities that are not finite.
     """
+    check_chat(chat)
     opened = []
     for prompt in as_texts(prompts, "prompts"):
         opened.append(openings_after(chat, prompt, system, all_forms=all_forms))
@@ -425,6 +430,7 @@ def perplexity(
     scored; else its first token is not. Raises `SsahError` for what is no list of texts, for less
     than two tokens, and for a perplexity that is not finite.
     """
+    check_chat(chat)
     begin = chat.plain("")
     ids = chat.plain("\n".join(as_texts(texts)))[len(begin):][:n_tokens]
     heads = []
@@ -454,6 +460,7 @@ def multiple_choice(
     mean of such accuracies. Raises `SsahError` for no questions, a missing column, an empty option,
     and likelihoods that are not finite.
     """
+    check_chat(chat)
     questions = _question_table(questions)
     items = [_question_ids(chat, row) for row in questions.itertuples()]
     scored = packed_log_probs(chat, items, batch_size=batch_size)

@@ -152,8 +152,9 @@ def blocks(model) -> list[Block]:
 
 def stream_writers(model) -> list[torch.nn.Module]:
     """The modules whose outputs are added up to the residual stream, the embeddings first."""
+    understood = blocks(model)
     writers = [model.get_input_embeddings()]
-    for block in blocks(model):
+    for block in understood:
         for linear, norm in block.outputs:
             writers.append(linear if norm is None else norm.module)
     return writers

@@ -20,7 +20,7 @@ from .alternatives import adapted, check_weights, holding
 from .errors import SsahError
 from .inputs.columns import examples_of
 from .masking import RESTS, Moving, moving
-from .models import Chat
+from .models import Chat, check_chat
 from .resuming import Resume, fingerprint
 from .training import (  # noqa: F401  (the parts of a run have this module's name too)
     SCHEDULES,
@@ -118,6 +118,7 @@ def finetune(
     response, a prompt longer than the context, and a loss, gradient or weight that is not finite;
     where it is a loss or gradient, the model stays as it was after the step before.
     """
+    check_chat(chat)
     model = chat.model
     part = what_trains(model, frozen, trainable, rest, adapter, seed)
     _check_arithmetic(model, schedule, autocast)

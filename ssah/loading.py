@@ -325,11 +325,22 @@ def touches_tied_embeddings(model, config) -> bool:
         return False
     names = [name for name, module in model.named_modules() if module in (embeddings, head)]
     for name in names:
-        if name.split(".")[-1] in (getattr(config, "modules_to_save", None) or ()):
+        if name.split(".")[-1] in _whole_parts(config):
             return True
         if getattr(config, "target_modules", None) and check_target_module_exists(config, name):
             return True
-    return False
+    # single tokens of the embeddings are changed in both; those of the output map in it alone
+    tokens = getattr(config, "trainable_token_indices", None)
+    return isinstance(tokens, dict) and any(name in ("lm_head", names[-1]) for name in tokens)
+
+
+def _whole_parts(config) -> set[str]:
+    """Last names of the modules that a ``peft`` configuration copies, or whose weight it changes."""
+    parts = set(getattr(config, "modules_to_save", None) or ())
+    for parameter in getattr(config, "target_parameters", None) or ():
+        module = parameter.rpartition(".")[0]
+        parts.add(module.split(".")[-1])
+    return parts
 
 
 def _untie(model) -> None:

@@ -135,6 +135,15 @@ class Chat:
         return []
 
 
+def check_chat(chat) -> None:
+    """Raise `SsahError` for what is no `Chat`: mostly a model without its tokenizer."""
+    if not isinstance(chat, Chat):
+        raise SsahError(
+            f"a {type(chat).__name__} is no chat; give what load_chat_model returns, or "
+            'ssah.Chat(model, tokenizer, "a name")'
+        )
+
+
 def _length_in_common(first: list[int], second: list[int]) -> int:
     for length, (a, b) in enumerate(zip(first, second)):
         if a != b:

@@ -241,6 +241,9 @@ def test_lora_is_a_low_rank_change_of_the_linear_maps(family):
         {"target_modules": ["q_proj", "lm_head"]},
         {"target_modules": ".*(embed_tokens|lm_head)"},
         {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+        {"target_modules": ["q_proj"], "target_parameters": ["lm_head.weight"]},
+        {"target_modules": ["q_proj"], "target_parameters": ["model.embed_tokens.weight"]},
+        {"target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [9, 13]}},
     ],
     ids=("by name", "by pattern", "saved whole"),
 )

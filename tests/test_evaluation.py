@@ -815,3 +815,13 @@ def test_numbers_that_are_not_finite_name_the_cure(chat, measure, where, value):
         chat.model.get_parameter(where)[5] = value
     with pytest.raises(SsahError, match="'tiny:0' are not finite: .*dtype='float32'"):
         measure(chat)
+
+
+def test_a_model_is_no_chat_and_every_prompt_needs_its_prefill(chat, prompts):
+    for measure in (generate, refusal_log_odds):
+        with pytest.raises(SsahError, match="a LlamaForCausalLM is no chat; give what load_chat_m"):
+            measure(chat.model, prompts)
+    with pytest.raises(SsahError, match="a LlamaForCausalLM is no chat"):
+        perplexity(chat.model, prompts, n_tokens=5)
+    with pytest.raises(SsahError, match="1 prefills for 2 prompts; give one for each"):
+        generate(chat, prompts[:2], prefill=["sorry"])

@@ -254,6 +254,12 @@ def test_blocks_that_are_not_alike_are_refused(chat):
         blocks(chat.model)
 
 
+def test_a_chat_has_no_direction_to_take_out(chat):
+    with pytest.raises(SsahError, match="give the model itself, not the chat"):
+        with without_direction(chat, np.ones(32)):
+            pass
+
+
 def test_a_chat_is_not_a_model(chat):
     with pytest.raises(SsahError, match="give the model itself, not the chat: chat.model"):
         importance(chat, [])

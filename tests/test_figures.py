@@ -74,7 +74,7 @@ def test_hashed_names_in_an_svg_are_numbers_in_order_of_appearance():
 
 
 def test_a_saved_svg_has_no_hashed_name_and_every_reference_has_its_target(drawn):
-    svg = (drawn[0] / "figure.svg").read_text()
+    svg = (drawn[0] / "02_four_labels.svg").read_text()
     assert not re.search(style.HASHED_ID, svg)
     targets = re.findall(r'url\(#(.+?)\)|href="#(.+?)"', svg)
     assert targets
@@ -89,8 +89,8 @@ def test_a_notebook_shows_the_png_that_was_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(style, "get_ipython", lambda: "a notebook")
     monkeypatch.setattr(style, "display", shown.append)
     style.use_style()
-    style.save(matplotlib.pyplot.figure(figsize=(4, 2)), "figure", "toy")
-    png = tmp_path / "figure.png"
+    style.save(matplotlib.pyplot.figure(figsize=(4, 2)), "02_map", "toy")
+    png = tmp_path / "02_map.png"
     (image,) = shown
     assert image.data == png.read_bytes()
     on_screen = matplotlib.pyplot.imread(png).shape[1] * 100 / 160

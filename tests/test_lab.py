@@ -460,5 +460,6 @@ def test_a_field_that_was_recorded_counts_at_its_default_too(toys, lab):
 def test_the_key_of_a_committed_result_is_pinned():
     """A golden number: whatever changes here makes all committed results stale."""
     facts = json.loads((results_of(profiles.DEFAULT) / "splits" / "result.json").read_text())
-    found = keys.key(steps.STEPS["splits"], {}, profiles.DEFAULT, {}, archives.fingerprint)
+    found = keys.key(steps.STEPS["splits"], {}, profiles.DEFAULT, {}, archives.fingerprint,
+                     made_with=facts["provenance"]["sections"])
     assert found == facts["key"]

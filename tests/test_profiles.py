@@ -1,5 +1,6 @@
 """Profiles by name, with settings from outside, and a ready-made aligned model."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -56,14 +57,25 @@ def test_a_toml_file_is_a_profile(tmp_path):
     ("default+seeds=", "seeds must name one seed or more"),
     ("model:a,foo=b", "unknown option foo of the profile 'model:a,foo=b'; known: aligned=CHAT"),
     ("model:", "unknown profile 'model:'; known: default, smoke, organism, smollm2-135m, "),
-    ("model:./no/such", "no model './no/such': there is no such path; give a hub id"),
-    ("model:a/b,aligned=/no/such", "no model '/no/such': there is no such path"),
-    ("pair:a/b,./no/such", "no model './no/such'"),
-    ("model:advbench", "'advbench' is a set of prompts, not a model"),
     ("none.toml", "none.toml cannot be read: .*No such file")])
 def test_what_cannot_be_meant_is_refused(name, message):
     with pytest.raises(SsahError, match=message):
         load_profile(name)
+
+
+@pytest.mark.parametrize("name, message", [
+    ("model:./no/such", "no model './no/such': there is no such path; give a hub id"),
+    ("model:a/b,aligned=/no/such", "no model '/no/such': there is no such path"),
+    ("pair:a/b,./no/such", "no model './no/such'"),
+    ("model:advbench", "'advbench' is a set of prompts, not a model")])
+def test_a_model_that_cannot_be_is_refused_before_anything_is_downloaded(name, message, capsys):
+    from ssah import cli
+
+    with pytest.raises(SsahError, match=message):
+        lab_of(load_profile(name))
+    for command in (["run", "02", "--recompute"], ["status"], ["recompute", "splits"]):
+        assert cli.main([*command, "--profile", name]) == 2
+        assert re.search(message, capsys.readouterr().err)
 
 
 def test_paths_are_meant_from_where_the_command_is_typed(tmp_path, monkeypatch):

@@ -225,7 +225,8 @@ def test_a_bench_plans_what_decides(name):
              and need.params["units"] == "random SCU"]
     assert len(draws) == BENCH[name].removal.draws * len(BENCH[name].seeds)
     steps = {need.step for need in needs}
-    assert {"labels", "guard", "removal", "refusal_direction", "second_judged"} <= steps
+    assert {"labels", "guard", "removal", "refusal_direction"} <= steps
+    assert ("second_judged" in steps) == (BENCH[name].second_judge.seeds > 0)
 
 
 # ---- C1 --------------------------------------------------------------------------------------

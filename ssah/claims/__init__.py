@@ -100,8 +100,18 @@ TRIAL = Trial(
     results=lambda into: into / "results" / "smoke")
 
 
+def check_models(profile: Profile) -> None:
+    """Raise `SsahError` for a model that cannot be, before anything is downloaded for it."""
+    for model in (*profile.model.sources(), *profile.probing.pair):
+        archives.check_model(model)
+
+
 def lab_of(profile: Profile, **options) -> Lab:
-    """A lab of this package; `options` as of `ssah.lab.Lab`."""
+    """A lab of this package; `options` as of `ssah.lab.Lab`.
+
+    Raises `SsahError` for a profile of a model that cannot be (`check_models`).
+    """
+    check_models(profile)
     return Lab(profile, PLACE, **options)
 
 

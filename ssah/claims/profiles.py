@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 from ..errors import SsahError
-from ..inputs.archives import check_model
 
 #: Prompt sets that we wrote ourselves -> the source that they are read from.
 HAND_MADE = {
@@ -427,7 +426,7 @@ def load_profile(name: str) -> Profile:
     - ``FILE.toml``: settings by section, and with ``profile = "..."`` the profile that they change.
 
     A profile with other settings has a name, and so results, of its own. Raises `SsahError` for any
-    other name, for settings that there are not, and for models that cannot be (no such path).
+    other name, and for settings that there are not.
     """
     given = absolute(name)
     stem, *changes = given.split("+")
@@ -435,10 +434,7 @@ def load_profile(name: str) -> Profile:
         profile = _from_file(Path(stem))
     else:
         profile = _by_name(stem)
-    changed = with_settings(profile, _pairs(changes), given)
-    for model in (*changed.model.sources(), *changed.probing.pair):
-        check_model(model)
-    return changed
+    return with_settings(profile, _pairs(changes), given)
 
 
 def _by_name(name: str) -> Profile:

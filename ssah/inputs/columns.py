@@ -8,8 +8,10 @@ import pandas as pd
 from ..errors import SsahError
 
 #: Names of a column with prompts, and of one with answers; the first that a file has counts.
-PROMPT_COLUMNS = ("prompt", "Behavior", "goal", "instruction", "question", "text")
-RESPONSE_COLUMNS = ("response", "output", "answer")
+PROMPT_COLUMNS = (
+    "prompt", "Behavior", "goal", "Goal", "instruction", "question", "query", "text"
+)
+RESPONSE_COLUMNS = ("response", "output", "answer", "completion")
 
 #: Columns with the text that a prompt is about (Alpaca, Dolly, HarmBench); they follow the prompt.
 COMPANION_COLUMNS = ("input", "context", "ContextString")

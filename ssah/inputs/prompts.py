@@ -39,9 +39,8 @@ def load_prompts(source: str) -> pd.DataFrame:
 
     Also response or category where the source has them. Hub data sets (``hub:owner/name@revision``)
     and local .json, .jsonl, .csv, .parquet and .txt files go through `datasets`; the prompt column
-    is the first of prompt, Behavior, goal, instruction, question, text. What a prompt is about (the
-    columns input, context, ContextString) follows it after an empty line, as in the built-in
-    ``alpaca``. Raises `SsahError` for an unknown source, a file without such a column, or no rows.
+    is the first of `PROMPT_COLUMNS`. What a prompt is about (the columns input, context,
+    ContextString) follows it after an empty line, as in the built-in ``alpaca``. Raises `SsahError` for an unknown source, a file without such a column, or no rows.
     """
     source = source.removeprefix("pip:")
     if source in NAMED:
