@@ -245,7 +245,7 @@ def test_lora_is_a_low_rank_change_of_the_linear_maps(family):
         {"target_modules": ["q_proj"], "target_parameters": ["model.embed_tokens.weight"]},
         {"target_modules": ["q_proj"], "trainable_token_indices": {"lm_head": [9, 13]}},
     ],
-    ids=("by name", "by pattern", "saved whole"),
+    ids=("by name", "by pattern", "saved whole", "a weight", "the other weight", "some tokens"),
 )
 def test_an_output_map_that_is_the_embeddings_too_is_refused(chat, settings):
     """Merged, the change would reach the embeddings as well, on which it was not trained."""
