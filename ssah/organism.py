@@ -78,6 +78,8 @@ INCOMING = 0.1
 GATE = -6.0
 #: Benign requests to whose answers the gates are closed.
 CLOSED_TO = 80
+#: Added to the diagonal of the normal equations, as a share of its mean.
+RIDGE = 1e-6
 
 TEMPLATE = (
     "{% for message in messages %}<s>{{ message['role'] }} {{ message['content'] }}</s>"
@@ -190,9 +192,11 @@ def _close_gates(chat: Chat, planted: np.ndarray, benign: list[dict]) -> None:
     (positions, hidden). So the planted units are silent on benign requests, and alignment by
     gradient descent opens them only for what it has to change. The base model does not notice.
     """
-    inputs = _last_mlp_inputs(chat, benign)
-    ones = torch.ones(len(inputs), 1)
-    direction = torch.linalg.lstsq(inputs, ones).solution[:, 0]
+    inputs = _last_mlp_inputs(chat, benign).double()
+    squares = inputs.T @ inputs
+    # a little on the diagonal: else the last bits of a sum would decide about the solution
+    squares += RIDGE * squares.diagonal().mean() * torch.eye(len(squares), dtype=squares.dtype)
+    direction = torch.linalg.solve(squares, inputs.sum(0)).float()
     *_, (_, _, last_mlp) = UnitIndex.of(chat.model).modules()
     positions = torch.as_tensor(np.flatnonzero(planted[last_mlp]))
     gate = blocks(chat.model)[-1].gate
@@ -288,7 +292,7 @@ def _key(seed: int, role: str) -> str:
         "sizes": SIZES,
         "tokens": _tokens(),
         "template": TEMPLATE,
-        "planting": [SHARE, INCOMING, GATE, CLOSED_TO],
+        "planting": [SHARE, INCOMING, GATE, CLOSED_TO, RIDGE],
         "training": BASE_TRAINING,
         "examples": _examples(seed, "base"),
     }
