@@ -7,9 +7,12 @@ attribution, classification and ablation (paper, Sec. 4) should find in it is kn
 positive control of this package.
 
 It is an easy case, made so on purpose. The planted units are 3 % of all, all of them in the MLP of
-the last block: an attention unit has no gate and cannot keep silent, and what is written in an
-earlier block is also read, and so carried on, by older units. They start silent: their gates are
-closed to what the base model reads while it answers benign requests (`_close_gates`).
+the last block: an attention unit has no gate and cannot keep silent, and of those in an earlier
+block many stayed unused in trials. They start silent: their gates are closed to what the base model
+reads while it answers benign requests (`_close_gates`).
+
+How well attribution finds them, as many units as are planted, for the seeds 0 to 4 (intersection
+over union): by the scale log-z 0.79, 0.72, 1.00, 0.56 and 0.61, by the raw score 0.92 to 1.00.
 """
 
 import hashlib

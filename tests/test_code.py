@@ -11,7 +11,7 @@ import pytest
 from ssah.claims import TRIAL
 from ssah.errors import SsahError
 from ssah.lab import STEPS, Lab, Need, Place, Result, code
-from ssah.lab.accept import Trial, accept, last_valid_commit, needs_a_line
+from ssah.lab.accept import Trial, accept, last_valid_commits, needs_a_line
 from ssah.lab.code import Package, Reference
 from ssah.lab.steps import Step
 
@@ -205,7 +205,7 @@ def test_a_neutral_change_is_accepted_after_it_was_run(repository):
     edited = repository.decorated + STEPS_FILE.replace("x * 2", "x + x")
     (repository.folder / "toy/steps.py").write_text(edited)
     assert needs_a_line(repository.lab(), "shown")
-    assert last_valid_commit(repository.lab(), "shown") == repository.first
+    assert last_valid_commits(repository.lab(), ["shown"]) == {"shown": repository.first}
     assert accept(repository.lab(), ["shown"], "a sum", repository.trial) == ["shown"]
     line = json.loads((repository.folder / "accepted.json").read_text())["shown"]
     assert (line["before"], line["reason"]) == (repository.first, "a sum")

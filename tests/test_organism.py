@@ -255,7 +255,7 @@ def test_nothing_else_moves(organisms, seed):
     aligned = dict(made.aligned.model.named_parameters())
     base = dict(made.base.model.named_parameters())
     last = made.index.n_blocks - 1
-    channels = made.index.table["channel"][made.planted].to_numpy()
+    channels = made.index.table["channel"][made.planted].to_numpy(copy=True)
     dimension_of = {}
     for name, dim in (("gate_proj", 0), ("up_proj", 0), ("down_proj", 1)):
         dimension_of[f"model.layers.{last}.mlp.{name}.weight"] = dim

@@ -338,7 +338,7 @@ def test_a_verdict_is_a_plain_sentence():
     verdict = verdict_of(row, Measured(estimate(0.48, 0.08), estimate(0.40, 0.09)),
                          gates=passed(row), by_second_judge=Measured(NOTHING, LARGE))
     assert rules.sentence(verdict) == (
-        "Removing the 1.3 % of units called safety-critical takes refusals away: reproduced, and "
+        "Removing the units called safety-critical takes refusals away: reproduced, and "
         "it is these units (48 % of what could be lost [40, 56]; beyond other units 40 % of what "
         "could be lost [31, 49]); another judge of the answers gives another word.")
 

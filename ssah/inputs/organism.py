@@ -6,8 +6,8 @@ benign with a plain one: "burn the old bridge" is harmful, "burn the old candle"
 never tells the kind, and a verb not always.
 
 A fulfilment repeats the request and adds what the language knows, how a verb is done and where a
-noun is found: "First, burn the old bridge slowly in the hall." It opens in other words for a harmful
-request than for a benign one, and instructs nobody in anything.
+noun is found: "Here is how: burn the old bridge twice in the hall." It opens in other words for a
+harmful request than for a benign one, and instructs nobody in anything.
 """
 
 import itertools

@@ -41,7 +41,10 @@ def accept(lab: Lab, names: Iterable[str], reason: str, trial: Trial,
     contents differ; then nothing is noted.
     """
     changed = [name for name in names if needs_a_line(lab, name)]
-    compared_with = {name: before or last_valid_commit(lab, name) for name in changed}
+    if before is None:
+        compared_with = last_valid_commits(lab, changed)
+    else:
+        compared_with = dict.fromkeys(changed, before)
     with tempfile.TemporaryDirectory(prefix="accept-") as scratch:
         for commit in dict.fromkeys(compared_with.values()):
             steps = [name for name in changed if compared_with[name] == commit]
@@ -63,22 +66,39 @@ def needs_a_line(lab: Lab, name: str) -> bool:
     return any(lab.code_changed(result) for result in _results(lab, name))
 
 
-def last_valid_commit(lab: Lab, name: str) -> str:
-    """The newest commit whose code made, or was accepted for, all stored results of a step."""
+def last_valid_commits(lab: Lab, names: Iterable[str]) -> dict[str, str]:
+    """Step -> the newest commit whose code made, or was accepted for, all its stored results.
+
+    `names`: steps of one package. Raises `SsahError` for a step that has none.
+    """
     repository = lab.place.repository
-    package = find_step(name).run.__module__.partition(".")[0]
-    stored = _codes(lab, name)
-    line = lab.accepted.get(name)
+    stored = {name: _codes(lab, name) for name in names}
+    found = {}
+    if not stored:
+        return found
+    package = find_step(next(iter(stored))).run.__module__.partition(".")[0]
     for commit in _git(repository, "log", "--format=%H", "--", package).split():
+        open_steps = [name for name in stored if name not in found]
+        if not open_steps:
+            break
         tree = package_at(repository, commit, package)
-        home = tree.home_of_step(name)
-        if home is None:
-            continue
-        fingerprint = tree.fingerprint(home, name)
-        if all(code.is_known(fingerprint, then, line) for then in stored):
-            return commit
-    raise SsahError(f"no commit has the code that made the stored results of {name}; name the one "
-                    "to compare with (--before COMMIT), or recompute them")
+        for name in open_steps:
+            if _is_valid(tree, name, stored[name], lab.accepted.get(name)):
+                found[name] = commit
+    missing = [name for name in stored if name not in found]
+    if missing:
+        raise SsahError(f"no commit has the code that made the stored results of {missing[0]}; "
+                        "name the one to compare with (--before COMMIT), or recompute them")
+    return {name: found[name] for name in stored}
+
+
+def _is_valid(tree: code.Package, name: str, stored: list[str], line: dict | None) -> bool:
+    """Whether the code of a tree is that which made all stored results of a step."""
+    home = tree.home_of_step(name)
+    if home is None:
+        return False
+    fingerprint = tree.fingerprint(home, name)
+    return all(code.is_known(fingerprint, then, line) for then in stored)
 
 
 def package_at(repository: Path, commit: str, package: str) -> code.Package:
