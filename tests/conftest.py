@@ -154,6 +154,8 @@ def pytest_collection_modifyitems(items):
         trains = {"smoke_cache", "organisms"} & set(item.fixturenames)
         whole = trains or item.path.stem in ("test_notebooks", "test_own_model")
         item.add_marker("slow" if whole or item.get_closest_marker("slow") else "quick")
+    # the longest files first, so that no process waits for the other in the end
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 class SharedLab(Lab):

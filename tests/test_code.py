@@ -241,7 +241,9 @@ def test_results_of_code_that_no_commit_has_must_be_compared_by_name(repository)
     (repository.folder / "toy/steps.py").write_text(repository.decorated + STEPS_FILE.replace("x * 2", "x + x"))
     with pytest.raises(SsahError, match="no commit has the code that made the stored results of shown"):
         accept(lab, ["shown"], "?", repository.trial)
-    assert accept(lab, ["shown"], "!", repository.trial, before=repository.first) == ["shown"]
+    assert accept(lab, ["shown"], "!", repository.trial, before=repository.first[:8]) == ["shown"]
+    line = json.loads((repository.folder / "accepted.json").read_text())["shown"]
+    assert line["before"] == repository.first       # a short name is noted in full
 
 
 def test_a_tree_that_cannot_compute_is_named(repository):

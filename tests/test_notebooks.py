@@ -27,7 +27,9 @@ def test_committed_form(path):
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
     (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
-    assert [line.split(":")[0] for line in parameters.source.splitlines()] == ["profile", "recompute", "n_seeds"]
+    has_live_cells = any("\nif live:" in f"\n{cell.source}" for cell in code)
+    names = ["profile", "recompute", "n_seeds", *(["live"] if has_live_cells else [])]
+    assert [line.split(":")[0] for line in parameters.source.splitlines()] == names
     assert all("  # " in line for line in parameters.source.splitlines())
     assert all(len(cell.source.splitlines()) <= 25 for cell in code)
     assert sum(c.cell_type == "markdown" for c in notebook.cells) >= len(code) - 1

@@ -44,7 +44,8 @@ def accept(lab: Lab, names: Iterable[str], reason: str, trial: Trial,
     if before is None:
         compared_with = last_valid_commits(lab, changed)
     else:
-        compared_with = dict.fromkeys(changed, before)
+        whole = _git(lab.place.repository, "rev-parse", "--verify", f"{before}^{{commit}}").strip()
+        compared_with = dict.fromkeys(changed, whole or before)
     with tempfile.TemporaryDirectory(prefix="accept-") as scratch:
         for commit in dict.fromkeys(compared_with.values()):
             steps = [name for name in changed if compared_with[name] == commit]
