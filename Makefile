@@ -29,7 +29,7 @@ run: $(STAMP) ## run all notebooks from the cached results
 
 # Two processes; a file's tests stay together, since they share what they computed.
 test: $(STAMP) ## run the tests (the quick ones alone: make test ARGS="-m quick")
-	@$(PY) -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab notebooks/00_start_here.ipynb
