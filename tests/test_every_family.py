@@ -11,11 +11,9 @@ import pytest
 from conftest import FAMILIES, random_model
 
 from ssah.claims.shared import style
-from ssah.evaluation import generate
 from ssah.finetuning import finetune
 from ssah.inputs.archives import REPOSITORY
 from ssah.inputs.prompts import load_prompts
-from ssah.judging import is_refusal
 from ssah.models import Chat, save_weights, tiny_chat
 
 matplotlib.use("Agg")

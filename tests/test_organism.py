@@ -2,7 +2,7 @@
 the ledger call them *reproduced, specific* and random labels not."""
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest

@@ -3,7 +3,6 @@
 All of it is read from the store; a row that was not run says so.
 """
 
-from ..errors import SsahError
 from ..lab import Lab
 from ..lab.words import markdown_table
 from . import lab_of, verdicts
@@ -46,15 +45,3 @@ def sentences(lab: Lab) -> str:
     if not lines:
         return f"Nothing of this bench has been run on {lab.profile.model.label} yet."
     return "\n".join(lines)
-
-
-def gates(lab: Lab) -> str:
-    """Every gate of the rows that were run, as Markdown: what was found, and whether it holds."""
-    rows = {}
-    for verdict in verdicts(lab).values():
-        for gate in verdict.gates:
-            passed = "passed" if gate.passed else "failed"
-            rows[gate.name] = [gate.name, passed, gate.found]
-    if not rows:
-        raise SsahError(f"no gate was measured on {lab.profile.model.label} yet")
-    return markdown_table(["gate", "", "found"], list(rows.values()))

@@ -10,12 +10,11 @@ overlaps. Those of models aligned by their makers are committed nowhere.
 
 import json
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ...classification import LABELS, SCALES, Units
+from ...classification import LABELS, Units, iou
 from ...errors import SsahError
 from ...inputs import prompts
 from ...lab import Context, Need, Result, step
@@ -175,17 +174,12 @@ def labels(context: Context, seed: int) -> Result:
     for scale, label in product(COMPARED_SCALES, LABELS):
         first, second = (labelled(options, scored, scale).mask(label) for scored in halves)
         share = first.mean()
-        rows.append({"label": label, "scale": scale, "iou": _overlap(first, second),
+        rows.append({"label": label, "scale": scale, "iou": iou(first, second),
                      "chance": share / (2 - share)})
     units = labelled(options, stored_scores(context, seed))
     places = units.index.table.assign(label=units.labels)
     counts = places.groupby(["block", "kind", "label"]).size().rename("units").reset_index()
     return Result(tables={"halves": pd.DataFrame(rows), "places": counts})
-
-
-def _overlap(first: np.ndarray, second: np.ndarray) -> float:
-    """Intersection over union of two Boolean masks."""
-    return float((first & second).sum() / (first | second).sum())
 
 
 # ---- the guardrail ---------------------------------------------------------------------------
