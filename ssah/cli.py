@@ -1,4 +1,4 @@
-"""The command line: run, rerun, recompute, accept, status, verify, readme, fetch, clean, bench.
+"""The command line: run, site, rerun, recompute, accept, status, verify, readme, fetch, clean, bench.
 
 Each command is a function of the parsed arguments that returns an exit code: 0, or 1 where
 something failed that was looked at. `main` turns bad input (2) and Ctrl-C (130) into one line.
@@ -14,6 +14,7 @@ import os
 import shutil
 import sys
 from collections import Counter
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -45,6 +46,7 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
     """Check first, then run; print the summary. 1 if a notebook failed."""
     from .claims import check_models, load_profile
     from .lab import notebooks
+    from .site import front
 
     if not NOTEBOOKS.exists():
         raise SsahError(f"there are no notebooks in {NOTEBOOKS.parent}; they are not part of an "
@@ -65,7 +67,8 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
     # side by side they only read: two that compute would compute the same results
     jobs = 1 if environment else min(2, os.cpu_count() or 1)
     outcomes = notebooks.run_notebooks(paths, parameters, into, figures=Path(figures),
-                                       environment=environment, jobs=jobs)
+                                       environment=environment, jobs=jobs,
+                                       front=partial(front.page, profile=profile.name))
     summary = notebooks.summary(outcomes)
     print("\n" + text_table(["notebook", "verdict", "seconds", "state"], summary))
     print(f"\nopen {into / 'index.html'}")
@@ -97,6 +100,15 @@ def rerun(args) -> int:
     name = profile.chosen or profile.name
     given = {"profile": name, "recompute": "true", "n_seeds": str(n_seeds)}
     return run_notebooks([], given, args.into or BUILD)
+
+
+def site(args) -> int:
+    """Write all pages, figures and the explorer into a folder, as a static site."""
+    from .site import static
+
+    static.write(args.folder, BUILD, NOTEBOOKS, FIGURES)
+    print(f"open {args.folder / 'index.html'}")
+    return 0
 
 
 # ---- results ---------------------------------------------------------------------------------
@@ -406,6 +418,7 @@ def parser() -> argparse.ArgumentParser:
     command = add(run, profile, parameter, into)
     command.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 02")
     command.add_argument("--recompute", action="store_true", help="from results made on this machine")
+    add(site).add_argument("folder", type=Path, metavar="FOLDER", help="is made if it is not there")
     command = add(rerun, profile, parameter, into)
     command.add_argument("--all", action="store_true",
                          help="every committed result, not only seed 0")

@@ -11,27 +11,52 @@ from . import CLAIMS, Claim
 from .shared.tables import number_of_seeds
 
 TESTED = tuple(claim for claim in CLAIMS if claim.notebook)
+#: The mimetype under which notebook 09 leaves verdicts and our numbers for the front page.
+LEDGER = "application/vnd.ssah.ledger+json"
 
 
 def ledger(lab: Lab, notebooks: str = "", figures: str = "../figures/") -> str:
     """The claim ledger as Markdown; links lead into the folders `notebooks` and `figures`."""
+    return _ledger(found_of(lab), notebooks, figures)
+
+
+def report(lab: Lab) -> None:
+    """Show the ledger in a notebook, and leave verdicts and our numbers for the front page."""
+    from IPython.display import display
+
+    found = found_of(lab)
+    noted = {name: {"verdict": verdict, "ours": ours} for name, (verdict, ours) in found.items()}
+    display({"text/markdown": _ledger(found, notebooks="", figures="../figures/"),
+             "text/plain": "the claim ledger", LEDGER: {"claims": noted}}, raw=True)
+
+
+def found_of(lab: Lab) -> dict[str, tuple[str, str]]:
+    """Verdict and our number of every claim, by its id."""
+    found = {}
+    for claim in CLAIMS:
+        if not claim.notebook:
+            found[claim.id] = ("not tested", "–")
+            continue
+        facts, verdict = claim.judged(lab)
+        ours = f"{claim.ours(lab, facts)}, {number_of_seeds(lab)}"
+        found[claim.id] = (verdict.verdict, ours)
+    return found
+
+
+def _ledger(found: dict[str, tuple[str, str]], notebooks: str, figures: str) -> str:
     head = ["", "claim", "our verdict", "ours", "the paper's number", "in the paper", "origin",
             "notebook, figure", "recompute with"]
-    rows = [_row(lab, claim, notebooks, figures) for claim in CLAIMS]
+    rows = [_row(claim, *found[claim.id], notebooks, figures) for claim in CLAIMS]
     return markdown_table(head, rows).replace("|  |", "| |", 1)
 
 
-def _row(lab: Lab, claim: Claim, notebooks: str, figures: str) -> list[str]:
+def _row(claim: Claim, verdict: str, ours: str, notebooks: str, figures: str) -> list[str]:
+    row = [claim.id, claim.text, f"**{verdict}**", ours, claim.paper, claim.where]
     if not claim.notebook:
-        return [claim.id, claim.text, "**not tested**", "–", claim.paper, claim.where,
-                "paper-reported", "", ""]
-    facts, verdict = claim.judged(lab)
-    number = claim.notebook[:2]
-    links = (f"[{number}]({notebooks}{claim.notebook}.ipynb), "
+        return [*row, "paper-reported", "", ""]
+    links = (f"[{claim.notebook[:2]}]({notebooks}{claim.notebook}.ipynb), "
              f"[figure]({figures}{claim.figure}.png)")
-    return [claim.id, claim.text, f"**{verdict.verdict}**",
-            f"{claim.ours(lab, facts)}, {number_of_seeds(lab)}", claim.paper, claim.where,
-            "recomputed", links, f"`ssah recompute {claim.step}`"]
+    return [*row, "recomputed", links, f"`ssah recompute {claim.step}`"]
 
 
 def comparison(first: Lab, second: Lab) -> str:

@@ -1,34 +1,34 @@
-"""Notebooks: checked parameters, executed copies, HTML pages, an index and a summary.
+"""Notebooks: checked parameters, executed copies with a page each, a front page and a summary.
 
 Committed notebooks are only read. Each runs in a fresh kernel of *this* interpreter, whatever
 kernels the user has. One that fails is reported and the others go on.
 """
 
 import contextlib
-import html
 import json
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import nbformat
 from ipykernel.kernelspec import write_kernel_spec
-from jinja2 import pass_context
-from latex2mathml.converter import convert
 from nbclient.exceptions import DeadKernelError
-from nbconvert import HTMLExporter
 from papermill import PapermillExecutionError, execute_notebook, inspect_notebook
 from tqdm.auto import tqdm
 
 from ..errors import SsahError
-from .words import NOTE, say
+from .pages import Link, index_page, link, notebook_page
+from .words import NOTE
+
+#: What became of the notebooks of a folder.
+RECORD = "outcomes.json"
 
 _READERS = {"int": int, "float": float, "str": str,
             "bool": lambda text: {"true": True, "false": False}[text.lower()]}
@@ -103,18 +103,22 @@ def _read(name: str, text: str, kind: str):
 # ---- running ---------------------------------------------------------------------------------
 
 def run_notebooks(paths: list[Path], parameters: dict, into: Path, *, figures: Path,
-                  environment: dict[str, str], jobs: int = 1) -> list[Outcome]:
+                  environment: dict[str, str], jobs: int = 1,
+                  front: Callable[[list[Outcome], Path, Path], str] = index_page) -> list[Outcome]:
     """Execute notebooks, `jobs` side by side; their outcomes in the order of `paths`.
 
     Under `into`: ``notebooks/NN.ipynb``, ``html/NN.html`` and ``index.html``. `figures`: the folder
-    in which they leave their figures; `environment`: variables for their kernels.
+    in which they leave their figures; `environment`: variables for their kernels; `front`: what
+    makes the index of outcomes, `into` and `figures`.
     """
     into = into.resolve()
     for name in ("notebooks", "html"):
         (into / name).mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(paths), desc="notebooks", unit="notebook")
     with bar, own_kernel(into / "kernel", environment), ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(_run, path, parameters, into, figures) for path in paths]
+        run = partial(_run, parameters=parameters, into=into, figures=figures,
+                      neighbours=neighbours(with_pages(paths, into)))
+        running = [pool.submit(run, path) for path in paths]
         try:
             for done in as_completed(running):
                 outcome = done.result()
@@ -126,21 +130,51 @@ def run_notebooks(paths: list[Path], parameters: dict, into: Path, *, figures: P
             pool.shutdown(wait=False, cancel_futures=True)      # what is not begun stays undone
             raise
     outcomes = [done.result() for done in running]
-    page = index_page(_with_earlier(outcomes, into), into, figures)
+    page = front(_with_earlier(outcomes, into), into, figures)
     (into / "index.html").write_text(page, encoding="utf-8")
     return outcomes
 
 
+def with_pages(paths: list[Path], into: Path) -> list[Path]:
+    """The notebooks of a folder that have a page under `into`, or get one now."""
+    return [path for path in choose(paths[0].parent, [])
+            if path in paths or (into / "html" / f"{path.name[:2]}.html").exists()]
+
+
+def neighbours(paths: list[Path]) -> dict[str, dict[str, Link]]:
+    """Number of a notebook -> links to the pages ``before`` and ``after`` it."""
+    links = []
+    for path in paths:
+        title = _title(nbformat.read(path, as_version=4), path.stem)
+        links.append(Link(f"{path.name[:2]}.html", title.partition(" (")[0]))
+    found = {}
+    for position, path in enumerate(paths):
+        beside = {}
+        if position > 0:
+            beside["before"] = links[position - 1]
+        if position + 1 < len(links):
+            beside["after"] = links[position + 1]
+        found[path.name[:2]] = beside
+    return found
+
+
 def _with_earlier(outcomes: list[Outcome], into: Path) -> list[Outcome]:
     """Also what earlier runs left in the folder, for an index that lists all of its pages."""
-    record = into / "outcomes.json"
-    known = json.loads(record.read_text("utf-8")) if record.exists() else {}
-    known |= {outcome.number: {**asdict(outcome), "path": str(outcome.path)}
-              for outcome in outcomes}
-    record.write_text(json.dumps(known, indent=1), "utf-8")
-    return [Outcome(**{**facts, "path": Path(facts["path"])})
-            for number, facts in sorted(known.items())
+    by_number = {outcome.number: outcome for outcome in [*outcomes_of(into), *outcomes]}
+    record = {number: {**asdict(outcome), "path": str(outcome.path)}
+              for number, outcome in sorted(by_number.items())}
+    (into / RECORD).write_text(json.dumps(record, indent=1), "utf-8")
+    return [outcome for number, outcome in sorted(by_number.items())
             if (into / "html" / f"{number}.html").exists()]
+
+
+def outcomes_of(into: Path) -> list[Outcome]:
+    """What became of all notebooks that were run into a folder so far."""
+    record = into / RECORD
+    if not record.exists():
+        return []
+    return [Outcome(**{**facts, "path": Path(facts["path"])})
+            for facts in json.loads(record.read_text("utf-8")).values()]
 
 
 @contextlib.contextmanager
@@ -162,19 +196,17 @@ def own_kernel(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(path: Path, parameters: dict, into: Path, figures: Path) -> Outcome:
+def _run(path: Path, parameters: dict, into: Path, figures: Path,
+         neighbours: dict[str, dict[str, Link]]) -> Outcome:
     number = path.name[:2]
     started = time.perf_counter()
     executed = into / "notebooks" / f"{number}.ipynb"
     error = _execute(path, parameters, executed)
     notebook = nbformat.read(executed, as_version=4)
-    about = {"metadata": {"name": path.stem, "path": str(path.parent)}}
-    page, _ = Pages(embed_images=True).from_notebook_node(notebook, about)
-    page = re.sub(r'href="(\d\d)_\w+\.ipynb', r'href="\1.html', page)
-    page = page.replace('href="../figures/', f'href="{link(figures, into / "html")}/')
+    title = _title(notebook, path.stem)
+    page = notebook_page(notebook, title, link(figures, into / "html"), **neighbours[number])
     (into / "html" / f"{number}.html").write_text(page, encoding="utf-8")
-    return Outcome(path, _title(notebook, path.stem), _verdicts(notebook),
-                   time.perf_counter() - started, error)
+    return Outcome(path, title, notes(notebook, NOTE), time.perf_counter() - started, error)
 
 
 def _execute(path: Path, parameters: dict, executed: Path) -> str:
@@ -205,36 +237,10 @@ def _title(notebook, otherwise: str) -> str:
     return found[1].strip() if found else otherwise
 
 
-def _verdicts(notebook) -> list[dict]:
+def notes(notebook, mimetype: str) -> list[dict]:
+    """What an executed notebook left under a mimetype of ours, in order."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [output.data[NOTE] for output in outputs if NOTE in output.get("data", {})]
-
-
-#: A picture with the alternative text that its output has; nbconvert's page leaves that out.
-PICTURE = """{% block data_png scoped %}
-{% set alternative = output | get_metadata('alt', 'image/png') or '' %}
-{{ super() | replace('<img ', '<img alt="' ~ alternative | escape_html ~ '" ', 1) }}
-{% endblock %}"""
-
-
-class Pages(HTMLExporter):
-    """HTML that draws without the network: equations are MathML, and no script is loaded."""
-
-    raw_template = "{% extends 'lab/index.html.j2' %}" + PICTURE + "".join(
-        f"{{% block {name} %}}{{% endblock %}}"
-        for name in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs"))
-    _code_or_math = re.compile(r"<(pre|code)\b.*?</\1>|\$\$(?P<block>.+?)\$\$"
-                               r"|\$(?P<inline>[^$\n]+)\$", re.DOTALL)
-
-    @pass_context
-    def markdown2html(self, context, source: str) -> str:
-        """Markdown as HTML; code, which may have dollar signs too, stays as it is."""
-        def mathml(found: re.Match) -> str:
-            text = found["block"] or found["inline"]
-            display = "block" if found["block"] else "inline"
-            return convert(html.unescape(text), display=display) if text else found[0]
-
-        return self._code_or_math.sub(mathml, super().markdown2html(context, source))
+    return [output.data[mimetype] for output in outputs if mimetype in output.get("data", {})]
 
 
 # ---- telling ---------------------------------------------------------------------------------
@@ -247,21 +253,3 @@ def summary(outcomes: list[Outcome]) -> list[list[str]]:
         state = f"failed: {outcome.error}" if outcome.error else "ok"
         rows.append([outcome.path.stem, verdicts or "-", f"{outcome.seconds:.1f}", state])
     return rows
-
-
-def index_page(outcomes: list[Outcome], into: Path, figures: Path) -> str:
-    """The page that links everything of a run; figures only of notebooks that went well."""
-    pictures = {outcome.number: [] if outcome.error else
-                [link(path, into) for path in sorted(figures.glob(f"{outcome.number}_*.png"))]
-                for outcome in outcomes}
-    return say(Path(__file__).with_name("index.html.j2"), "page", outcomes=outcomes,
-               pictures=pictures, when=datetime.now(),
-               seconds=sum(outcome.seconds for outcome in outcomes))
-
-
-def link(path: Path, start: Path) -> str:
-    """A link from a page in the folder `start` to `path`."""
-    try:
-        return Path(os.path.relpath(path, start)).as_posix()
-    except ValueError:      # another drive
-        return path.resolve().as_uri()

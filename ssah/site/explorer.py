@@ -1,0 +1,2 @@
+"""x"""
+def page(): return "<p>soon</p>"
