@@ -15,7 +15,7 @@ MODULES = {path.relative_to(PACKAGE.parent).as_posix().removesuffix(".py").remov
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("claims/*/read.py"))
 LIBRARY = sorted(name for name in MODULES if name.count(".") == 1
                  and name.removeprefix("ssah.") not in ("errors", "cli", "bench", "inputs", "lab",
-                                                        "claims", "teach"))
+                                                        "claims", "teach", "site"))
 
 
 def imports(name: str) -> set[str]:
@@ -46,6 +46,10 @@ def allowed(name: str) -> tuple[str, ...]:
         return ("ssah.errors", "ssah.inputs.")
     if parts[1:2] == ["lab"]:
         return ("ssah.errors", "ssah.lab", "ssah.lab.")
+    if parts[1:2] == ["site"]:      # what readers get: words and stored scores, nothing of a room
+        return ("ssah.errors", "ssah.lab", "ssah.lab.", "ssah.inputs.words", "ssah.claims",
+                "ssah.claims.answers", "ssah.claims.scoreboard", "ssah.claims.rules",
+                "ssah.claims.shared.measuring", "ssah.classification", "ssah.units", "ssah.site.")
     if name in library:
         return ("ssah.errors", "ssah.inputs.", *library)
     if name == "ssah.claims.claim":
@@ -106,6 +110,12 @@ def test_a_claim_imports_no_other(room):
                     if any(module.startswith(other) for other in others)}
 
 
+def test_only_the_command_line_knows_the_pages():
+    users = {name for name in MODULES if not name.startswith("ssah.site")
+             and any(module.startswith("ssah.site") for module in imports(name))}
+    assert users == {"ssah.cli"}
+
+
 def test_the_rules_see_a_breach(tmp_path, monkeypatch):
     """Made-up files, each with a forbidden import in another form."""
     for number, text in enumerate(("from ..claims import plan", "import ssah.claims.profiles",
@@ -122,6 +132,7 @@ def test_the_rules_see_a_breach(tmp_path, monkeypatch):
     ("import ssah.cli", "torch transformers pandas matplotlib"),
     ("import ssah; ssah.open_lab()", "torch transformers matplotlib"),
     ("import ssah.claims.scoreboard, ssah.claims.readme", "torch transformers matplotlib"),
+    ("import ssah.site.static", "torch transformers matplotlib"),
     *((f"import ssah.claims.{room}.read", "torch transformers matplotlib") for room in ROOMS)])
 def test_what_importing_leaves_unloaded(statement, absent):
     check = f"{statement}; import sys; print({absent.split()!r} and sorted(set({absent.split()!r}) & set(sys.modules)))"

@@ -50,17 +50,15 @@ def report(found: dict[str, Lab]) -> None:
     by_model = words(found)
     models = []
     for name, lab in found.items():
-        cells = {row: _noted(verdict) for row, verdict in by_model[name].items()}
+        cells = [_noted(verdict) for verdict in by_model[name].values()]
         models.append({"label": lab.profile.model.label, "cells": cells})
-    statements = {row.id: row.statement for row in ROWS.values()}
     display({"text/markdown": _ledger(found, by_model),
-             "text/plain": "two words a row and model",
-             ANSWERS: {"rows": statements, "models": models}}, raw=True)
+             "text/plain": "two words a row and model", ANSWERS: {"models": models}}, raw=True)
 
 
 def _noted(verdict: Verdict) -> dict:
     """A verdict as plain JSON."""
-    return {"first": verdict.first.word, "second": verdict.second.word,
+    return {"row": verdict.row, "first": verdict.first.word, "second": verdict.second.word,
             "depends": verdict.depends_on_the_judge, "numbers": numbers(verdict),
             "sentence": sentence(verdict)}
 

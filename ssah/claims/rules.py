@@ -174,6 +174,10 @@ class Unit:
         high = self._number(estimate.high)
         return f"{self._number(estimate.mean)} {self.name} [{low}, {high}]"
 
+    def amount(self, value: float) -> str:
+        """One number as text, as δ is: ``10 points``."""
+        return f"{self._number(value)} {self.name}"
+
     def _number(self, value: float) -> str:
         scaled = exp(value) if self.logarithm else value * self.factor
         rounded = round(scaled, self.decimals) + 0.0       # no "-0"
@@ -460,21 +464,6 @@ class Gate:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The two words on one row and model, and the gates."""
-
-    row: str            # its id
-    first: Answer
-    second: Answer
-    gates: tuple[Gate, ...]
-    depends_on_the_judge: bool
-
-    def __str__(self) -> str:
-        words = f"{self.first}, {self.second}"
-        return f"{words}, depends on the judge" if self.depends_on_the_judge else words
-
-
-@dataclass(frozen=True)
 class Measured:
     """What one judge saw of a row: its primary number and its contrast.
 
@@ -485,6 +474,23 @@ class Measured:
 
     effect: Estimate | None
     contrast: Estimate | None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The two words on one row and model, with the gates and all that they were read off."""
+
+    row: str            # its id
+    first: Answer
+    second: Answer
+    gates: tuple[Gate, ...]
+    depends_on_the_judge: bool
+    measured: Measured
+    by_second_judge: Measured | None
+
+    def __str__(self) -> str:
+        words = f"{self.first}, {self.second}"
+        return f"{words}, depends on the judge" if self.depends_on_the_judge else words
 
 
 def first_answer(row: Row, effect: Estimate | None) -> Answer:
@@ -527,14 +533,15 @@ def verdict_of(row: Row, measured: Measured, *, gates: Sequence[Gate],
     blocked = [name for name in row.blocked_by if name in failed]
     if blocked:
         reason = Answer(f"{CANNOT_TELL}: {', '.join(blocked)}")
-        return Verdict(row.id, reason, Answer(NOT_ASKED), tuple(gates), False)
+        return Verdict(row.id, reason, Answer(NOT_ASKED), tuple(gates), False, measured,
+                       by_second_judge)
 
     first, second = _answers(row, measured, failed)
     depends = False
     if by_second_judge is not None:
         other_first, other_second = _answers(row, by_second_judge, failed)
         depends = (first.word, second.word) != (other_first.word, other_second.word)
-    return Verdict(row.id, first, second, tuple(gates), depends)
+    return Verdict(row.id, first, second, tuple(gates), depends, measured, by_second_judge)
 
 
 def _complete(row: Row, gates: Sequence[Gate], by_second_judge: Measured | None) -> None:

@@ -17,6 +17,7 @@ from ..claims.rules import (
     NOT_FOUND,
     OPPOSITE,
     REPRODUCED,
+    ROWS,
     SMALLER,
     SPECIFIC,
 )
@@ -65,7 +66,7 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
     verdicts = note_of(board, LEDGER)
     opening = say(TEMPLATE, "front", title=TITLE, profile=profile, chip=chip,
                   answers=note_of(board, ANSWERS), verdicts=verdicts, board=BOARD,
-                  claims=CLAIMS, alternatives=alternatives, figures=link(figures, into),
+                  claims=CLAIMS, rows=ROWS.values(), alternatives=alternatives, figures=link(figures, into),
                   drawn=drawn_claims(outcomes, figures),
                   explorer=EXPLORER if (into / EXPLORER).exists() else "")
     return index_page(outcomes, into, figures, title=TITLE, opening=boxed(opening),
