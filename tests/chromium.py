@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.request import urlopen
 
 from websocket import create_connection
 
@@ -48,6 +49,11 @@ class Tab:
         self.call("Page.navigate", url=page.resolve().as_uri())
         self._wait(lambda message: message.get("method") == "Page.loadEventFired")
 
+    def follow(self, selector: str) -> None:
+        """Click the first link that a CSS selector finds, and wait until its page is loaded."""
+        self.call("Runtime.evaluate", expression=f"document.querySelector({selector!r}).click()")
+        self._wait(lambda message: message.get("method") == "Page.loadEventFired")
+
     def run(self, script: str):
         """The value of a JavaScript expression in the page; AssertionError where it throws."""
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True,
@@ -73,8 +79,6 @@ def browser(folder: Path) -> Iterator[Tab]:
 
 
 def _first_tab(port: str) -> str:
-    from urllib.request import urlopen
-
     with urlopen(f"http://127.0.0.1:{port}/json/list") as answer:
         tabs = json.load(answer)
     return next(tab["webSocketDebuggerUrl"] for tab in tabs if tab["type"] == "page")

@@ -29,7 +29,9 @@ from ..lab.words import say
 
 TEMPLATE = Path(__file__).with_name("front.html.j2")
 TITLE = "SSAH companion"
-#: The notebook that tells all words, and the page beside this one that lets one try others.
+#: The notebook to begin with, the one that tells all words, and the page beside this one that
+#: lets one try others.
+START = "00"
 BOARD = "09"
 EXPLORER = "explorer.html"
 
@@ -63,11 +65,12 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
     """
     alternatives = data_file("figures").set_index("figure")["alt"].to_dict()
     board = (notebooks or into / "notebooks") / f"{BOARD}.ipynb"
-    verdicts = note_of(board, LEDGER)
+    numbers = [outcome.number for outcome in outcomes]
     opening = say(TEMPLATE, "front", title=TITLE, profile=profile, chip=chip,
-                  answers=note_of(board, ANSWERS), verdicts=verdicts, board=BOARD,
+                  answers=note_of(board, ANSWERS), verdicts=note_of(board, LEDGER), board=BOARD,
                   claims=CLAIMS, rows=ROWS.values(), alternatives=alternatives, figures=link(figures, into),
                   drawn=drawn_claims(outcomes, figures),
+                  begin=START if START in numbers else "",
                   explorer=EXPLORER if (into / EXPLORER).exists() else "")
     return index_page(outcomes, into, figures, title=TITLE, opening=boxed(opening),
                       alternatives=alternatives)
