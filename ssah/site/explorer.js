@@ -61,13 +61,11 @@ function showLedger() {
     `times ${factors[place]}${factors[place] === 1 ? " (as fixed beforehand)" : ""}`;
   const found = models[byId("model").value].rows;
   byId("words").replaceChildren(...rows.map(about => {
-    const claim = [html("b", about.id), ` ${about.statement}`];
+    const claim = [html("b", about.id), html("br", ""), about.statement];
     if (!(about.id in found)) return row([claim, "not run yet", "", about.deltas[place]]);
     const {words, numbers} = found[about.id][byId("judge").value][place];
-    const chips = words.map(chip);
-    chips[0].dataset.row = about.id;
     const lines = numbers.map(number => html("div", number));
-    return row([claim, chips, lines, about.deltas[place]]);
+    return row([claim, words.map(chip), lines, about.deltas[place]]);
   }));
 }
 

@@ -10,7 +10,7 @@ from ..claims import answers, rules
 from ..lab import Lab
 
 #: δ, the least that matters, times these; 1 is what was fixed beforehand.
-FACTORS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+FACTORS = (0.1, 0.2, 0.5, 1, 2, 5, 10)
 #: Who judges answers: as each row has it, or one judge for all rows.
 AS_FIXED = "as fixed beforehand"
 JUDGES = (AS_FIXED, *rules.KEYWORD_FIRST)
