@@ -17,13 +17,37 @@ def labs(compute: bool = False) -> dict[str, Lab]:
     return {name: lab_of(profile, compute=compute) for name, profile in BENCH.items()}
 
 
+#: The model whose answers are known, since its safety units were planted: a control of the rules.
+CONTROL = "organism"
+
+
 def ledger(found: dict[str, Lab]) -> str:
-    """The words on every row and model, as Markdown; bold where the paper's claim came out."""
+    """The words on every row and every model that ran, as Markdown; then what did not run."""
     words = {name: verdicts(lab) for name, lab in found.items()}
-    head = ["", "claim", *(lab.profile.model.label for lab in found.values())]
-    rows = [[row.id, row.statement, *(_cell(words[name].get(row.id)) for name in found)]
+    ran = {name: lab for name, lab in found.items() if words[name]}
+    head = ["", "claim", *(lab.profile.model.label for lab in ran.values())]
+    rows = [[row.id, row.statement, *(_cell(words[name].get(row.id)) for name in ran)]
             for row in ROWS.values()]
-    return markdown_table(head, rows)
+    return markdown_table(head, rows) + _to_come(found, ran)
+
+
+def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:
+    """A sentence on the models of which nothing was run, after a blank line; or nothing."""
+    missing = [lab.profile.model.label for name, lab in found.items() if name not in ran]
+    if not missing:
+        return ""
+    return f"\n\nNot run yet: {'; '.join(missing)}."
+
+
+def real(found: dict[str, Lab]) -> dict[str, Lab]:
+    """The labs of real models on which a row or more was run."""
+    return {name: lab for name, lab in found.items() if name != CONTROL and verdicts(lab)}
+
+
+def findings(found: dict[str, Lab]) -> str:
+    """What came out on every real model that ran: its name, and a plain sentence a row."""
+    parts = [f"**{lab.profile.model.label}**\n\n{sentences(lab)}" for lab in real(found).values()]
+    return "\n\n".join(parts) or "No real model has been run on this bench yet."
 
 
 def _cell(verdict: Verdict | None) -> str:

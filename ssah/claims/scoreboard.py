@@ -1,4 +1,4 @@
-"""The scoreboard: every claim with the paper's number, ours, the verdict, and the way back.
+"""The scoreboard: every claim with the paper's number, ours, the conditions, and the way back.
 
 All of it is a loop over `CLAIMS`.
 """
@@ -15,7 +15,7 @@ TESTED = tuple(claim for claim in CLAIMS if claim.notebook)
 
 def ledger(lab: Lab, notebooks: str = "", figures: str = "../figures/") -> str:
     """The claim ledger as Markdown; links lead into the folders `notebooks` and `figures`."""
-    head = ["", "claim", "our verdict", "ours", "the paper's number", "in the paper", "origin",
+    head = ["", "claim", "conditions", "ours", "the paper's number", "in the paper", "origin",
             "notebook, figure", "recompute with"]
     rows = [_row(lab, claim, notebooks, figures) for claim in CLAIMS]
     return markdown_table(head, rows).replace("|  |", "| |", 1)
@@ -23,13 +23,15 @@ def ledger(lab: Lab, notebooks: str = "", figures: str = "../figures/") -> str:
 
 def _row(lab: Lab, claim: Claim, notebooks: str, figures: str) -> list[str]:
     if not claim.notebook:
-        return [claim.id, claim.text, "**not tested**", "–", claim.paper, claim.where,
+        return [claim.id, claim.text, "not tested", "–", claim.paper, claim.where,
                 "paper-reported", "", ""]
     facts, verdict = claim.judged(lab)
     number = claim.notebook[:2]
     links = (f"[{number}]({notebooks}{claim.notebook}.ipynb), "
              f"[figure]({figures}{claim.figure}.png)")
-    return [claim.id, claim.text, f"**{verdict.verdict}**",
+    holding = sum(check.holds for check in verdict.checks)
+    state = f"{verdict.verdict}: {holding} of {len(verdict.checks)} checks hold"
+    return [claim.id, claim.text, state,
             f"{claim.ours(lab, facts)}, {number_of_seeds(lab)}", claim.paper, claim.where,
             "recomputed", links, f"`ssah recompute {claim.step}`"]
 
@@ -46,13 +48,13 @@ def comparison(first: Lab, second: Lab) -> str:
 def _found(lab: Lab, claim: Claim) -> str:
     """Verdict and number of a claim, or that its results are not there."""
     if not claim.notebook:
-        return "**not tested**"
+        return "not tested"
     try:
         facts, verdict = claim.judged(lab)
     except SsahError:
         number = claim.notebook[:2]
         return f"not computed (`ssah run {number} --recompute{lab.profile.option}`)"
-    return f"**{verdict.verdict}**: {claim.ours(lab, facts)}, {number_of_seeds(lab)}"
+    return f"{verdict.verdict}: {claim.ours(lab, facts)}, {number_of_seeds(lab)}"
 
 
 def checks(lab: Lab) -> str:
@@ -76,7 +78,7 @@ def by_strict(lab: Lab) -> str:
             if one.holds != other.holds:
                 rows.append([claim.id, one.question, _outcome(one), _outcome(other)])
     table = markdown_table(["", "check", "by keywords", "by strict ASR"], rows)
-    return f"{table}\n\nVerdicts by strict ASR: {', '.join(verdicts)}."
+    return f"{table}\n\nConditions by strict ASR: {', '.join(verdicts)}."
 
 
 def _outcome(check) -> str:
