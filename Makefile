@@ -15,16 +15,17 @@ VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 STAMP := $(VENV)/.installed
+READING := $(VENV)/.reading
 torch_pin = $(shell grep -oE 'torch==[0-9][0-9.]*' $1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test lab rerun rerun-all bench lock clean
+.PHONY: help run test lab models rerun rerun-all bench lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
-run: $(STAMP) ## run all notebooks from the cached results
+run: $(READING) ## run all notebooks from the cached results
 	@$(VENV)/bin/ssah run $(ARGS)
 
 # Two processes; a file's tests stay together, since they share what they computed.
@@ -33,6 +34,8 @@ test: $(STAMP) ## run the tests (the quick ones alone: make test ARGS="-m quick"
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	@$(VENV)/bin/jupyter lab notebooks/00_start_here.ipynb
+
+models: $(STAMP) ## install torch and the rest too (test, lab, rerun and bench do so by themselves)
 
 rerun: $(STAMP) ## recompute the results of seed 0 into build/ (an hour or so; prints an estimate first)
 	@$(VENV)/bin/ssah rerun $(ARGS)
@@ -46,7 +49,7 @@ bench: $(STAMP) ## time the steps on this machine
 lock: $(PY) ## rewrite requirements.lock after an edit of the pins in pyproject.toml
 	@echo "lock: installing the pins of pyproject.toml"
 	@$(PIP) install $(call torch_pin,pyproject.toml) $(TORCH_PIP_ARGS)
-	@$(PIP) install $(PIP_ARGS) -e '.[test]'
+	@$(PIP) install $(PIP_ARGS) -e '.[models,lab,test]'
 	@$(PIP) freeze --all --exclude-editable --exclude pip --exclude wheel > $(VENV)/freeze
 # The comments at the head stay; a build label (+cpu) and what one platform alone needs go;
 # this soupsieve refuses 3.11.0 to 3.11.4 (Debian 12 has 3.11.2), where pip takes an older one.
@@ -67,6 +70,14 @@ $(PY):
 	@echo "install: virtual environment in $(VENV), $$($(PYTHON) --version)"
 	@$(PYTHON) -m venv $(VENV)
 
+# What reads the stored results: no torch, a third of the time and of the disk of the whole.
+# The pins hold here too; torch is not there to bring setuptools.
+$(READING): requirements.lock pyproject.toml | $(PY)
+	@echo "install: what reads the stored results (a minute; make models installs the rest)"
+	@$(PIP) install $(PIP_ARGS) -c requirements.lock setuptools
+	@$(PIP) install $(PIP_ARGS) -c requirements.lock --no-build-isolation -e .
+	@touch $@
+
 # torch goes first and by itself, so that TORCH_PIP_ARGS touches nothing else. It brings
 # setuptools, with which the editable install needs no build environment of its own.
 $(STAMP): requirements.lock pyproject.toml | $(PY)
@@ -76,4 +87,4 @@ $(STAMP): requirements.lock pyproject.toml | $(PY)
 	@$(PIP) install $(PIP_ARGS) -r requirements.lock
 	@echo "install: 3 of 3, ssah itself"
 	@$(PIP) install $(PIP_ARGS) --no-deps --no-build-isolation -e .
-	@touch $@
+	@touch $(READING) $@

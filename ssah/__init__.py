@@ -10,6 +10,8 @@ torch.
 
 from importlib import import_module
 
+from .errors import MODEL_PACKAGES, no_models
+
 _HOME = {
     "errors": ("SsahError",),
     "models": ("Chat", "load_chat_model"),
@@ -34,7 +36,13 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name: str):
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'ssah' has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)
+    try:
+        module = import_module(f".{_MODULE_OF[name]}", __name__)
+    except ModuleNotFoundError as error:
+        if error.name in MODEL_PACKAGES:
+            raise no_models(error.name) from error
+        raise
+    return getattr(module, name)
 
 
 def __dir__():

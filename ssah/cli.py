@@ -18,7 +18,7 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from .errors import SsahError
+from .errors import MODEL_PACKAGES, SsahError, no_models
 from .inputs import archives
 
 BUILD = archives.REPOSITORY / "build"
@@ -503,6 +503,10 @@ def main(argv: list[str] | None = None) -> int:
         if "debug" in args:
             raise
         code, line = 2, f"error: {error}"
+    except ModuleNotFoundError as error:
+        if "debug" in args or error.name not in MODEL_PACKAGES:
+            raise
+        code, line = 2, f"error: {no_models(error.name)}"
     except OSError as error:
         full = error.errno == errno.ENOSPC
         if "debug" in args or not (full or isinstance(error, (PermissionError, NotADirectoryError, FileExistsError))):

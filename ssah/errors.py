@@ -1,5 +1,24 @@
 """The one exception that the command line turns into a clear line instead of a traceback."""
 
+from importlib.util import find_spec
+
+#: Packages of the extra `models`; stored results are read without them.
+MODEL_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "gguf", "safetensors")
+
 
 class SsahError(Exception):
     """Bad input or a missing thing; the message names the remedy."""
+
+
+def check_models_installed() -> None:
+    """Raise `SsahError` where only what reads stored results is installed."""
+    for package in MODEL_PACKAGES:
+        if find_spec(package) is None:
+            raise no_models(package)
+
+
+def no_models(package: str) -> SsahError:
+    """What to say where one of `MODEL_PACKAGES` is missing."""
+    return SsahError(f"{package} is not installed: reading stored results does without it, but "
+                     "models do not; `make models` installs it (or `pip install "
+                     "'ssah[models]'`)")

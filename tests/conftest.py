@@ -151,6 +151,8 @@ def unit_elements(model, moved: np.ndarray, rest: bool) -> dict[str, torch.Tenso
 def pytest_collection_modifyitems(items):
     """Whole experiments are slow, and what is not slow is quick: ``pytest -m quick``."""
     for item in items:
+        if item.get_closest_marker("extended"):
+            continue
         trains = {"smoke_cache", "organisms"} & set(item.fixturenames)
         whole = trains or item.path.stem in ("test_notebooks", "test_own_model")
         item.add_marker("slow" if whole or item.get_closest_marker("slow") else "quick")

@@ -12,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ssah.errors import MODEL_PACKAGES
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -33,7 +35,9 @@ def read_pins(lines: list[str], where: str) -> dict[str, str]:
 
 def direct_pins() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lines = project["dependencies"] + project["optional-dependencies"]["test"]
+    lines = list(project["dependencies"])
+    for extra in project["optional-dependencies"].values():
+        lines += extra
     return read_pins(lines, "pyproject.toml")
 
 
@@ -72,3 +76,10 @@ def test_torch_is_one_version_without_a_build_label():
     assert len(versions) == 1, f"torch is {sorted(versions)}: give all three files one version"
     (version,) = versions
     assert "+" not in version, f"torch=={version}: drop the label, which only one platform has"
+
+
+def test_the_packages_of_models_are_those_that_are_asked_for():
+    """What is said to be missing where only the reading set is installed is the extra `models`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = read_pins(project["optional-dependencies"]["models"], "pyproject.toml")
+    assert tuple(pins) == MODEL_PACKAGES

@@ -59,8 +59,17 @@ def run_notebook(**parameters) -> dict:
     return names
 
 
+#: Grouped keys and values, a norm around each module, and fused maps: the others are extended.
+EVERY_TIME = ("Llama GQA", "Gemma 3", "Phi-3")
+
+
+def _in_turn(family: str):
+    """A family as a parameter, marked as extended unless it is tried every time."""
+    return family if family in EVERY_TIME else pytest.param(family, marks=pytest.mark.extended)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", map(_in_turn, FAMILIES))
 def test_notebook_02_runs_from_nothing(family, tmp_path, monkeypatch):
     """On a base and an aligned model that are folders; the aligned one refuses."""
     drawn = set()       # files of figures take long, and are tried elsewhere

@@ -198,7 +198,7 @@ GOOD = {
 
 def test_all_margins_met_is_reproduced():
     verdict = judge_c2(GOOD)
-    assert verdict.verdict == "reproduced"
+    assert verdict.verdict == "met"
     assert len(verdict.checks) == 5
     assert all(check.holds for check in verdict.checks)
 
@@ -223,7 +223,7 @@ def test_all_margins_met_is_reproduced():
 def test_each_margin_can_fail_alone(fact, value, failing):
     verdict = judge_c2(GOOD | {fact: Estimate(*value)})
     assert [check.holds for check in verdict.checks] == [i != failing for i in range(5)]
-    assert verdict.verdict == ("partly" if failing else "not reproduced")
+    assert verdict.verdict == ("partly met" if failing else "not met")
 
 
 def test_too_few_checks_is_not_reproduced():
@@ -232,7 +232,7 @@ def test_too_few_checks_is_not_reproduced():
         "accuracy: none - SCU": Estimate(0.5, 0.4, 0.6),
         "perplexity: UCU / none": Estimate(1.0, 1.0, 1.0),
     }
-    assert judge_c2(bad).verdict == "not reproduced"
+    assert judge_c2(bad).verdict == "not met"
 
 
 # ---- conditions, and the rule of the shares --------------------------------------------------

@@ -333,7 +333,7 @@ def test_c4_facts_by_hand():
     assert facts["reached: SCU + all CU"] == Estimate(1.0, 1.0, 1.0)
     assert facts["unseen"] == pytest.approx((0.05, 0.05, 0.05))
     # the unseen loss is 5 % higher
-    assert CLAIM.verdict(HandMadeRuns()).verdict == "not reproduced"
+    assert CLAIM.verdict(HandMadeRuns()).verdict == "not met"
 
 
 def test_a_verdict_takes_three_seeds():
@@ -430,20 +430,20 @@ FROZEN = {
 
 
 def test_c4_reproduced_by_every_check():
-    assert judge_c4(FROZEN).verdict == "reproduced"
+    assert judge_c4(FROZEN).verdict == "met"
 
 
 @pytest.mark.parametrize("fact, value, check, verdict", [
-    ("full - start", (0.6, -0.1, 0.9), 0, "not reproduced"),
-    ("full - SCU + all CU", (0.29, 0.2, 0.4), 1, "not reproduced"),
-    ("full - SCU + all CU", (0.5, -0.01, 0.9), 1, "not reproduced"),
-    ("full - SCU + top CU", (0.14, 0.1, 0.2), 2, "partly"),
-    ("random - SCU + all CU", (0.09, 0.01, 0.2), 3, "partly"),
-    ("random - SCU + all CU", (0.3, -0.01, 0.6), 3, "partly"),
-    ("slower - SCU + all CU", (0.04, 0.01, 0.1), 4, "partly"),
-    ("reached: SCU + all CU", (2 / 3, 0.0, 1.0), 5, "not reproduced"),
-    ("reached: SCU + top CU", (2 / 3, 0.0, 1.0), 2, "partly"),
-    ("unseen", (0.03, 0.0, 0.05), 5, "not reproduced")])
+    ("full - start", (0.6, -0.1, 0.9), 0, "not met"),
+    ("full - SCU + all CU", (0.29, 0.2, 0.4), 1, "not met"),
+    ("full - SCU + all CU", (0.5, -0.01, 0.9), 1, "not met"),
+    ("full - SCU + top CU", (0.14, 0.1, 0.2), 2, "partly met"),
+    ("random - SCU + all CU", (0.09, 0.01, 0.2), 3, "partly met"),
+    ("random - SCU + all CU", (0.3, -0.01, 0.6), 3, "partly met"),
+    ("slower - SCU + all CU", (0.04, 0.01, 0.1), 4, "partly met"),
+    ("reached: SCU + all CU", (2 / 3, 0.0, 1.0), 5, "not met"),
+    ("reached: SCU + top CU", (2 / 3, 0.0, 1.0), 2, "partly met"),
+    ("unseen", (0.03, 0.0, 0.05), 5, "not met")])
 def test_c4_each_margin_can_fail_alone(fact, value, check, verdict):
     found = judge_c4(FROZEN | {fact: Estimate(*value)})
     assert [one.holds for one in found.checks] == [number != check for number in range(6)]
@@ -452,7 +452,7 @@ def test_c4_each_margin_can_fail_alone(fact, value, check, verdict):
 
 def test_c4_without_any_harm_there_is_nothing_to_avoid():
     found = judge_c4(FROZEN | {"full - start": Estimate(0.0, -0.1, 0.1)})
-    assert found.verdict == "not reproduced"
+    assert found.verdict == "not met"
     assert not found.checks[1].holds
 
 

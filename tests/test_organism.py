@@ -26,7 +26,10 @@ from ssah.models import Chat
 from ssah.organism import load_organism
 from ssah.units import UnitIndex
 
-SEEDS = (0, 1, 2)
+#: Seeds of organisms: training one takes half a minute, so the others are extended tests.
+SEEDS = (0, *(pytest.param(seed, marks=pytest.mark.extended) for seed in (1, 2)))
+#: Seeds that are judged together.
+TOGETHER = ((0,), pytest.param((0, 1, 2), marks=pytest.mark.extended))
 
 #: Rows of the prompt tables: for scores, and for what is measured.
 IDENTIFY = slice(0, 100)
@@ -50,18 +53,26 @@ class Organism:
         return UnitIndex.of(self.base)
 
 
-@pytest.fixture(scope="session")
-def organisms(tmp_path_factory):
-    """The organisms of three seeds, each trained once for all tests."""
-    cache = str(tmp_path_factory.mktemp("organism"))
-    made = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSAH_CACHE", cache)
-        for seed in SEEDS:
+class Organisms(dict):
+    """The organism of a seed, trained when it is first asked for."""
+
+    def __init__(self, cache: str):
+        super().__init__()
+        self.cache = cache
+
+    def __missing__(self, seed: int) -> Organism:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("SSAH_CACHE", self.cache)
             base, planted = load_organism(seed, role="base", progress=None)
             aligned, _ = load_organism(seed, progress=None)
-            made[seed] = Organism(base, aligned, planted, cache)
-    return made
+        self[seed] = Organism(base, aligned, planted, self.cache)
+        return self[seed]
+
+
+@pytest.fixture(scope="session")
+def organisms(tmp_path_factory):
+    """Organisms by seed, each trained once for all tests."""
+    return Organisms(str(tmp_path_factory.mktemp("organism")))
 
 
 @pytest.fixture
@@ -270,6 +281,7 @@ def test_nothing_else_moves(organisms, seed):
         assert not by_unit[others].any(), name
 
 
+@pytest.mark.extended
 def test_seeds_differ(organisms):
     first = organisms[0]
     second = organisms[1]
@@ -367,12 +379,13 @@ def test_random_labels_find_nothing(made):
 # ---- the words of the ledger -----------------------------------------------------------------
 
 def words_on(organisms, labels: dict[int, np.ndarray], n_draws: int = 3) -> str:
-    """The verdict C2-SCU on three seeds x 100 prompts, if these units are called SCU."""
+    """The verdict C2-SCU on the seeds of `labels` x 100 prompts, if these units are called SCU."""
     row = ROWS["C2-SCU"]
     before = []
     lost = []
     beyond = []
-    for seed, made in organisms.items():
+    for seed in labels:
+        made = organisms[seed]
         intact = refusals(made.aligned).astype(float)
         without = refusals_without(made, labels[seed])
         draws = []
@@ -391,21 +404,25 @@ def words_on(organisms, labels: dict[int, np.ndarray], n_draws: int = 3) -> str:
     return str(verdict_of(row, seen, gates=gates, by_second_judge=seen))
 
 
-def test_the_planted_units_are_reproduced_and_specific(organisms):
-    planted = {seed: made.planted for seed, made in organisms.items()}
+@pytest.mark.parametrize("seeds", TOGETHER)
+def test_the_planted_units_are_reproduced_and_specific(organisms, seeds):
+    planted = {seed: organisms[seed].planted for seed in seeds}
     assert words_on(organisms, planted) == "reproduced, specific"
 
 
-def test_the_units_that_were_found_are_reproduced_and_specific(organisms):
-    found = {seed: found_units(made) for seed, made in organisms.items()}
+@pytest.mark.parametrize("seeds", TOGETHER)
+def test_the_units_that_were_found_are_reproduced_and_specific(organisms, seeds):
+    found = {seed: found_units(organisms[seed]) for seed in seeds}
     assert words_on(organisms, found) == "reproduced, specific"
 
 
-def test_units_beside_the_planted_ones_are_not_found(organisms):
+@pytest.mark.parametrize("seeds", TOGETHER)
+def test_units_beside_the_planted_ones_are_not_found(organisms, seeds):
     """Random labels, and as many units of the same module."""
     beside = {}
     matched = {}
-    for seed, made in organisms.items():
+    for seed in seeds:
+        made = organisms[seed]
         beside[seed] = random_label(made, seed) & ~made.planted
         matched[seed] = made.index.matched_random(made.planted, 100 + seed)
     assert words_on(organisms, beside) == "not found, not asked"

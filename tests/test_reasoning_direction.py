@@ -298,16 +298,16 @@ LEANS = {f"{role}: {what}": 1.0 for role in ("aligned", "unaligned")
 
 
 def test_c1_reproduced_by_every_check():
-    assert read.judge_c1(LEANS).verdict == "reproduced"
+    assert read.judge_c1(LEANS).verdict == "met"
     at_the_margin = {name: 0.8 for name in LEANS}
-    assert read.judge_c1(at_the_margin).verdict == "reproduced"
+    assert read.judge_c1(at_the_margin).verdict == "met"
 
 
 @pytest.mark.parametrize("fact", LEANS)
 def test_c1_each_share_can_tip_the_verdict(fact):
     verdict = read.judge_c1(LEANS | {fact: 0.79})
     assert sum(not check.holds for check in verdict.checks) == 1
-    assert verdict.verdict == ("not reproduced" if fact.endswith(": steps") else "partly")
+    assert verdict.verdict == ("not met" if fact.endswith(": steps") else "partly met")
 
 
 # ---- a pair of one's own ---------------------------------------------------------------------

@@ -17,8 +17,8 @@ n_seeds: int = 3  # how many seeds
 share: float = 0.5  # of units"""
 
 VERDICT = """from IPython.display import display
-display({"text/plain": "partly", "application/vnd.ssah.verdict+json":
-         {"claim": "C1", "verdict": "partly", "why": "2 < 3"}}, raw=True)"""
+display({"text/plain": "partly met", "application/vnd.ssah.verdict+json":
+         {"claim": "C1", "verdict": "partly met", "why": "2 < 3"}}, raw=True)"""
 
 PLACES = """import os, pathlib
 figures = pathlib.Path(os.environ["SSAH_FIGURES"])
@@ -69,8 +69,8 @@ def test_all_notebooks_run_in_order_past_failing_ones(finished):
 def test_verdicts_and_titles_are_collected_even_from_a_notebook_that_fails_later(finished):
     outcomes, _ = finished
     assert outcomes[0].title == "Less < more"
-    assert outcomes[0].verdicts == outcomes[1].verdicts == [{"claim": "C1", "verdict": "partly", "why": "2 < 3"}]
-    assert notebooks.summary(outcomes)[1][1::2] == ["C1 partly", "failed: ValueError: no such thing"]
+    assert outcomes[0].verdicts == outcomes[1].verdicts == [{"claim": "C1", "verdict": "partly met", "why": "2 < 3"}]
+    assert notebooks.summary(outcomes)[1][1::2] == ["C1 partly met", "failed: ValueError: no such thing"]
 
 
 def test_the_kernel_is_this_interpreter_with_the_given_parameters(finished):

@@ -20,7 +20,7 @@ def made_up(**changed) -> Claim:
     """A claim whose one check holds; its fact is the rate that it was asked for."""
     def rule(facts):
         turns = Check("turns?", facts["rate"], facts["rate"] == "keyword_asr")
-        return Verdict("C1", "partly", (Check("is it?", "half", True), turns))
+        return Verdict("C1", "partly met", (Check("is it?", "half", True), turns))
 
     return Claim(**{**dict(
         id="C1", text="it is", where="Fig. 1", paper="1 %", notebook="01_notebook",
@@ -43,14 +43,14 @@ def two_claims(monkeypatch):
 def test_the_ledger_has_a_row_a_claim_with_links_and_origin(two_claims):
     head, _, first, second = scoreboard.ledger(LAB, "notebooks/", "figures/").splitlines()
     assert head.count("|") == first.count("|") == second.count("|")
-    assert ("**partly** | ours keyword_asr, 3 seeds | 1 % | Fig. 1 | recomputed | "
+    assert ("partly met: 2 of 2 checks hold | ours keyword_asr, 3 seeds | 1 % | Fig. 1 | recomputed | "
             "[01](notebooks/01_notebook.ipynb), [figure](figures/01_figure.png) | `ssah recompute probe`") in first
-    assert "**not tested** | – | 2 % | Fig. 2 | paper-reported |" in second
+    assert "not tested | – | 2 % | Fig. 2 | paper-reported |" in second
 
 
 def test_too_few_seeds_are_no_test(two_claims):
     one_seed = SimpleNamespace(**{**vars(LAB), "seeds": (0,)})
-    assert "**not tested** | ours keyword_asr, 1 seed" in scoreboard.ledger(one_seed)
+    assert "not tested: 2 of 2 checks hold | ours keyword_asr, 1 seed" in scoreboard.ledger(one_seed)
 
 
 def test_checks_have_a_row_each(two_claims):
@@ -62,7 +62,7 @@ def test_strict_asr_may_turn_checks(two_claims):
     """Only the check that differs has a row, and the verdict is named."""
     lines = scoreboard.by_strict(LAB).splitlines()
     assert lines[2:] == ["| C1 | turns? | yes: keyword_asr | no: strict_asr |", "",
-                         "Verdicts by strict ASR: C1 partly."]
+                         "Conditions by strict ASR: C1 partly met."]
 
 
 def test_deviations_are_those_of_the_claims(two_claims):
@@ -135,8 +135,8 @@ def test_what_is_compared_must_have_come_to_the_loss():
     assert above("is it?", FACTS | {"reached: b": Estimate(1, 1, 1)}, "a", "b", 0.1).holds
 
 
-@pytest.mark.parametrize("holds, partly, verdict", [((True, True), False, "reproduced"), ((True, False), True, "partly"),
-                                                    ((True, False), False, "not reproduced")])
+@pytest.mark.parametrize("holds, partly, verdict", [((True, True), False, "met"), ((True, False), True, "partly met"),
+                                                    ((True, False), False, "not met")])
 def test_a_verdict_follows_from_its_checks(holds, partly, verdict):
     checks = tuple(Check("?", "", one) for one in holds)
     assert conclude("C1", checks, partly) == Verdict("C1", verdict, checks)
@@ -180,5 +180,5 @@ def test_two_ledgers_stand_side_by_side(two_claims):
 
     head, _, first, second = scoreboard.comparison(lab("ours"), lab("theirs", require=require)).splitlines()
     assert head == "|  | claim | ours | theirs | the paper's number |"
-    assert "| **partly**: ours keyword_asr, 3 seeds | not computed (`ssah run 01 --recompute --profile model:x`) | 1 % |" in first
-    assert second.count("**not tested**") == 2
+    assert "| partly met: ours keyword_asr, 3 seeds | not computed (`ssah run 01 --recompute --profile model:x`) | 1 % |" in first
+    assert second.count("not tested") == 2

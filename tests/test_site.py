@@ -31,14 +31,17 @@ PIXEL = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAj
 
 #: What notebook 09 leaves, with a word that has a reason, and signs that HTML must escape.
 WORDS = {"models": [
-    {"label": "model <A>", "cells": [
+    {"label": "planted", "control": True, "cells": [
+        {"row": "C2-SCU", "first": "reproduced", "second": "specific", "depends": False,
+         "numbers": [], "sentence": "It is known."}]},
+    {"label": "model <A>", "control": False, "cells": [
         {"row": "C2-SCU", "first": "reproduced", "second": "specific", "depends": True,
          "numbers": ["48 % [40, 56]"], "sentence": "Removing the units takes <refusals> away."},
         {"row": "C4", "first": "cannot tell: guardrail", "second": "not asked", "depends": False,
          "numbers": [], "sentence": "Freezing: one cannot tell."}]},
-    {"label": "model B", "cells": []}]}
-VERDICTS = {"claims": {claim.id: {"verdict": "not reproduced", "ours": f"number of {claim.id}"}
-                       for claim in CLAIMS}}
+    {"label": "model B", "control": False, "cells": []}]}
+CONDITIONS = {"claims": {claim.id: {"conditions": "not met", "ours": f"number of {claim.id}"}
+                         for claim in CLAIMS}}
 
 WIDE = "<table><tr>" + "".join(f"<td>a_long_column_name_{n}</td>" for n in range(40)) + "</tr></table>"
 
@@ -68,7 +71,7 @@ def notebook_nine():
     return v4.new_notebook(cells=[
         v4.new_markdown_cell("# 09 · Board"),
         code_cell("board", **{"text/plain": "words", answers.ANSWERS: WORDS,
-                              scoreboard.LEDGER: VERDICTS})])
+                              scoreboard.LEDGER: CONDITIONS})])
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +189,11 @@ def test_the_front_page_says_the_sentences_and_shows_the_words(site):
     page = (site / "index.html").read_text("utf-8")
     assert "Removing the units takes &lt;refusals&gt; away." in page and "model &lt;A&gt;" in page
     for kind, word in (("for", "specific"), ("open", "cannot tell: guardrail"),
-                       ("open", "depends on the judge"), ("against", "not reproduced")):
+                       ("open", "depends on the judge"), ("for", "reproduced")):
         assert f'<span class="chip {kind}">{word}</span>' in page
-    assert page.count("not run yet") == 2 * len(rules.ROWS) - 2
+    assert page.count("not run yet") == 2 * len(rules.ROWS) - 3
+    assert page.count("Not run yet: model B.") == 1
+    assert page.index("model &lt;A&gt;</h3>") < page.index("planted: a control</h3>")
     assert "number of C1" in page and 'src="figures/01_distance_by_token.png"' in page
     assert "02_table_1.png" not in page         # its notebook was not run
 

@@ -191,21 +191,21 @@ def failed(verdict) -> set[int]:
 
 
 def test_c5_reproduced_by_every_check():
-    assert judge_c5(ADAPTED).verdict == "reproduced"
+    assert judge_c5(ADAPTED).verdict == "met"
 
 
 @pytest.mark.parametrize("fact, value, checks, verdict", [
-    ("LoRA - full", (0.04, 0.01, 0.1), {0}, "not reproduced"),
-    ("LoRA - full", (0.3, -0.01, 0.6), {0}, "not reproduced"),
-    ("reached: SCU + all CU", (2 / 3, 0.0, 1.0), {3, 4}, "not reproduced"),
-    ("reached: random large without SCU", (2 / 3, 0.0, 1.0), {4}, "partly"),
-    ("reached: LoRA", (2 / 3, 0.0, 1.0), {0, 3}, "not reproduced"),
-    ("LLaMA-Adapter - full", (0.04, 0.01, 0.1), {1}, "partly"),
-    ("reached: LLaMA-Adapter", (2 / 3, 0.0, 1.0), {1}, "partly"),
-    ("LoRA - full, equal epochs", (0.04, 0.01, 0.1), {2}, "partly"),
-    ("LoRA - SCU + all CU", (0.09, 0.01, 0.2), {3}, "not reproduced"),
-    ("trained: SCU + all CU", (0.01, 0.01, 0.01), {3}, "not reproduced"),
-    ("random large without SCU - SCU + all CU", (0.3, -0.01, 0.6), {4}, "partly")])
+    ("LoRA - full", (0.04, 0.01, 0.1), {0}, "not met"),
+    ("LoRA - full", (0.3, -0.01, 0.6), {0}, "not met"),
+    ("reached: SCU + all CU", (2 / 3, 0.0, 1.0), {3, 4}, "not met"),
+    ("reached: random large without SCU", (2 / 3, 0.0, 1.0), {4}, "partly met"),
+    ("reached: LoRA", (2 / 3, 0.0, 1.0), {0, 3}, "not met"),
+    ("LLaMA-Adapter - full", (0.04, 0.01, 0.1), {1}, "partly met"),
+    ("reached: LLaMA-Adapter", (2 / 3, 0.0, 1.0), {1}, "partly met"),
+    ("LoRA - full, equal epochs", (0.04, 0.01, 0.1), {2}, "partly met"),
+    ("LoRA - SCU + all CU", (0.09, 0.01, 0.2), {3}, "not met"),
+    ("trained: SCU + all CU", (0.01, 0.01, 0.01), {3}, "not met"),
+    ("random large without SCU - SCU + all CU", (0.3, -0.01, 0.6), {4}, "partly met")])
 def test_c5_each_margin_can_fail_alone(fact, value, checks, verdict):
     found = judge_c5(ADAPTED | {fact: Estimate(*value)})
     assert failed(found) == checks
@@ -225,18 +225,18 @@ WEIGHTS = {
 
 
 def test_c7_reproduced_by_every_check():
-    assert judge_c7(WEIGHTS).verdict == "reproduced"
+    assert judge_c7(WEIGHTS).verdict == "met"
 
 
 @pytest.mark.parametrize("fact, value, checks, verdict", [
-    ("SNIP difference - SCU + all CU", (0.09, 0.01, 0.2), {0}, "not reproduced"),
-    ("SNIP difference - SCU + all CU", (0.3, -0.01, 0.6), {0}, "not reproduced"),
-    ("random large without SCU - SCU + all CU", (0.09, 0.01, 0.2), {1}, "not reproduced"),
-    ("random weights - SNIP difference", (0.06, 0.01, 0.11), {2}, "partly"),
-    ("random weights - SNIP difference", (-0.06, -0.11, 0.01), {2}, "partly"),
-    ("reached: SNIP difference", (2 / 3, 0.0, 1.0), {0, 2}, "not reproduced"),
-    ("reached: random weights", (2 / 3, 0.0, 1.0), {2}, "partly"),
-    ("reached: random large without SCU", (2 / 3, 0.0, 1.0), {1}, "not reproduced")])
+    ("SNIP difference - SCU + all CU", (0.09, 0.01, 0.2), {0}, "not met"),
+    ("SNIP difference - SCU + all CU", (0.3, -0.01, 0.6), {0}, "not met"),
+    ("random large without SCU - SCU + all CU", (0.09, 0.01, 0.2), {1}, "not met"),
+    ("random weights - SNIP difference", (0.06, 0.01, 0.11), {2}, "partly met"),
+    ("random weights - SNIP difference", (-0.06, -0.11, 0.01), {2}, "partly met"),
+    ("reached: SNIP difference", (2 / 3, 0.0, 1.0), {0, 2}, "not met"),
+    ("reached: random weights", (2 / 3, 0.0, 1.0), {2}, "partly met"),
+    ("reached: random large without SCU", (2 / 3, 0.0, 1.0), {1}, "not met")])
 def test_c7_each_margin_can_fail_alone(fact, value, checks, verdict):
     found = judge_c7(WEIGHTS | {fact: Estimate(*value)})
     assert failed(found) == checks

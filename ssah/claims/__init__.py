@@ -8,7 +8,7 @@ ours, and in its ``__init__`` the claim itself. What rooms share is in `shared`.
 import os
 from pathlib import Path
 
-from ..errors import SsahError
+from ..errors import SsahError, check_models_installed
 from ..inputs import archives
 from ..lab import Lab, Need, Place, with_upstream
 from ..lab.accept import Trial
@@ -123,6 +123,8 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
     other profile have one place (`results_of`). What is there and still valid is taken, so an
     interrupted run goes on. Raises `SsahError` for an unknown profile or more seeds than it has.
     """
+    if recompute:
+        check_models_installed()
     chosen = load_profile(profile)
     if not 1 <= n_seeds <= len(chosen.seeds):
         raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile "

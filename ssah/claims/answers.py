@@ -10,6 +10,8 @@ from .profiles import BENCH
 from .rules import ROWS, Verdict, sentence
 
 NOT_RUN = "not run yet"
+#: The model whose answers are known, since its safety units were planted: a control of the rules.
+CONTROL = "organism"
 #: The mimetype under which notebook 09 leaves words and sentences for the front page.
 ANSWERS = "application/vnd.ssah.answers+json"
 
@@ -24,16 +26,32 @@ def words(found: dict[str, Lab]) -> dict[str, dict[str, Verdict]]:
     return {name: verdicts(lab) for name, lab in found.items()}
 
 
+# ---- as Markdown -----------------------------------------------------------------------------
+
 def ledger(found: dict[str, Lab]) -> str:
-    """The words on every row and model, as Markdown; bold where the paper's claim came out."""
+    """The words on every row and every model that ran, as Markdown; then what did not run."""
     return _ledger(found, words(found))
 
 
+def findings(found: dict[str, Lab]) -> str:
+    """What came out on every real model that ran: its name, and a plain sentence a row."""
+    return _findings(found, words(found))
+
+
+def sentences(lab: Lab) -> str:
+    """One plain sentence a row that was run, as a Markdown list."""
+    found = verdicts(lab)
+    if not found:
+        return f"Nothing of this bench has been run on {lab.profile.model.label} yet."
+    return _sentences(found)
+
+
 def _ledger(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
-    head = ["", "claim", *(lab.profile.model.label for lab in found.values())]
-    rows = [[row.id, row.statement, *(_cell(by_model[name].get(row.id)) for name in found)]
+    ran = {name: lab for name, lab in found.items() if by_model[name]}
+    head = ["", "claim", *(lab.profile.model.label for lab in ran.values())]
+    rows = [[row.id, row.statement, *(_cell(by_model[name].get(row.id)) for name in ran)]
             for row in ROWS.values()]
-    return markdown_table(head, rows)
+    return markdown_table(head, rows) + _to_come(found, ran)
 
 
 def _cell(verdict: Verdict | None) -> str:
@@ -41,26 +59,6 @@ def _cell(verdict: Verdict | None) -> str:
     if verdict is None:
         return NOT_RUN
     return "<br>".join([f"**{verdict}**", *numbers(verdict)])
-
-
-def report(found: dict[str, Lab]) -> None:
-    """Show the ledger in a notebook, and leave words and sentences for the front page."""
-    from IPython.display import display
-
-    by_model = words(found)
-    models = []
-    for name, lab in found.items():
-        cells = [_noted(verdict) for verdict in by_model[name].values()]
-        models.append({"label": lab.profile.model.label, "cells": cells})
-    display({"text/markdown": _ledger(found, by_model),
-             "text/plain": "two words a row and model", ANSWERS: {"models": models}}, raw=True)
-
-
-def _noted(verdict: Verdict) -> dict:
-    """A verdict as plain JSON."""
-    return {"row": verdict.row, "first": verdict.first.word, "second": verdict.second.word,
-            "depends": verdict.depends_on_the_judge, "numbers": numbers(verdict),
-            "sentence": sentence(verdict)}
 
 
 def numbers(verdict: Verdict) -> list[str]:
@@ -75,9 +73,43 @@ def numbers(verdict: Verdict) -> list[str]:
     return found
 
 
-def sentences(lab: Lab) -> str:
-    """One plain sentence a row that was run, as a Markdown list."""
-    lines = [f"- {sentence(verdict)}" for verdict in verdicts(lab).values()]
-    if not lines:
-        return f"Nothing of this bench has been run on {lab.profile.model.label} yet."
-    return "\n".join(lines)
+def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:
+    """A sentence on the models of which nothing was run, after a blank line; or nothing."""
+    missing = [lab.profile.model.label for name, lab in found.items() if name not in ran]
+    if not missing:
+        return ""
+    return f"\n\nNot run yet: {'; '.join(missing)}."
+
+
+def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
+    parts = [f"**{lab.profile.model.label}**\n\n{_sentences(by_model[name])}"
+             for name, lab in found.items() if name != CONTROL and by_model[name]]
+    return "\n\n".join(parts) or "No real model has been run on this bench yet."
+
+
+def _sentences(found: dict[str, Verdict]) -> str:
+    return "\n".join(f"- {sentence(verdict)}" for verdict in found.values())
+
+
+# ---- in a notebook ---------------------------------------------------------------------------
+
+def report(found: dict[str, Lab]) -> None:
+    """Show findings and ledger in a notebook, and leave them for the front page."""
+    from IPython.display import display
+
+    by_model = words(found)
+    shown = f"{_findings(found, by_model)}\n\n{_ledger(found, by_model)}"
+    models = []
+    for name, lab in found.items():
+        cells = [_noted(verdict) for verdict in by_model[name].values()]
+        models.append({"label": lab.profile.model.label, "control": name == CONTROL,
+                       "cells": cells})
+    display({"text/markdown": shown, "text/plain": "two words a row and model",
+             ANSWERS: {"models": models}}, raw=True)
+
+
+def _noted(verdict: Verdict) -> dict:
+    """A verdict as plain JSON."""
+    return {"row": verdict.row, "first": verdict.first.word, "second": verdict.second.word,
+            "depends": verdict.depends_on_the_judge, "numbers": numbers(verdict),
+            "sentence": sentence(verdict)}

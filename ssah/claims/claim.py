@@ -1,8 +1,9 @@
 """A claim of the paper as one object: its text, its runs, its rule, its figures, its words.
 
 Ledger, plan, README, scoreboard and traces are loops over `ssah.claims.CLAIMS`. A verdict is
-*reproduced*, *partly*, *not reproduced* or *not tested*, always for the model of the profile; the
-margins of the rules were written before the results were looked at (the git history shows it).
+*met*, *partly met*, *not met* or *not tested*: whether the conditions of the claim's rule, the first
+bench's, are met by the model of the profile. Several conditions at once cannot say what was seen; the
+two words of `rules` do. The margins of the rules were written before the results were looked at (the git history shows it).
 """
 
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ class Verdict:
     """A claim's verdict with the checks behind it."""
 
     claim: str          # its id
-    verdict: str        # reproduced | partly | not reproduced | not tested
+    verdict: str        # met | partly met | not met | not tested
     checks: tuple[Check, ...]
 
 
@@ -154,10 +155,10 @@ def above(question: str, facts: Facts, first: str, second: str, margin: float) -
 
 
 def conclude(claim: str, checks: tuple[Check, ...], partly: bool) -> Verdict:
-    """*reproduced* where all checks hold, else *partly* if `partly`."""
+    """*met* where all checks hold, else *partly met* if `partly`."""
     if all(check.holds for check in checks):
-        return Verdict(claim, "reproduced", checks)
-    return Verdict(claim, "partly" if partly else "not reproduced", checks)
+        return Verdict(claim, "met", checks)
+    return Verdict(claim, "partly met" if partly else "not met", checks)
 
 
 def attacks(text: str, *names: str) -> Callable[[Lab, Facts], str]:
@@ -178,7 +179,7 @@ def report(verdict: Verdict) -> None:
             for check in verdict.checks]
     brief = "; ".join(f"{check.question.split(':')[0]} {'yes' if check.holds else 'no'}"
                       for check in verdict.checks)
-    title = f"{verdict.claim}: {verdict.verdict}"
+    title = f"{verdict.claim}, conditions of the first bench: {verdict.verdict}"
     explained = ("Points are percentage points; brackets are 95 % intervals, or the lowest and "
                  "highest seed. A difference of *at least* so many points must also have its whole "
                  "bracket above 0.")

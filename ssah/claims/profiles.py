@@ -143,6 +143,8 @@ class EvaluationSection(Section):
     # babble is told by the base model's NLL too; no: by repetition alone, where that model never
     # refuses and so finds every refusal unlikely
     babble_by_nll: bool = True
+    # of HarmBench, and safe ones that look dangerous, by which the guardrail is measured
+    guarded: int = 100
 
     def sources(self) -> list[str]:
         hand_made = ["data:openings.csv", "data:refusal_keywords.txt", "data:refusals.csv"]
@@ -386,18 +388,22 @@ PAIR = Profile(
 
 
 def _native(name: str, label: str, draws: int) -> Profile:
-    """A model as its maker aligned it: there is nothing to train, and one seed of texts."""
+    """A model as its maker aligned it: there is nothing to train, and one seed of texts.
+
+    In float32: on CPUs without bfloat16 arithmetic that is several times as fast.
+    """
     return Profile(
         name,
-        model=ModelSection(name=name, label=label, aligned=name),
+        model=ModelSection(name=name, label=label, dtype="float32", aligned=name),
         data=DataSection(
-            harmful_sizes=(50, 150, 80, 100), benign_sizes=(50, 300, 50, 150)),
-        calibration=CalibrationSection(prompts=300, answer_tokens=64, judge_version=2),
+            harmful_sizes=(50, 150, 80, 100), benign_sizes=(50, 200, 40, 50)),
+        calibration=CalibrationSection(prompts=200, answer_tokens=48, judge_version=2),
         classification=ClassificationSection(bank=True),
-        evaluation=EvaluationSection(harmful=100, answer_tokens=64, judge_version=2),
+        evaluation=EvaluationSection(
+            harmful=100, answer_tokens=64, judge_version=2, guarded=50),
         judge=JudgeSection(judge_version=2),
-        probing=ProbingSection(judge_version=2),
-        removal=RemovalSection(draws=draws),
+        probing=ProbingSection(queries=50, judge_version=2),
+        removal=RemovalSection(draws=draws, further_draws=3),
         seeds=(10,),
         bench=True)
 
@@ -407,7 +413,7 @@ BENCH = {
     "organism": ORGANISM,
     "smollm2-135m": PAIR,
     "qwen-0.5b": _native(
-        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=20),
+        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=10),
     "qwen-1.5b": _native(
         "qwen-1.5b", "Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, dequantized)", draws=5),
 }

@@ -20,7 +20,9 @@ def sections(lab: Lab) -> dict[str, str]:
     for claim in CLAIMS:
         for name, part in claim.parts.items():
             found[name] = part(lab, claim.verdict(lab))
-    return found | {"words": answers.ledger(answers.labs()), "provenance": provenance(lab)}
+    bench = answers.labs()
+    found |= {"findings": answers.findings(bench), "words": answers.ledger(bench)}
+    return found | {"provenance": provenance(lab)}
 
 
 def provenance(lab: Lab) -> str:

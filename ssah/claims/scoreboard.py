@@ -1,4 +1,4 @@
-"""The scoreboard: every claim with the paper's number, ours, the verdict, and the way back.
+"""The scoreboard: every claim with the paper's number, ours, the conditions, and the way back.
 
 All of it is a loop over `CLAIMS`.
 """
@@ -11,7 +11,7 @@ from . import CLAIMS, Claim
 from .shared.tables import number_of_seeds
 
 TESTED = tuple(claim for claim in CLAIMS if claim.notebook)
-#: The mimetype under which notebook 09 leaves verdicts and our numbers for the front page.
+#: The mimetype under which notebook 09 leaves conditions and our numbers for the front page.
 LEDGER = "application/vnd.ssah.ledger+json"
 
 
@@ -21,37 +21,39 @@ def ledger(lab: Lab, notebooks: str = "", figures: str = "../figures/") -> str:
 
 
 def report(lab: Lab) -> None:
-    """Show the ledger in a notebook, and leave verdicts and our numbers for the front page."""
+    """Show the ledger in a notebook, and leave conditions and our numbers for the front page."""
     from IPython.display import display
 
     found = found_of(lab)
-    noted = {name: {"verdict": verdict, "ours": ours} for name, (verdict, ours) in found.items()}
+    noted = {name: {"conditions": conditions, "ours": ours}
+             for name, (conditions, ours) in found.items()}
     display({"text/markdown": _ledger(found, notebooks="", figures="../figures/"),
              "text/plain": "the claim ledger", LEDGER: {"claims": noted}}, raw=True)
 
 
 def found_of(lab: Lab) -> dict[str, tuple[str, str]]:
-    """Verdict and our number of every claim, by its id."""
+    """Of every claim, by its id: whether its conditions are met, and our number."""
     found = {}
     for claim in CLAIMS:
         if not claim.notebook:
             found[claim.id] = ("not tested", "–")
             continue
         facts, verdict = claim.judged(lab)
-        ours = f"{claim.ours(lab, facts)}, {number_of_seeds(lab)}"
-        found[claim.id] = (verdict.verdict, ours)
+        holding = sum(check.holds for check in verdict.checks)
+        conditions = f"{verdict.verdict}: {holding} of {len(verdict.checks)} checks hold"
+        found[claim.id] = (conditions, f"{claim.ours(lab, facts)}, {number_of_seeds(lab)}")
     return found
 
 
 def _ledger(found: dict[str, tuple[str, str]], notebooks: str, figures: str) -> str:
-    head = ["", "claim", "our verdict", "ours", "the paper's number", "in the paper", "origin",
+    head = ["", "claim", "conditions", "ours", "the paper's number", "in the paper", "origin",
             "notebook, figure", "recompute with"]
     rows = [_row(claim, *found[claim.id], notebooks, figures) for claim in CLAIMS]
     return markdown_table(head, rows).replace("|  |", "| |", 1)
 
 
-def _row(claim: Claim, verdict: str, ours: str, notebooks: str, figures: str) -> list[str]:
-    row = [claim.id, claim.text, f"**{verdict}**", ours, claim.paper, claim.where]
+def _row(claim: Claim, conditions: str, ours: str, notebooks: str, figures: str) -> list[str]:
+    row = [claim.id, claim.text, conditions, ours, claim.paper, claim.where]
     if not claim.notebook:
         return [*row, "paper-reported", "", ""]
     links = (f"[{claim.notebook[:2]}]({notebooks}{claim.notebook}.ipynb), "
@@ -71,13 +73,13 @@ def comparison(first: Lab, second: Lab) -> str:
 def _found(lab: Lab, claim: Claim) -> str:
     """Verdict and number of a claim, or that its results are not there."""
     if not claim.notebook:
-        return "**not tested**"
+        return "not tested"
     try:
         facts, verdict = claim.judged(lab)
     except SsahError:
         number = claim.notebook[:2]
         return f"not computed (`ssah run {number} --recompute{lab.profile.option}`)"
-    return f"**{verdict.verdict}**: {claim.ours(lab, facts)}, {number_of_seeds(lab)}"
+    return f"{verdict.verdict}: {claim.ours(lab, facts)}, {number_of_seeds(lab)}"
 
 
 def checks(lab: Lab) -> str:
@@ -101,7 +103,7 @@ def by_strict(lab: Lab) -> str:
             if one.holds != other.holds:
                 rows.append([claim.id, one.question, _outcome(one), _outcome(other)])
     table = markdown_table(["", "check", "by keywords", "by strict ASR"], rows)
-    return f"{table}\n\nVerdicts by strict ASR: {', '.join(verdicts)}."
+    return f"{table}\n\nConditions by strict ASR: {', '.join(verdicts)}."
 
 
 def _outcome(check) -> str:

@@ -44,9 +44,6 @@ KINDS = {
     OPPOSITE: "against",
     NOT_FOUND: "against",
     CONTROL_BETTER: "against",
-    # the first bench
-    "partly": "partly",
-    "not reproduced": "against",
 }
 
 
@@ -65,13 +62,17 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
     """
     alternatives = data_file("figures").set_index("figure")["alt"].to_dict()
     board = (notebooks or into / "notebooks") / f"{BOARD}.ipynb"
-    numbers = [outcome.number for outcome in outcomes]
-    opening = say(TEMPLATE, "front", title=TITLE, profile=profile, chip=chip,
-                  answers=note_of(board, ANSWERS), verdicts=note_of(board, LEDGER), board=BOARD,
-                  claims=CLAIMS, rows=ROWS.values(), alternatives=alternatives, figures=link(figures, into),
-                  drawn=drawn_claims(outcomes, figures),
-                  begin=START if START in numbers else "",
-                  explorer=EXPLORER if (into / EXPLORER).exists() else "")
+    answers = note_of(board, ANSWERS)
+    models = sorted(answers.get("models", []), key=lambda model: model["control"])
+    opening = say(
+        TEMPLATE, "front", title=TITLE, profile=profile, chip=chip, rows=ROWS.values(),
+        begin=START if START in [outcome.number for outcome in outcomes] else "",
+        explorer=EXPLORER if (into / EXPLORER).exists() else "",
+        answers=answers, ran=[model for model in models if model["cells"]],
+        to_come=[model["label"] for model in models if not model["cells"]],
+        first_bench=note_of(board, LEDGER), board=BOARD, claims=CLAIMS,
+        drawn=drawn_claims(outcomes, figures), figures=link(figures, into),
+        alternatives=alternatives)
     return index_page(outcomes, into, figures, title=TITLE, opening=boxed(opening),
                       alternatives=alternatives)
 

@@ -340,8 +340,8 @@ def scale_summary(table: pd.DataFrame) -> str:
 def judge_c3(facts: Facts) -> Verdict:
     """Verdict on Fig. 5, from `c3_facts`.
 
-    *reproduced*: all six checks hold; *partly*: the first two (labels change, and more than other
-    texts alone would change them); else *not reproduced*. The last check is there since the claim
+    *met*: all six checks hold; *partly met*: the first two (labels change, and more than other
+    texts alone would change them); else *not met*. The last check is there since the claim
     says *because*: it may be that labels change in every run alike, whatever becomes of safety.
     """
     left = facts["left: full"]

@@ -42,6 +42,34 @@ def table_one(table: pd.DataFrame, points: pd.DataFrame):
     return figure
 
 
+def removals(table: pd.DataFrame, points: pd.DataFrame):
+    """Table 1 of the second bench in three panels, a row a removal; ticks are random draws.
+
+    `table`, `points`: `removed.table_one` and `removed.per_draw`.
+    """
+    columns = (
+        ("ASR", "keyword_asr", "keyword ASR (%)", True),
+        ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
+        ("wiki ppl", "wiki ppl", "perplexity (log)", False),
+    )
+    height = 1.2 + 0.3 * len(table)
+    titles = table["title"].to_dict()
+    figure, axes = interval_panels(
+        table, points, columns, "removed", (WIDTH, height), names=titles, style_of=_removal_style
+    )
+    plain_log(axes[2].xaxis)
+    return figure
+
+
+def _removal_style(name: str) -> dict[str, str]:
+    """Colour and marker of a removal: those of its kind, hollow where the units are random."""
+    kind = next((kind for kind in KINDS if kind in name), "none")
+    colour = COLOURS.get(kind, "#444444")
+    is_random = "random" in name
+    return {"color": colour, "marker": MARKERS.get(kind, "o"),
+            "markerfacecolor": "white" if is_random else colour}
+
+
 # ---- the ratio scan --------------------------------------------------------------------------
 
 

@@ -229,8 +229,8 @@ def _only(table: pd.DataFrame, condition: str) -> pd.DataFrame:
 def judge_c2(facts: Facts) -> Verdict:
     """Verdict on Table 1, from `c2_facts`.
 
-    *reproduced*: all five checks hold; *partly*: the first (removing SCU and not random units
-    breaks the refusals) and at least two others; else *not reproduced*. Perplexity is that of
+    *met*: all five checks hold; *partly met*: the first (removing SCU and not random units
+    breaks the refusals) and at least two others; else *not met*. Perplexity is that of
     Wikipedia text.
     """
     first = necessary(facts)

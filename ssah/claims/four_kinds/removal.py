@@ -14,6 +14,7 @@ from ...units import MatchedDraw, UnitIndex, matched_importance
 from ..shared.bank import labelled
 from ..shared.foundation import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import (
+    LARGE_BATCH,
     benign_prompts,
     evaluation_requests,
     keep_answers,
@@ -26,6 +27,10 @@ from .run import directions, log_odds_without
 
 #: Random draws of a seed have numbers below this one.
 MOST_DRAWS = 1000
+#: All that is measured of a model: its answers to harmful requests, and the losses of two texts.
+TABLES = ("answers", "benign", "wikipedia")
+#: Harmful requests of `select` by which the block of the refusal direction is chosen.
+DIRECTION_REQUESTS = 40
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Removal:
     value: str = "zero"  # what the activation of a removed unit becomes
     is_direction: bool = False  # no units, but the refusal direction
     every_system: bool = False  # asked in all system modes, not in the first alone
+    further: tuple[str, ...] = TABLES  # what its draws after the first are measured by
 
     def mask(self, options, scored: Result, seed: int, draw: int) -> np.ndarray:
         """Boolean (len(index),): the units that it removes.
@@ -72,20 +78,23 @@ class Removal:
 REMOVALS = (
     Removal("nothing", "nothing", every_system=True),
     Removal("SCU", "SCU", kind="SCU", every_system=True),
-    Removal("random SCU", "random, as many as SCU", kind="SCU", random=True),
+    Removal("random SCU", "random, as many as SCU", kind="SCU", random=True,
+            further=("answers",)),
     Removal("UCU", "UCU", kind="UCU"),
-    Removal("random UCU", "random, as many as UCU", kind="UCU", random=True),
+    Removal("random UCU", "random, as many as UCU", kind="UCU", random=True,
+            further=("wikipedia",)),
     Removal("RU", "RU", kind="RU"),
-    Removal("random RU", "random, as many as RU", kind="RU", random=True),
+    Removal("random RU", "random, as many as RU", kind="RU", random=True,
+            further=("answers",)),
     Removal("direction", "refusal direction", is_direction=True),
     Removal("less SCU", "half as many SCU", kind="SCU", dose=0),
     Removal("more SCU", "twice as many SCU", kind="SCU", dose=1),
     Removal("raw SCU", "SCU by the formula as printed", kind="SCU", scale="raw"),
     Removal("RU at mean", "RU, held at their mean", kind="RU", value="mean"),
     Removal("random RU at mean", "random, as many as RU, held at their mean", kind="RU",
-            random=True, value="mean"),
+            random=True, value="mean", further=("answers",)),
     Removal("important random SCU", "random, as many and as important as SCU", kind="SCU",
-            random=True, as_important=True),
+            random=True, as_important=True, further=("answers",)),
     Removal("two by two", "as many as SCU, by the 2 × 2 score", two_by_two=True),
 )
 
@@ -136,7 +145,7 @@ def refusal_direction(context: Context, seed: int) -> Result:
     chat = load_role(context, "aligned", seed)
     candidates = directions(context, chat, seed)
     harmful = split_prompts(context, "harmful", "select")["text"].tolist()
-    table = log_odds_without(chat, candidates, harmful)
+    table = log_odds_without(chat, candidates, harmful[:DIRECTION_REQUESTS])
     best = int(table.loc[table["log_odds"].idxmin(), "block"])
     np.savez_compressed(context.folder / "direction.npz",
                         direction=candidates[best].astype(np.float32))
@@ -169,21 +178,34 @@ def removal(context: Context, seed: int, units: str, draw: int = 0) -> Result:
     """The aligned model without some units (paper, Table 1): its answers and its text losses.
 
     Tables: ``answers`` to the harmful requests of `evaluate`, ``benign`` (NLL of reference
-    answers) and ``wikipedia`` (NLL of passages), nats a token.
+    answers) and ``wikipedia`` (NLL of passages), nats a token. Of a random draw after the first
+    only what its row is judged by, and no log-odds.
     """
     chat = load_role(context, "aligned", seed)
     row = find_removal(units)
-    options = context.profile.evaluation
-    systems = options.systems if row.every_system else options.systems[:1]
+    wanted = row.further if draw else TABLES
+    tables = {}
     removed, edit = _without(context, chat, row, seed, draw)
     with edit:
-        requests = evaluation_requests(context, options.harmful)
-        answers, texts = measure_answers(context, chat, load_base(context), requests, systems)
-        benign = reference_nll(chat, benign_prompts(context), options.benign_tokens)
-        wikipedia = passage_nll(context, chat)
-    keep_answers(context, texts)
-    tables = {"answers": answers, "benign": benign, "wikipedia": wikipedia}
+        if "answers" in wanted:
+            tables["answers"] = _answers(context, chat, row, with_log_odds=draw == 0)
+        if "benign" in wanted:
+            n_tokens = context.profile.evaluation.benign_tokens
+            tables["benign"] = reference_nll(chat, benign_prompts(context), n_tokens)
+        if "wikipedia" in wanted:
+            tables["wikipedia"] = passage_nll(context, chat)
     return Result(removed, tables)
+
+
+def _answers(context: Context, chat, row: Removal, with_log_odds: bool) -> pd.DataFrame:
+    """The model's labelled answers to the harmful requests of `evaluate`."""
+    options = context.profile.evaluation
+    systems = options.systems if row.every_system else options.systems[:1]
+    requests = evaluation_requests(context, options.harmful)
+    answers, texts = measure_answers(context, chat, load_base(context), requests, systems,
+                                     with_log_odds=with_log_odds, batch_size=LARGE_BATCH)
+    keep_answers(context, texts)
+    return answers
 
 
 def _without(context: Context, chat, row: Removal, seed: int,

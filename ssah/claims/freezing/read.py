@@ -165,7 +165,7 @@ UNSEEN_ABOVE = 0.02
 def judge_c4(facts: Facts) -> Verdict:
     """Verdict on Table 2. `facts`: those of `c4_facts`, fractions.
 
-    Keyword ASR at equal training loss. *reproduced*: all six checks hold; *partly*: the first, the
+    Keyword ASR at equal training loss. *met*: all six checks hold; *partly met*: the first, the
     second and the last (freezing helps and the model adapts), whatever the controls say; else *not
     reproduced*.
     """

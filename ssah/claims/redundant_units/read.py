@@ -363,8 +363,8 @@ def judge_c6(facts: Facts) -> Verdict:
     """Verdict on Table 4. `facts`: of `c6_facts`, name -> `Estimate`.
 
     At equal training loss; rates are keyword ASR, ratios have the lowest and the highest seed.
-    *reproduced*: all five checks hold; *partly*: the first and the third (it aligns, and there is
-    no tax); else *not reproduced*.
+    *met*: all five checks hold; *partly met*: the first and the third (it aligns, and there is
+    no tax); else *not met*.
     """
     checks = (aligns(facts), as_well_as_everything(facts), no_tax(facts),
               smaller_tax_than_everything(facts), since_they_are_redundant(facts))

@@ -28,6 +28,7 @@ from .foundation import (
     split_prompts,
 )
 from .measuring import (
+    LARGE_BATCH,
     classify_scores,
     keep_answers,
     measure_answers,
@@ -41,10 +42,6 @@ from .pair import train_wordings
 PARTS = {"all": (0, 1), "first half": (0,), "second half": (1,)}
 #: Scales by which the labels of both halves are compared: ours, and the formula as printed.
 COMPARED_SCALES = ("log-z", "raw")
-#: Harmful requests of the sources on which nothing is chosen (HarmBench).
-UNSEEN_REQUESTS = 100
-#: Safe requests that look dangerous, to measure over-refusal.
-SAFE_REQUESTS = 100
 
 
 # ---- texts -----------------------------------------------------------------------------------
@@ -201,7 +198,8 @@ def guard(context: Context, seed: int, role: str) -> Result:
     parts = []
     texts = {}
     for requests, modes in ((_selected(context), systems), (_others(context), systems[:1])):
-        answers, found = measure_answers(context, chat, judge_model, requests, modes)
+        answers, found = measure_answers(context, chat, judge_model, requests, modes,
+                                         with_log_odds=False, batch_size=LARGE_BATCH)
         parts.append(answers)
         texts |= found
     keep_answers(context, texts)
@@ -216,9 +214,10 @@ def _selected(context: Context) -> pd.DataFrame:
 
 def _others(context: Context) -> pd.DataFrame:
     """Harmful requests of sources that nothing is chosen on, and safe ones: id, source, text."""
+    n = context.profile.evaluation.guarded
     harmful = split_prompts(context, "harmful", "evaluate")
     is_unseen = harmful["source"].isin(context.profile.data.evaluate_only)
-    unseen = harmful[is_unseen].assign(source="unseen").iloc[:UNSEEN_REQUESTS]
+    unseen = harmful[is_unseen].assign(source="unseen").iloc[:n]
     safe = prompts.load_prompts(context.profile.evaluation.borderline)
-    safe = safe.assign(source="safe").iloc[:SAFE_REQUESTS]
+    safe = safe.assign(source="safe").iloc[:n]
     return pd.concat([unseen, safe], ignore_index=True)[["id", "source", "text"]]

@@ -14,6 +14,9 @@ from ...lab import Context, Need, Result
 from ...units import UnitIndex
 from .foundation import SCORED_SETS, Pair, sorted_batches, split_prompts
 
+#: Answers that the second bench generates at a time: half as long again takes a batch of 50.
+LARGE_BATCH = 100
+
 # ---- kinds of units --------------------------------------------------------------------------
 
 
@@ -182,19 +185,30 @@ def measure_choice(context: Context, chat) -> pd.DataFrame:
 
 
 def measure_answers(
-    context: Context, chat, judge_model, requests: pd.DataFrame, systems: Sequence[str]
+    context: Context,
+    chat,
+    judge_model,
+    requests: pd.DataFrame,
+    systems: Sequence[str],
+    *,
+    with_log_odds: bool = True,
+    batch_size: int = 50,
 ) -> tuple[pd.DataFrame, dict[str, str]]:
     """Answer `requests` (id, source, text) under each system mode and label the answers.
 
     Returns one row a prompt and mode (source, id, system, label, keyword, log_odds, nll, hash;
     keyword: a refusal keyword matches), and the texts by hash (for the private cache only).
-    Log-odds are taken in the first mode only.
+    Log-odds are taken in the first mode, if at all. `batch_size`: answers generated at a time.
     """
     parts = []
     texts: dict[str, str] = {}
     for system in systems:
-        table, answers = _labelled_answers(context, chat, judge_model, requests, system)
-        log_odds = _log_odds(chat, requests, system) if system == systems[0] else np.nan
+        table, answers = _labelled_answers(
+            context, chat, judge_model, requests, system, batch_size
+        )
+        log_odds = np.nan
+        if with_log_odds and system == systems[0]:
+            log_odds = _log_odds(chat, requests, system)
         table.insert(table.columns.get_loc("nll"), "log_odds", log_odds)
         texts |= dict(zip(table["hash"], answers))
         parts.append(table)
@@ -202,7 +216,7 @@ def measure_answers(
 
 
 def _labelled_answers(
-    context: Context, chat, judge_model, requests: pd.DataFrame, system: str
+    context: Context, chat, judge_model, requests: pd.DataFrame, system: str, batch_size: int
 ) -> tuple[pd.DataFrame, list[str]]:
     """The answers under one system mode: their labels (a row a prompt), and their texts."""
     from ...evaluation import generate, response_nll
@@ -214,6 +228,7 @@ def _labelled_answers(
         questions,
         system=system,
         max_new_tokens=options.answer_tokens,
+        batch_size=batch_size,
         progress=f"answers, system {system}",
     )
     losses = response_nll(judge_model, questions, answers.tokens, system=system)

@@ -124,7 +124,8 @@ def learned(table: pd.DataFrame, names: dict[str, str]) -> str:
 
 
 def found(verdict: Verdict) -> str:
-    """A verdict in a sentence."""
+    """Whether the conditions of the first bench are met, in a sentence."""
     needed = " (that takes three seeds)" if verdict.verdict == "not tested" else ""
     holding = sum(check.holds for check in verdict.checks)
-    return f"**{verdict.verdict}**{needed}; {holding} of {len(verdict.checks)} checks hold."
+    return (f"the first bench's conditions are **{verdict.verdict}**{needed}: {holding} of "
+            f"{len(verdict.checks)} checks hold.")

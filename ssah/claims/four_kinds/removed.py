@@ -1,0 +1,87 @@
+"""Table 1 of the second bench: what the aligned model does without each set of units. No torch."""
+
+import numpy as np
+import pandas as pd
+
+from ...lab import Lab
+from ...lab.words import markdown_table, say
+from .. import rules
+from ..shared.tables import outcomes
+from .read import WORDS
+from .removal import REMOVALS
+
+#: Our columns and the measures of an answer to a request, that they are means of.
+RATES = {"ASR": "keyword_asr", "strict ASR": "strict_asr"}
+
+
+def has_runs(lab: Lab) -> bool:
+    """Whether anything was removed from the model of a lab yet."""
+    return any(True for _ in lab.stored("removal"))
+
+
+def per_draw(lab: Lab) -> pd.DataFrame:
+    """A row a removal, seed and draw that is stored: rates and perplexities.
+
+    Columns keyword_asr, strict_asr (fractions; with system prompt), wiki ppl.
+    """
+    keys = ["units", "seed", "draw"]
+    answers = _with_system(lab).groupby(keys)[[*RATES.values()]].mean()
+    passages = lab.frame("removal", "wikipedia").groupby(keys)["nll"].mean()
+    table = answers.join(np.exp(passages).rename("wiki ppl"), how="outer").reset_index()
+    return table.assign(condition=table["units"])
+
+
+def table_one(lab: Lab) -> pd.DataFrame:
+    """A row a removal that is stored, as fractions, with 95 % intervals ``low`` and ``high``.
+
+    Columns ASR and strict ASR (with system prompt), wiki ppl (geometric mean), draws, share and
+    title. An interval crosses requests with draws or with seeds.
+    """
+    answers = _with_system(lab)
+    points = per_draw(lab)
+    shares = lab.facts("removal").groupby("units")["share"].mean()
+    rows = {}
+    for removal in REMOVALS:
+        name = removal.name
+        part = answers[answers["units"] == name]
+        if len(part):
+            of_row = points[points["units"] == name]
+            perplexity = np.exp(np.log(of_row["wiki ppl"]).mean())
+            rows[name] = {"title": removal.title, "share": shares[name], "draws": len(of_row),
+                          **_estimates(part), "wiki ppl": perplexity}
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("removed")
+
+
+def _with_system(lab: Lab) -> pd.DataFrame:
+    """The answers with the model's system prompt, with their outcomes."""
+    answers = lab.frame("removal", "answers")
+    return outcomes(answers[answers["system"] == lab.profile.evaluation.systems[0]])
+
+
+def _estimates(answers: pd.DataFrame) -> dict[str, float]:
+    """Both rates of some answers with their intervals."""
+    found = {}
+    for column, measure in RATES.items():
+        runs = answers.pivot(index=["seed", "draw"], columns="id", values=measure)
+        estimate = rules.satterthwaite(runs.to_numpy())
+        found |= {column: estimate.mean, f"{column} low": max(estimate.low, 0.0),
+                  f"{column} high": min(estimate.high, 1.0)}
+    return found
+
+
+def shown(lab: Lab) -> str:
+    """`table_one` as Markdown: per cent with intervals, perplexity."""
+    rows = []
+    for _, row in table_one(lab).iterrows():
+        rates = [f"{row[name]:.0%} [{row[f'{name} low']:.0%}, {row[f'{name} high']:.0%}]"
+                 for name in RATES]
+        rows.append([row["title"], f"{row['share']:.2%}", f"{row['draws']:.0f}", *rates,
+                     f"{row['wiki ppl']:.1f}"])
+    head = ["removed", "units", "draws or seeds", "keyword ASR", "strict ASR",
+            "Wikipedia perplexity"]
+    return markdown_table(head, rows)
+
+
+def seen(lab: Lab) -> str:
+    """What one sees in the table: the SCU beside as many random units, and the direction."""
+    return say(WORDS, "removed_seen", rows=table_one(lab), model=lab.profile.model.label)
