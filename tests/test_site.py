@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -43,13 +42,15 @@ WORDS = {"models": [
 CONDITIONS = {"claims": {claim.id: {"conditions": "not met", "ours": f"number of {claim.id}"}
                          for claim in CLAIMS}}
 
-WIDE = "<table><tr>" + "".join(f"<td>a_long_column_name_{n}</td>" for n in range(40)) + "</tr></table>"
+COLUMNS = "".join(f"<td>a_long_column_name_{number}</td>" for number in range(40))
+WIDE = f"<table><tr>{COLUMNS}</tr></table>"
 
 
 def code_cell(source: str, **data):
     """A code cell that was run, with one output of some mimetypes."""
     metadata = {"image/png": {"alt": "one pixel"}}
-    return v4.new_code_cell(source, outputs=[v4.new_output("display_data", data, metadata=metadata)])
+    output = v4.new_output("display_data", data, metadata=metadata)
+    return v4.new_code_cell(source, outputs=[output])
 
 
 def notebook_one():
@@ -85,8 +86,9 @@ def built(tmp_path_factory):
                            ("09_board", notebook_nine())):
         nbformat.write(notebook, root / "build/notebooks" / f"{name[:2]}.ipynb")
         nbformat.write(notebook, root / "notebooks" / f"{name}.ipynb")
-        record[name[:2]] = {"path": f"{name}.ipynb", "title": notebook.cells[0].source[2:].partition("\n")[0],
-                            "verdicts": [], "seconds": 1.0, "error": ""}
+        title = notebook.cells[0].source[2:].partition("\n")[0]
+        record[name[:2]] = {"path": f"{name}.ipynb", "title": title, "verdicts": [],
+                            "seconds": 1.0, "error": ""}
     (root / "build" / RECORD).write_text(json.dumps(record))
     for name in ("01_a", "01_distance_by_token"):
         (root / "figures" / f"{name}.png").write_bytes(b"")
@@ -200,7 +202,8 @@ def test_the_front_page_says_the_sentences_and_shows_the_words(site):
 
 def test_without_the_board_the_front_page_says_how_to_get_it(tmp_path):
     page = front.page([], tmp_path, tmp_path, profile="smoke")
-    assert "ssah run 09" in page and "html/" not in page and "<code>smoke</code>" in page and "What came out" not in page
+    assert "ssah run 09" in page and "<code>smoke</code>" in page
+    assert "html/" not in page and "What came out" not in page
 
 
 def test_the_site_asks_for_what_was_not_run(built, tmp_path):
@@ -326,7 +329,7 @@ def test_the_toy_is_that_of_notebook_00():
     exec("import numpy as np, pandas as pd, ssah", names)
     for beginning in ("def importance", "random = ", "units = ssah.classify"):
         (source,) = [cell for cell in cells if cell.startswith(beginning)]
-        exec(source, names)     # noqa: S102: our own text
+        exec(source, names)   
     found = toy.toys()
     first = found["found"][0][found["scales"].index("log-z")]
     assert found["planted"] == names["planted"].tolist()

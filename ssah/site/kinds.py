@@ -5,8 +5,8 @@ From the stored scores of the first seed of the default profile (notebook 02).
 
 import numpy as np
 
-from ..classification import LABELS, Units, iou
 from ..claims.shared.measuring import classified, classify_scores
+from ..classification import LABELS, Units, iou
 from ..lab import Lab
 
 #: The scales of notebook 02, section 7.

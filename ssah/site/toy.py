@@ -49,8 +49,8 @@ def toys() -> dict:
 
 def on_scale(I_safety: np.ndarray, I_utility: np.ndarray, scale: str) -> dict:
     """Where the units lie on a scale, and what each share calls them."""
-    by_share = [classify(I_safety, I_utility, index=INDEX, scale=scale, scu=share, ucu=0.08, ru=0.12)
-                for share in SHARES]
+    usual = {"index": INDEX, "scale": scale, "ucu": 0.08, "ru": 0.12}
+    by_share = [classify(I_safety, I_utility, scu=share, **usual) for share in SHARES]
     return {"safety": by_share[0].safety.round(2).tolist(),
             "utility": by_share[0].utility.round(2).tolist(),
             "labels": [units.labels.tolist() for units in by_share]}
