@@ -329,7 +329,7 @@ def test_the_toy_is_that_of_notebook_00():
     exec("import numpy as np, pandas as pd, ssah", names)
     for beginning in ("def importance", "random = ", "units = ssah.classify"):
         (source,) = [cell for cell in cells if cell.startswith(beginning)]
-        exec(source, names)   
+        exec(source, names)
     found = toy.toys()
     first = found["found"][0][found["scales"].index("log-z")]
     assert found["planted"] == names["planted"].tolist()
