@@ -4,7 +4,7 @@ PYTHON ?= python3
 # Options of the torch install. pip's torch is a CUDA build on Linux; for another CUDA, or
 # CPU only, take the index that PyTorch's "Get Started" page gives
 # (`make clean` first where a torch is already installed):
-#     make run TORCH_PIP_ARGS="--extra-index-url ADDRESS"
+#     make models TORCH_PIP_ARGS="--extra-index-url ADDRESS"
 TORCH_PIP_ARGS ?=
 # `PIP_ARGS=` shows all that pip says.
 PIP_ARGS ?= --quiet

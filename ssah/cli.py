@@ -88,7 +88,7 @@ def kernel_variables(parameters: dict, into: Path) -> dict[str, str]:
 
 def rerun(args) -> int:
     """Recompute results into a folder of their own, after an estimate, and run the notebooks."""
-    from .claims import plan
+    from .claims import lab_of, plan
 
     profile = chosen_profile(args)
     n_seeds = len(profile.seeds) if args.all else 1
@@ -97,6 +97,9 @@ def rerun(args) -> int:
     missing = lab.to_compute(wanted)
     print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(profile, missing)}; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
+    if args.estimate:
+        print("\n" + expected(lab_of(profile, compute=False), missing))
+        return 0
     name = profile.chosen or profile.name
     given = {"profile": name, "recompute": "true", "n_seeds": str(n_seeds)}
     return run_notebooks([], given, args.into or BUILD)
@@ -378,6 +381,26 @@ def estimate(profile, needs: list) -> str:
     return f"about {time} on two cores for a model of 135M weights, in proportion for others"
 
 
+def expected(lab, needs: list) -> str:
+    """What some results take, a row a step, and the sum.
+
+    Measured where the profile has results of the step already (`lab`), else as the step declares.
+    """
+    from .lab import find_step
+
+    rows = []
+    total = 0.0
+    for name, count in Counter(need.step for need in needs).items():
+        seconds = [result.provenance["seconds"] for _, result in lab.stored(name)]
+        measured = bool(seconds)
+        minutes = sum(seconds) / len(seconds) / 60 if measured else find_step(name).minutes
+        total += count * minutes
+        known = "measured" if measured else "as declared for 135M weights"
+        rows.append([name, count, f"{minutes:.1f}", f"{count * minutes:.0f}", known])
+    rows.append(["all", len(needs), "", f"{total:.0f}", f"{total / 60:.1f} hours"])
+    return text_table(["step", "results", "minutes each", "minutes", ""], rows)
+
+
 def text_table(head: list[str], rows: list[list]) -> str:
     """Left-aligned columns for a terminal."""
     cells = [[str(cell) for cell in row] for row in [head, *rows]]
@@ -422,6 +445,8 @@ def parser() -> argparse.ArgumentParser:
     command = add(rerun, profile, parameter, into)
     command.add_argument("--all", action="store_true",
                          help="every committed result, not only seed 0")
+    command.add_argument("--estimate", action="store_true",
+                         help="say what it would take, step by step, and compute nothing")
     command = add(recompute, profile, parameter, into)
     command.add_argument("steps", nargs="+", metavar="STEP", help="those below, or `help`")
     command.add_argument("--help", "-h", action=_HelpWithSteps, help="show this message and exit")

@@ -103,6 +103,17 @@ def test_the_estimate_adds_what_the_steps_declare():
     assert another == "about 45 min on two cores for a model of 135M weights, in proportion for others"
 
 
+def test_an_estimate_computes_nothing_and_adds_up(capsys, monkeypatch):
+    monkeypatch.setattr(notebooks, "run_notebooks", lambda *_, **__: pytest.fail("it ran"))
+    assert cli.main(["rerun", "--all", "--estimate", "--profile", "qwen-1.5b", "--into", "nowhere"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split("  ") for line in lines if "as declared for 135M weights" in line]
+    cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
+    total = [cell.strip() for cell in lines[-1].split("  ") if cell.strip()]
+    assert total[0] == "all" and int(total[1]) == sum(int(count) for _, count, *_ in cells)
+    assert float(total[2]) == pytest.approx(sum(float(minutes) for *_, minutes, _ in cells), abs=len(cells))
+
+
 # ---- results ---------------------------------------------------------------------------------
 
 def test_status_and_recompute(capsys):

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import ssah
-from ssah.claims import CLAIMS
+from ssah.claims import CLAIMS, questions
 from ssah.claims.four_kinds.run import CONDITIONS
 from ssah.claims.shared import pictures, style
 from ssah.errors import SsahError
@@ -130,7 +130,7 @@ def test_every_figure_is_described_listed_and_committed():
     assert set(described.index) == names
     assert described.str.len().between(60, 400).all() and described.is_unique
     listed = {figure for claim in CLAIMS for figure in claim.figures}
-    assert listed | {"00_toy_units"} == names
+    assert listed | {"00_toy_units", *questions.FIGURES} == names
     for suffix in ("png", "svg"):
         committed = {path.stem for path in (REPOSITORY / "figures").glob(f"*.{suffix}")}
         assert committed == names

@@ -90,12 +90,18 @@ def test_perplexity_is_compared_a_passage():
 
 
 def guard_lab(parts: dict) -> SimpleNamespace:
-    """A lab whose `guard` answers are (source, system) -> letters."""
+    """A lab whose answers are (source, system) -> letters.
+
+    Those to safe requests are of `over_refusal`; `guard` has others, which do not count.
+    """
     table = pd.concat([answers(letters, system).assign(source=source)
                        for (source, system), letters in parts.items()])
+    is_safe = table["source"] == "safe"
+    first = answers("r", "default").assign(source="safe")
+    of_step = {"guard": pd.concat([table[~is_safe], first]), "over_refusal": table[is_safe]}
     native = SimpleNamespace(model=SimpleNamespace(aligned="theirs"))
     return SimpleNamespace(profile=native, seeds=(10,),
-                           get=lambda step, **params: Result(tables={"answers": table}))
+                           get=lambda step, **params: Result(tables={"answers": of_step[step]}))
 
 
 def test_the_guardrail_is_counted_on_requests_that_judge_no_claim():
@@ -237,8 +243,8 @@ def leaning_lab(found: dict, aligned: str = "") -> SimpleNamespace:
         return guard_lab({("select", "default"): letter * 80, ("select", "none"): letter * 80,
                           ("safe", "default"): "c" * 10, ("unseen", "default"): letter * 10})
 
-    def get(step, *, seed, role, requests=None):
-        if step == "guard":
+    def get(step, *, seed, role="aligned", requests=None):
+        if step in ("guard", "over_refusal"):
             return guarded("r" if role == "aligned" else "c").get(step)
         return Result(tables={"queries": pd.DataFrame({"leaning": found[role, requests]})})
 

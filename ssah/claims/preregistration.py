@@ -24,6 +24,13 @@ KNOWN_BEFORE = (
     "before, and without SCU, random units and RU; a benign fine-tuning of the smaller one. They "
     "came before the rules and δ of C2.",
     "Trials on made-up models with planted units (the organism).",
+    "Sizes on the Qwen models follow the time of the machine at hand (two cores without bfloat16 "
+    "arithmetic). The random draws on the smaller one were cut from 10 to 5 when its answers on "
+    "`identify` had been generated, and before anything was removed from it.",
+    "Over-refusal of the smaller Qwen model was measured first on the first 50 safe requests of the "
+    "file, which is in the order of their kinds (5 of 12): 16 of 50 were refused, more than the "
+    "limit allows. Since a sample of all kinds was meant, all 120 are asked, whatever comes out; "
+    "both numbers stand in the store (steps guard and over_refusal).",
 )
 
 #: Limits of the gates, by the names that `rules` has for them.

@@ -413,7 +413,7 @@ BENCH = {
     "organism": ORGANISM,
     "smollm2-135m": PAIR,
     "qwen-0.5b": _native(
-        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=10),
+        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=5),
     "qwen-1.5b": _native(
         "qwen-1.5b", "Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, dequantized)", draws=5),
 }

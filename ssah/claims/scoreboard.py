@@ -7,7 +7,7 @@ from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
 from ..lab import Lab
 from ..lab.words import markdown_table
-from . import CLAIMS, Claim
+from . import CLAIMS, Claim, questions
 from .shared.tables import number_of_seeds
 
 TESTED = tuple(claim for claim in CLAIMS if claim.notebook)
@@ -132,8 +132,8 @@ def traces() -> str:
 def _commands(figure: str) -> str:
     if figure.startswith("00_"):
         return "a toy: nothing is stored"
-    for claim in CLAIMS:
-        if figure in claim.figures:
-            commands = [f"`ssah recompute {step}`" for step in claim.figures[figure]]
+    for figures in (*(claim.figures for claim in CLAIMS), questions.FIGURES):
+        if figure in figures:
+            commands = [f"`ssah recompute {step}`" for step in figures[figure]]
             return ", ".join(commands) or "a toy: nothing is stored"
     return "not listed in the `figures` of a claim (ssah/claims/*/__init__.py)"

@@ -31,6 +31,7 @@ CLAIM = Claim(
         "02_judge_threshold": ("judge_threshold",),
         "02_map": ("attribution", "shares"),
         "02_ratio_scan": ("scan",),
+        "02_removals": ("removal",),
         "02_transplant": ("transplant",),
     },
     parts={"summary-c2": read.summary, "table-1": read.readme_table},

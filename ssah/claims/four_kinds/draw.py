@@ -10,6 +10,7 @@ from ..shared.style import (
     LABEL_STYLES,
     MARKERS,
     WIDTH,
+    fill_panels,
     interval_panels,
     legend_above,
     plain_log,
@@ -17,6 +18,13 @@ from ..shared.style import (
 
 #: The kinds that are removed, in the order of panels.
 KINDS = ("SCU", "UCU", "RU")
+
+#: The panels of what was removed: column of the table, of the points, title, whether in per cent.
+REMOVAL_PANELS = (
+    ("ASR", "keyword_asr", "keyword ASR (%)", True),
+    ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
+    ("wiki ppl", "wiki ppl", "Wikipedia perplexity (log)", False),
+)
 
 #: Two sets of bars in one row: their height, and how far each is from the middle.
 BAR = 0.36
@@ -42,31 +50,30 @@ def table_one(table: pd.DataFrame, points: pd.DataFrame):
     return figure
 
 
-def removals(table: pd.DataFrame, points: pd.DataFrame):
-    """Table 1 of the second bench in three panels, a row a removal; ticks are random draws.
+def removals(models: dict[str, tuple[pd.DataFrame, pd.DataFrame]]):
+    """Table 1 of the second bench in three panels a model, a row a removal; ticks are draws.
 
-    `table`, `points`: `removed.table_one` and `removed.per_draw`.
+    `models`: name -> `removed.table_one` and `removed.per_draw`.
     """
-    columns = (
-        ("ASR", "keyword_asr", "keyword ASR (%)", True),
-        ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
-        ("wiki ppl", "wiki ppl", "perplexity (log)", False),
-    )
-    height = 1.2 + 0.3 * len(table)
-    titles = table["title"].to_dict()
-    figure, axes = interval_panels(
-        table, points, columns, "removed", (WIDTH, height), names=titles, style_of=_removal_style
-    )
-    plain_log(axes[2].xaxis)
+    heights = [1.2 + 0.3 * len(table) for table, _ in models.values()]
+    figure = plt.figure(figsize=(WIDTH, sum(heights)))
+    parts = figure.subfigures(len(models), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for part, (name, (table, points)) in zip(parts, models.items()):
+        axes = part.subplots(1, len(REMOVAL_PANELS), sharey=True)
+        names = table["title"].to_dict()
+        fill_panels(axes, table, points, REMOVAL_PANELS, names=names, style_of=_removal_style)
+        plain_log(axes[2].xaxis)
+        axes[0].set_ylabel("removed")
+        part.suptitle(name, fontsize=10.5, weight="bold")
     return figure
 
 
 def _removal_style(name: str) -> dict[str, str]:
     """Colour and marker of a removal: those of its kind, hollow where the units are random."""
-    kind = next((kind for kind in KINDS if kind in name), "none")
-    colour = COLOURS.get(kind, "#444444")
+    kind = next((kind for kind in (*KINDS, "direction") if kind in name), "none")
+    colour = COLOURS[kind]
     is_random = "random" in name
-    return {"color": colour, "marker": MARKERS.get(kind, "o"),
+    return {"color": colour, "marker": MARKERS[kind],
             "markerfacecolor": "white" if is_random else colour}
 
 

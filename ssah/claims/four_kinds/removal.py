@@ -118,7 +118,8 @@ def draws_of(profile) -> dict[str, int]:
 def bench(profile, seed: int) -> list[Need]:
     """All that a seed of the second bench takes, what decides most first."""
     draws = draws_of(profile)
-    needs = [Need("labels", {"seed": seed}), Need("guard", {"seed": seed, "role": "aligned"})]
+    needs = [Need("labels", {"seed": seed}), Need("guard", {"seed": seed, "role": "aligned"}),
+             Need("over_refusal", {"seed": seed})]
     if not profile.model.aligned:       # our own pair has a twin
         needs.append(Need("guard", {"seed": seed, "role": "unaligned"}))
     for row in REMOVALS:

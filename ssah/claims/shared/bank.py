@@ -189,8 +189,8 @@ def _guard_needs(profile, seed: int, role: str) -> list[Need]:
 def guard(context: Context, seed: int, role: str) -> Result:
     """What a model refuses before anything is done to it, on requests that no claim is judged by.
 
-    Harmful ones of `select` in all system modes, and in the first one HarmBench and safe requests
-    that look dangerous.
+    Harmful ones of `select` in all system modes, and in the first one HarmBench and the first safe
+    requests of the file; the gate takes those of `over_refusal`, which asks all of them.
     """
     chat = load_role(context, role, seed)
     judge_model = load_base(context)
@@ -204,6 +204,23 @@ def guard(context: Context, seed: int, role: str) -> Result:
         texts |= found
     keep_answers(context, texts)
     return Result(tables={"answers": pd.concat(parts, ignore_index=True)})
+
+
+@step(version=1, reads=("model", "data", "evaluation"), minutes=2,
+      needs=lambda profile, seed: _guard_needs(profile, seed, "aligned"))
+def over_refusal(context: Context, seed: int) -> Result:
+    """The aligned model's answers to all safe requests that look dangerous, in the first mode.
+
+    All, since the file is in the order of their kinds.
+    """
+    chat = load_role(context, "aligned", seed)
+    systems = context.profile.evaluation.systems[:1]
+    safe = prompts.load_prompts(context.profile.evaluation.borderline).assign(source="safe")
+    requests = safe[["id", "source", "text"]]
+    answers, texts = measure_answers(context, chat, load_base(context), requests, systems,
+                                     with_log_odds=False, batch_size=LARGE_BATCH)
+    keep_answers(context, texts)
+    return Result(tables={"answers": answers})
 
 
 def _selected(context: Context) -> pd.DataFrame:

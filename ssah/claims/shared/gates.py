@@ -28,7 +28,7 @@ def guardrail(lab: Lab, row: rules.Row) -> rules.Gate:
 
     By the limits for our own pair, or by those for models aligned by their makers.
     """
-    answers = _guarded(lab, "aligned")
+    answers = [_with_all_safe(lab, seed) for seed in lab.seeds]
     measured = {}
     for name, (source, system, counted) in COUNTED.items():
         parts = [_of(table, source, system) for table in answers]
@@ -42,6 +42,13 @@ def guardrail(lab: Lab, row: rules.Row) -> rules.Gate:
     twin = [_of(table, "select", WITH_SYSTEM) for table in _guarded(lab, "unaligned")]
     measured[TWIN] = [_share(part, ("refuse",)) for part in twin]
     return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.PAIR_GUARDRAIL)
+
+
+def _with_all_safe(lab: Lab, seed: int) -> pd.DataFrame:
+    """The aligned model's answers of `guard`, but to the safe requests those of `over_refusal`."""
+    guarded = lab.get("guard", seed=seed, role="aligned").tables["answers"]
+    safe = lab.get("over_refusal", seed=seed).tables["answers"]
+    return pd.concat([guarded[guarded["source"] != "safe"], safe], ignore_index=True)
 
 
 def _guarded(lab: Lab, role: str) -> list[pd.DataFrame]:

@@ -1,0 +1,96 @@
+"""Notebook 08's own answers, on labels, answers and splits made by hand."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssah.claims.questions import read
+from ssah.classification import Units
+from ssah.lab import Result
+from ssah.units import UnitIndex
+
+#: Two blocks of 2 heads x 3 channels and 6 MLP channels.
+INDEX = UnitIndex.from_dict({
+    "n_blocks": 2, "n_heads": 2, "n_kv_heads": 2, "head_dim": 3, "n_mlp": 6, "hidden": 6})
+
+
+def labelled(scu: list[int]) -> Units:
+    """Units of which those with these numbers are SCU, all others CU."""
+    labels = np.full(len(INDEX), "CU", dtype=object)
+    labels[scu] = "SCU"
+    scores = np.zeros(len(INDEX))
+    return Units(labels, INDEX, scores, scores, {})
+
+
+# ---- exclusive -------------------------------------------------------------------------------
+
+class Ablations:
+    """A lab of one seed and two prompts: without SCU nothing is refused, without RU all is."""
+
+    profile = SimpleNamespace(evaluation=SimpleNamespace(systems=("default",)))
+
+    def frame(self, step: str, table: str) -> pd.DataFrame:
+        rows = []
+        for condition in ("none", *read.REMOVED, *(f"random {kind}" for kind in read.REMOVED)):
+            for prompt in ("a", "b"):
+                refused = condition != "SCU"
+                rows.append({"condition": condition, "seed": 0, "id": prompt, "system": "default",
+                             "label": "refuse" if refused else "comply", "keyword": refused,
+                             "log_odds": 0.0, "correct": condition != "UCU"})
+        return pd.DataFrame(rows)
+
+
+def test_a_kind_that_moves_one_measure_alone():
+    table = read.exclusive(Ablations())
+    means = table.set_index(["kind", "compared", "measure"])["mean"]
+    for compared in read.REFERENCES:
+        assert means["SCU", compared, "refusals"] == -100
+        assert means["SCU", compared, "accuracy"] == 0
+        assert means["UCU", compared, "refusals"] == 0
+        assert means["UCU", compared, "accuracy"] == -100
+    said = read.exclusive_seen(table)
+    assert "SCU move refusals; UCU move accuracy; RU move neither." in said
+    assert read.shown_exclusive(table).shape == (6, 2)
+
+
+# ---- where -----------------------------------------------------------------------------------
+
+def test_units_are_counted_by_head():
+    # block 0: two channels of the first head; block 1: one of each head, and one of the MLP
+    units = labelled([0, 2, 12, 15, 18])
+    counts = read._per_head(units, units.mask("SCU"))
+    np.testing.assert_array_equal(counts, [[2, 0], [1, 1]])
+
+
+def test_whole_heads_are_as_uneven_as_can_be():
+    whole = np.array([[3, 0], [3, 0]])
+    random = np.random.default_rng(0)
+    drawn = [read._unevenness(dealt) for dealt in read._dealt(whole, 3, random)]
+    # of the 20 ways to deal 3 of 6 channels, 2 fill a head: in both blocks 1 draw of 100
+    assert np.mean(np.array(drawn) >= read._unevenness(whole)) == pytest.approx(0.01, abs=0.012)
+    # variance over two heads: 2.25 in 2 ways, 0.25 in 18
+    assert np.mean(drawn) == pytest.approx(0.1 * 2.25 + 0.9 * 0.25, abs=0.05)
+
+
+def test_parts_of_the_depth_and_of_attention():
+    found = read._parts(labelled([]), np.isin(np.arange(len(INDEX)), [0, 1, 6, 13]))
+    assert found["in attention"] == 0.75
+    assert found["first third"] == 0.75         # of two blocks the first is in the first third
+    assert found["middle third"] == 0.25
+    assert found["last third"] == 0
+
+
+# ---- leakage ---------------------------------------------------------------------------------
+
+def test_a_text_and_a_near_copy_in_two_splits_are_seen():
+    table = pd.DataFrame({
+        "kind": "harmful",
+        "split": ["align", "align", "identify", "identify", "spare"],
+        "hash": ["a", "b", "b", "c", "a"],
+        "cluster": [1, 2, 2, 1, 1]})
+    lab = SimpleNamespace(get=lambda step: Result({}, {"splits": table}))
+    found = read.shared_prompts(lab)
+    assert found.loc[("harmful", "align and identify")].tolist() == [1, 2]
+    assert "1 texts and 2 groups" in read.leakage_seen(found)
