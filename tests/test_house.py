@@ -127,7 +127,7 @@ def test_the_rules_see_a_breach(tmp_path, monkeypatch):
     ("import ssah.cli", "torch transformers pandas matplotlib"),
     ("import ssah; ssah.open_lab()", "torch transformers matplotlib"),
     ("import ssah.claims.scoreboard, ssah.claims.readme", "torch transformers matplotlib"),
-    ("from ssah.teach import check_classify, check_words", "torch transformers matplotlib"),
+    ("from ssah import teach; teach.check_classify, teach.check_words; teach.given('activations')", "torch transformers matplotlib"),
     ("import ssah.course.build, ssah.course.grade", "torch transformers matplotlib"),
     *((f"import ssah.claims.{room}.read", "torch transformers matplotlib") for room in ROOMS)])
 def test_what_importing_leaves_unloaded(statement, absent):

@@ -122,9 +122,8 @@ def check(notebook) -> None:
         raise SsahError("set kernelspec.language to python in the notebook's metadata")
     seen = set()
     for cell in notebook.cells:
-        marked = f"### BEGIN {SOLUTION}" in cell.source or f"### BEGIN {HIDDEN_TESTS}" in cell.source
         if not about(cell):
-            if marked:
+            if any(f"### BEGIN {region}" in cell.source for region in (SOLUTION, HIDDEN_TESTS)):
                 raise SsahError(f"cell {cell.get('id')} has a region and no grader metadata")
             continue
         _check_cell(cell)

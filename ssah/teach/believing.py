@@ -111,7 +111,8 @@ def check_power(power: Callable) -> None:
     many = of(case, 0.2, seeds_alone, 3, 200)
     expected = _reference_power(0.2, seeds_alone, 3, 10)
     same = abs(few - expected) < CHANCE and abs(many - expected) < CHANCE
-    answer.require(case, same, f"power {few:.2f} and {many:.2f}: all prompts of a seed deviate alike")
+    problem = f"power {few:.2f} and {many:.2f}, though all prompts of a seed deviate alike"
+    answer.require(case, same, problem)
     answer.passed()
 
 
