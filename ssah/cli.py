@@ -1,4 +1,4 @@
-"""The command line: run, site, rerun, recompute, accept, status, verify, readme, fetch, clean, bench.
+"""The command line: run, site, rerun, recompute, accept, status, verify, course, fetch, and so on.
 
 Each command is a function of the parsed arguments that returns an exit code: 0, or 1 where
 something failed that was looked at. `main` turns bad input (2) and Ctrl-C (130) into one line.
@@ -305,6 +305,46 @@ def preregister(args) -> int:
     return 0
 
 
+# ---- the course ------------------------------------------------------------------------------
+
+def course(args) -> int:
+    """Build the assignments of the course, or grade what students handed in."""
+    return args.part(args)
+
+
+def course_build(args) -> int:
+    """Write all versions of the assignments (default: of all)."""
+    from .course.build import build
+
+    into = args.into or BUILD / "course"
+    for path in build(assignments(args.assignments), into):
+        print(path)
+    print("student/ is for students; all else has the answers in it")
+    return 0
+
+
+def course_grade(args) -> int:
+    """Run submitted notebooks with our tests, and write a table of marks."""
+    from .course.grade import grade, totals, write_csv
+
+    print("the submissions' code runs as you, on this machine, with a time limit and no other wall "
+          "(notebooks/course/README.md)", flush=True)
+    marks = grade(args.folder, assignments([]), args.seconds)
+    path = args.csv or args.folder / "grades.csv"
+    write_csv(marks, path)
+    head = ["submission", "assignment", "points", "of", "left to a person"]
+    print("\n" + text_table(head, totals(marks)))
+    print(f"\n{path}")
+    return 0
+
+
+def assignments(numbers: list[str]) -> list[Path]:
+    """The sources of the course's assignments with these numbers (default: all)."""
+    from .lab import notebooks
+
+    return notebooks.choose(NOTEBOOKS / "course", numbers)
+
+
 # ---- the cache and this machine --------------------------------------------------------------
 
 def fetch(args) -> int:
@@ -470,6 +510,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("second", metavar="PROFILE", help="such as model:BASE,aligned=CHAT")
     add(readme)
     add(preregister)
+    _add_course_parts(add(course), everywhere, into)
     command = add(fetch)
     command.add_argument("models", nargs="*", metavar="MODEL",
                          help=f"only these large models: {', '.join(archives.LARGE_FILES)}")
@@ -477,6 +518,23 @@ def parser() -> argparse.ArgumentParser:
     command = add(bench, profile)
     command.add_argument("--quick", action="store_true", help="measure once instead of five times")
     return top
+
+
+def _add_course_parts(command, everywhere, into) -> None:
+    """``course build`` and ``course grade``."""
+    command.set_defaults(part=lambda args: command.print_help() or 0)
+    parts = command.add_subparsers(metavar="PART")
+    build = parts.add_parser("build", parents=[everywhere, into], help=course_build.__doc__,
+                             description=course_build.__doc__)
+    build.add_argument("assignments", nargs="*", metavar="NN", help="such as 01 (default: all)")
+    build.set_defaults(part=course_build)
+    grade = parts.add_parser("grade", parents=[everywhere], help=course_grade.__doc__,
+                             description=course_grade.__doc__)
+    grade.add_argument("folder", type=Path, help="with the notebooks, also in folders of it")
+    grade.add_argument("--csv", type=Path, metavar="FILE", help="default: grades.csv in the folder")
+    grade.add_argument("--seconds", type=int, default=120,
+                       help="that a cell may take (120); a notebook may take five times that")
+    grade.set_defaults(part=course_grade)
 
 
 class _HelpWithSteps(argparse.Action):
