@@ -347,8 +347,9 @@ def test_a_blocked_verdict_says_why():
     row = ROWS["C6-tax"]
     gates = [replace(gate, found="it costs nothing") for gate in failing(row, "tax")]
     assert rules.sentence(verdict_of(row, Measured(NOTHING, LARGE), gates=gates)) == (
-        "Training the redundant units alone leaves what the model knows: cannot tell: tax; "
-        "tax: it costs nothing.")
+        "Training the redundant units alone leaves what the model knows: cannot tell: tax "
+        f"(measured all the same: {rules.NATS.shown(NOTHING)}; other units cost more by "
+        f"{rules.NATS.shown(LARGE)}); tax: it costs nothing.")
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)

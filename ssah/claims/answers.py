@@ -7,7 +7,7 @@ from ..lab import Lab
 from ..lab.words import markdown_table
 from . import lab_of, verdicts
 from .profiles import BENCH
-from .rules import ROWS, Verdict, sentence
+from .rules import ROWS, Verdict, numbers, sentence
 
 NOT_RUN = "not run yet"
 #: The model whose answers are known, since its safety units were planted: a control of the rules.
@@ -59,18 +59,6 @@ def _cell(verdict: Verdict | None) -> str:
     if verdict is None:
         return NOT_RUN
     return "<br>".join([f"**{verdict}**", *numbers(verdict)])
-
-
-def numbers(verdict: Verdict) -> list[str]:
-    """The numbers that decided, as text: of the first question, then of the second."""
-    row = ROWS[verdict.row]
-    found = []
-    if verdict.first.estimate is not None:
-        found.append(row.first.unit.shown(verdict.first.estimate))
-    if verdict.second.estimate is not None:
-        contrast = row.second.unit.shown(verdict.second.estimate)
-        found.append(f"{row.clauses.contrast} {contrast}")
-    return found
 
 
 def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:

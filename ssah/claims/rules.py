@@ -492,6 +492,11 @@ class Verdict:
         words = f"{self.first}, {self.second}"
         return f"{words}, depends on the judge" if self.depends_on_the_judge else words
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether a gate failed that permits no word; what was measured all the same is shown."""
+        return self.first.word.startswith(f"{CANNOT_TELL}: ")
+
 
 def first_answer(row: Row, effect: Estimate | None) -> Answer:
     """The first word of a row, whatever its gates say."""
@@ -570,14 +575,16 @@ def _answers(row: Row, measured: Measured, failed: Sequence[str]) -> tuple[Answe
 def sentence(verdict: Verdict) -> str:
     """A verdict as one plain sentence, with the numbers that decided and the caveats.
 
+    Where a gate permits no word, with what was measured all the same.
+
     ``Removing the units called safety-critical takes refusals away: reproduced, and it
     is these units (48 % of what could be lost [40, 56]; beyond other units 46 % ...).``
     """
     row = ROWS[verdict.row]
     text = f"{row.statement}: {verdict.first}{_second_clause(row, verdict.second)}"
-    numbers = _numbers(row, verdict)
-    if numbers:
-        text += f" ({'; '.join(numbers)})"
+    found = numbers(verdict)
+    if found:
+        text += f" ({'; '.join(found)})"
     if verdict.depends_on_the_judge:
         text += "; another judge of the answers gives another word"
     for gate in verdict.gates:
@@ -595,14 +602,22 @@ def _second_clause(row: Row, second: Answer) -> str:
     return clauses.get(second.word, f", but one cannot tell whether {row.clauses.specific}")
 
 
-def _numbers(row: Row, verdict: Verdict) -> list[str]:
-    numbers = []
-    if verdict.first.estimate is not None:
-        numbers.append(row.first.unit.shown(verdict.first.estimate))
-    if verdict.second.estimate is not None:
-        contrast = row.second.unit.shown(verdict.second.estimate)
-        numbers.append(f"{row.clauses.contrast} {contrast}")
-    return numbers
+def numbers(verdict: Verdict) -> list[str]:
+    """The numbers behind a verdict as text: of the first question, then of the second."""
+    row = ROWS[verdict.row]
+    effect = verdict.first.estimate
+    contrast = verdict.second.estimate
+    if verdict.is_blocked:
+        effect = verdict.measured.effect
+        contrast = verdict.measured.contrast
+    found = []
+    if effect is not None:
+        found.append(row.first.unit.shown(effect))
+    if contrast is not None:
+        found.append(f"{row.clauses.contrast} {row.second.unit.shown(contrast)}")
+    if verdict.is_blocked and found:
+        found[0] = f"measured all the same: {found[0]}"
+    return found
 
 
 # ---- gates -----------------------------------------------------------------------------------

@@ -57,4 +57,4 @@ def cell(verdict: rules.Verdict) -> list[list[dict]]:
 def shown(verdict: rules.Verdict) -> dict:
     """Two words, and the numbers that decided."""
     return {"words": [verdict.first.word, verdict.second.word],
-            "numbers": answers.numbers(verdict)}
+            "numbers": rules.numbers(verdict)}
