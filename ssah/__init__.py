@@ -19,6 +19,7 @@ _HOME = {
     "ablation": ("ablated", "transplanted", "without_direction"),
     "finetuning": ("finetune",),
     "evaluation": ("generate", "refusal_log_odds", "perplexity", "multiple_choice"),
+    "reevaluation": ("generate_reevaluating",),
     "judging": ("judge",),
     "organism": ("load_organism",),
     "inputs.prompts": ("load_prompts",),
