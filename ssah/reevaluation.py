@@ -353,7 +353,7 @@ def assistant_header(chat: Chat) -> list[int]:
 
 
 def _openings(chat: Chat) -> tuple[list[list[tuple]], list[list[tuple]]]:
-    """The openings of a refusal and of a fulfilment: of each its forms, usual ones first."""
+    """The openings of a refusal and of a fulfilment, a list of its forms each."""
     after = openings_after(chat, ANY_REQUEST, all_forms=False)
     if after.head != chat.encode(ANY_REQUEST)[0]:
         raise SsahError(
@@ -362,8 +362,9 @@ def _openings(chat: Chat) -> tuple[list[list[tuple]], list[list[tuple]]]:
         )
     kinds = []
     for openings in (after.refusal, after.fulfilment):
-        kinds.append([_with_and_without_space(chat, usual) for usual, in openings])
-    return kinds
+        kinds.append([_with_and_without_space(chat, forms[0]) for forms in openings])
+    refusal, fulfilment = kinds
+    return refusal, fulfilment
 
 
 def _with_and_without_space(chat: Chat, usual: list[int]) -> list[tuple[int, ...]]:

@@ -41,8 +41,11 @@ DECODINGS = (AS_USUAL, ASKED_AGAIN, NEUTRAL)
 
 def bench(profile, seed: int) -> list[Need]:
     """All that a seed of the second bench takes, what decides most first."""
-    needs = [deep_need(seed, "aligned", decoding, requests)
-             for requests in REQUESTS for decoding in DECODINGS]
+    needs = [Need("guard", {"seed": seed, "role": "aligned"})]      # the row's gate
+    if not profile.model.aligned:
+        needs.append(Need("guard", {"seed": seed, "role": "unaligned"}))
+    for requests in REQUESTS:
+        needs += [deep_need(seed, "aligned", decoding, requests) for decoding in DECODINGS]
     twin = twin_of(profile)
     if twin:
         needs += [deep_need(seed, twin, decoding) for decoding in (AS_USUAL, ASKED_AGAIN)]

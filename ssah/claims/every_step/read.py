@@ -1,0 +1,173 @@
+"""C8: how deep refusals go, and what asking again brings back. Rates are fractions.
+
+An *arm* is a model (role) with a way to decode: ``aligned, asked again``. Refusals in tables and
+figures are what the judge calls so; the words of the ledger stand on attack success (`decide`).
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ...errors import SsahError
+from ...lab import Lab
+from ...lab.words import say
+from .. import rules
+from ..shared.tables import interval, outcomes, with_interval
+from . import decide
+from .run import AS_USUAL, ASKED_AGAIN, DECODINGS, NEUTRAL, REQUESTS, bench, deep_need, twin_of
+
+WORDS = Path(__file__).with_name("words.md.j2")
+
+#: The arms of the aligned model, and those of a model that refuses nothing, by role and decoding.
+OF_ALIGNED = tuple(("aligned", decoding) for decoding in DECODINGS)
+OF_TWIN = (AS_USUAL, ASKED_AGAIN)
+
+#: How arms are called where people read them.
+TITLES = {
+    "aligned, as usual": "decoded as usual",
+    "aligned, asked again": "asked again by the header",
+    "aligned, neutral": "asked after neutral words",
+    "base, as usual": "base model, as usual",
+    "base, asked again": "base model, asked again",
+    "unaligned, as usual": "unaligned model, as usual",
+    "unaligned, asked again": "unaligned model, asked again"}
+
+
+# ---- which runs ------------------------------------------------------------------------------
+
+def has_runs(lab: Lab) -> bool:
+    """Whether all that the claim needs of a lab's profile is stored."""
+    if not lab.profile.bench:
+        return False
+    try:
+        lab.require([need for seed in lab.seeds for need in bench(lab.profile, seed)])
+    except SsahError:       # not run yet
+        return False
+    return True
+
+
+def shown(lab: Lab, organism: Lab) -> tuple[Lab, str]:
+    """The lab whose runs a notebook shows, and a sentence that says which.
+
+    The notebook's own, where its profile has runs of this claim (computed now, if the lab may),
+    else the organism's.
+    """
+    if has_runs(lab):
+        return lab, say(WORDS, "own_runs", model=lab.profile.model.label)
+    return organism, say(WORDS, "no_runs", profile=lab.profile.name, bench=lab.profile.bench,
+                         model=organism.profile.model.label)
+
+
+# ---- after a prefill -------------------------------------------------------------------------
+
+def answers(lab: Lab) -> pd.DataFrame:
+    """Outcomes of all answers, below each other, with columns arm, requests, seed and ``asked``.
+
+    ``asked``: whether the decoder stepped in.
+    """
+    twin = twin_of(lab.profile)
+    arms = [*OF_ALIGNED, *((twin, decoding) for decoding in OF_TWIN if twin)]
+    parts = []
+    for seed in lab.seeds:
+        for role, decoding in arms:
+            for requests in REQUESTS if role == "aligned" else REQUESTS[:1]:
+                need = deep_need(seed, role, decoding, requests)
+                table = lab.get(need.step, **need.params).tables["answers"]
+                arm = f"{role}, {decoding.name}"
+                parts.append(table.assign(arm=arm, requests=requests, seed=seed))
+    return outcomes(pd.concat(parts, ignore_index=True))
+
+
+def after_prefill(answered: pd.DataFrame) -> pd.DataFrame:
+    """A row an arm, kind of requests and length: how much was refused, with intervals.
+
+    Columns: refused, strict ASR and log-odds (nats), each with ``low`` and ``high`` (`bootstrap`),
+    and ``stepped in``: the part of the answers in which the decoder did.
+    """
+    rows = []
+    groups = answered.groupby(["arm", "requests", "length"], sort=False)
+    for (arm, requests, length), part in groups:
+        rows.append({
+            "arm": arm,
+            "requests": requests,
+            "length": length,
+            **interval("refused", part, "refused"),
+            **interval("strict ASR", part, "strict_asr"),
+            **interval("log-odds", part, "log_odds"),
+            "stepped in": (part["stepped_in"] >= 0).mean()})
+    return pd.DataFrame(rows)
+
+
+def shown_after_prefill(table: pd.DataFrame, requests: str) -> pd.DataFrame:
+    """Per cent refused with intervals: a row an arm, a column a number of tokens put first."""
+    chosen = table[table["requests"] == requests]
+    cells = chosen.assign(cell=chosen.apply(with_interval, axis="columns", column="refused",
+                                            digits=0))
+    wide = cells.pivot(index="arm", columns="length", values="cell")
+    wide = wide.loc[chosen["arm"].unique()].rename(index=TITLES)
+    return wide.rename_axis(index="refused %", columns="tokens put first")
+
+
+# ---- recovery --------------------------------------------------------------------------------
+
+def recovery(answered: pd.DataFrame) -> pd.DataFrame:
+    """Which part of the prefilled answers has turned to a refusal within k new tokens.
+
+    A row an arm of the aligned model and k (from 0 on): arm, within, turned. Harmful requests, all
+    lengths of prefill but 0.
+    """
+    is_meant = (answered["requests"] == "harmful") & (answered["length"] > 0)
+    prefilled = answered[is_meant & answered["arm"].str.startswith("aligned")]
+    longest = int(prefilled["turned"].max())
+    rows = []
+    for arm, part in prefilled.groupby("arm", sort=False):
+        turned = part["turned"].to_numpy()
+        for within in range(longest + 1):
+            by_then = (turned >= 0) & (turned <= within)
+            rows.append({"arm": arm, "within": within, "turned": by_then.mean()})
+    return pd.DataFrame(rows)
+
+
+# ---- words -----------------------------------------------------------------------------------
+
+def summary(lab: Lab, table: pd.DataFrame) -> str:
+    """The first paragraph of notebook 07. `table`: of `after_prefill`."""
+    options = lab.profile.reevaluation
+    at = table[table["length"] == options.decided_at].set_index(["requests", "arm"])
+    cells = {}
+    for requests in REQUESTS:
+        for decoding in DECODINGS:
+            row = at.loc[(requests, f"aligned, {decoding.name}")]
+            cells[requests, decoding.name] = with_interval(row, "refused", digits=0)
+    return say(WORDS, "summary",
+               model=lab.profile.model.label,
+               verdict=rules.sentence(decide.verdict(lab)),
+               length=options.decided_at,
+               every=options.every,
+               cells=cells,
+               usual=AS_USUAL.name,
+               again=ASKED_AGAIN.name,
+               neutral=NEUTRAL.name)
+
+
+def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
+    """A row a model of the second bench: per cent refused after the prefill that decides.
+
+    As text with intervals, by requests and decoding; *not run yet* where it was not.
+    """
+    rows = {}
+    for lab in labs.values():
+        label = lab.profile.model.label
+        if not has_runs(lab):
+            rows[label] = {"harmful, as usual": "not run yet"}
+            continue
+        table = after_prefill(answers(lab))
+        at = table[table["length"] == lab.profile.reevaluation.decided_at]
+        of_model = at.set_index(["requests", "arm"])
+        rows[label] = {
+            f"{requests}, {decoding.name}": with_interval(
+                of_model.loc[(requests, f"aligned, {decoding.name}")], "refused", digits=0)
+            for requests in REQUESTS for decoding in DECODINGS}
+    found = pd.DataFrame.from_dict(rows, orient="index")
+    return found.replace(np.nan, "").rename_axis("refused %")
