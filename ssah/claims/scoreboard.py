@@ -10,7 +10,8 @@ from ..lab.words import markdown_table
 from . import CLAIMS, Claim
 from .shared.tables import number_of_seeds
 
-TESTED = tuple(claim for claim in CLAIMS if claim.notebook)
+#: The claims on which the first bench has a verdict.
+TESTED = tuple(claim for claim in CLAIMS if claim.rule)
 
 
 def ledger(lab: Lab, notebooks: str = "", figures: str = "../figures/") -> str:
@@ -22,13 +23,15 @@ def ledger(lab: Lab, notebooks: str = "", figures: str = "../figures/") -> str:
 
 
 def _row(lab: Lab, claim: Claim, notebooks: str, figures: str) -> list[str]:
-    if not claim.notebook:
+    links = ""
+    if claim.notebook:
+        number = claim.notebook[:2]
+        links = (f"[{number}]({notebooks}{claim.notebook}.ipynb), "
+                 f"[figure]({figures}{claim.figure}.png)")
+    if not claim.rule:
         return [claim.id, claim.text, "**not tested**", "–", claim.paper, claim.where,
-                "paper-reported", "", ""]
+                "paper-reported", links, ""]
     facts, verdict = claim.judged(lab)
-    number = claim.notebook[:2]
-    links = (f"[{number}]({notebooks}{claim.notebook}.ipynb), "
-             f"[figure]({figures}{claim.figure}.png)")
     return [claim.id, claim.text, f"**{verdict.verdict}**",
             f"{claim.ours(lab, facts)}, {number_of_seeds(lab)}", claim.paper, claim.where,
             "recomputed", links, f"`ssah recompute {claim.step}`"]
@@ -45,7 +48,7 @@ def comparison(first: Lab, second: Lab) -> str:
 
 def _found(lab: Lab, claim: Claim) -> str:
     """Verdict and number of a claim, or that its results are not there."""
-    if not claim.notebook:
+    if not claim.rule:
         return "**not tested**"
     try:
         facts, verdict = claim.judged(lab)

@@ -142,13 +142,20 @@ def summary(lab: Lab, table: pd.DataFrame) -> str:
             cells[requests, decoding.name] = with_interval(row, "refused", digits=0)
     return say(WORDS, "summary",
                model=lab.profile.model.label,
-               verdict=rules.sentence(decide.verdict(lab)),
+               verdict=words(lab),
                length=options.decided_at,
                every=options.every,
                cells=cells,
                usual=AS_USUAL.name,
                again=ASKED_AGAIN.name,
                neutral=NEUTRAL.name)
+
+
+def words(lab: Lab) -> str:
+    """The two words on C8 in a sentence, or that it was not run."""
+    if not has_runs(lab):
+        return "not run yet."
+    return rules.sentence(decide.verdict(lab))
 
 
 def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
