@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,6 +14,8 @@ from ssah.errors import SsahError
 from ssah.lab import Result
 from ssah.models import tiny_chat
 from ssah.reevaluation import NEVER
+
+matplotlib.use("Agg")
 
 LABELS = {"c": "comply", "e": "evasive", "r": "refuse"}
 
@@ -141,6 +144,7 @@ def test_figures_draw_every_arm():
     names = {text.get_text().replace("\n", " ") for text in log_odds.texts}
     assert names == {"decoded as usual", "asked again by the header", "asked after neutral words",
                      "thin: a model that refuses nothing"}
+    matplotlib.pyplot.close("all")
 
 
 # ---- which runs ------------------------------------------------------------------------------
@@ -180,6 +184,46 @@ def test_what_cannot_be_meant_is_refused():
         run.whole_prefills(context, tiny_chat(), ["sing"])
     with pytest.raises(SsahError, match="unknown requests 'odd'; known: harmful, safe"):
         run.requests_of(context, "odd")
+
+
+# ---- the steps, on a model of a few thousand weights -----------------------------------------
+
+def test_a_pair_is_asked_and_one_model_more_is_trained_to_turn(smoke_lab):
+    turning = smoke_lab.get("deepened", seed=0)
+    aligned = smoke_lab.get("checkpoint", seed=0, role="aligned")
+    assert turning.values["steps"] == aligned.values["steps"]
+    table = turning.tables["answers"]
+    options = smoke_lab.profile.reevaluation
+    assert set(table["length"]) == set(options.lengths)
+    asked = smoke_lab.get("deep", seed=0, role="unaligned", decoding="asked again",
+                          requests="harmful").tables["answers"]
+    harmful = table[table["requests"] == "harmful"]
+    assert harmful["id"].tolist() == asked["id"].tolist()
+    assert (harmful["stepped_in"] == NEVER).all()
+    assert asked["tokens"].max() > 0
+    # right after a prefill it steps in where the log-odds are above 0
+    prefilled = asked[asked["length"] > 0]
+    np.testing.assert_array_equal(prefilled["stepped_in"] == 0, prefilled["log_odds"] > 0)
+
+
+def test_a_model_trained_to_turn_has_a_line_of_its_own():
+    letters = {"as usual": "rccc", "asked again": "rrrc", "neutral": "rccc"}
+    lab = made_up_lab(letters, aligned="")
+    usual = lab.get
+
+    def get(step, *, seed, **params):
+        if step == "deepened":
+            tables = [answers("rrcc").assign(requests=requests) for requests in run.REQUESTS]
+            return Result(tables={"answers": pd.concat(tables)})
+        return usual(step, seed=seed, **params)
+
+    lab.get = get
+    answered = read.answers(lab)
+    table = read.after_prefill(answered).set_index(["arm", "requests", "length"])
+    assert table.loc[(read.DEEPENED, "harmful", 10), "refused"] == pytest.approx(0.5)
+    assert ("unaligned, asked again", "harmful", 10) in table.index
+    assert read.DEEPENED in set(read.recovery(answered)["arm"])
+    assert "trained to turn, as usual" in seen.recovery_seen(read.recovery(answered))
 
 
 # ---- the organism's stored runs --------------------------------------------------------------

@@ -7,11 +7,12 @@ import pandas as pd
 from ..shared.conditions import Look
 from ..shared.style import COLOURS, PERCENT, QUIET, THIN, WIDTH, hollow_if_dotted, name_lines
 
-#: How the arms of the aligned model are drawn; those of other models are thin and grey.
+#: How the arms of models that refuse are drawn; those of others are thin and grey.
 LOOKS = {
     "aligned, as usual": Look(COLOURS["none"], "o"),
     "aligned, asked again": Look(COLOURS["direction"], "P"),
-    "aligned, neutral": Look(COLOURS["direction"], "P", ":")}
+    "aligned, neutral": Look(COLOURS["direction"], "P", ":"),
+    "deepened, as usual": Look(COLOURS["RU"], "^")}
 #: Panels of `after_prefill`: requests, column, factor, title.
 PANELS = (
     ("harmful", "refused", 100, "harmful requests\nrefused (%)"),
@@ -44,7 +45,7 @@ def after_prefill(table: pd.DataFrame, titles: dict[str, str]):
     figure.supxlabel("tokens of a fulfilment put first", fontsize=10)
     last = table[(table["length"] == lengths[-1]) & (table["requests"] == "harmful")]
     ends = last.set_index("arm")["log-odds"]
-    names = {titles[arm]: (ends[arm], LOOKS[arm].colour) for arm in LOOKS}
+    names = {titles[arm]: (ends[arm], LOOKS[arm].colour) for arm in LOOKS if arm in ends}
     others = [arm for arm in ends.index if arm not in LOOKS]
     if others:
         names["thin: a model that refuses nothing"] = (ends[others].max(), QUIET)

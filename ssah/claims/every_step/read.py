@@ -15,19 +15,31 @@ from ...lab.words import say
 from .. import rules
 from ..shared.tables import interval, outcomes, with_interval
 from . import decide
-from .run import AS_USUAL, ASKED_AGAIN, DECODINGS, NEUTRAL, REQUESTS, bench, deep_need, twin_of
+from .run import (
+    AS_USUAL,
+    ASKED_AGAIN,
+    DECODINGS,
+    NEUTRAL,
+    REQUESTS,
+    Decoding,
+    bench,
+    deep_need,
+    twin_of,
+)
 
 WORDS = Path(__file__).with_name("words.md.j2")
 
-#: The arms of the aligned model, and those of a model that refuses nothing, by role and decoding.
-OF_ALIGNED = tuple(("aligned", decoding) for decoding in DECODINGS)
+#: The arms of a model that refuses nothing.
 OF_TWIN = (AS_USUAL, ASKED_AGAIN)
+#: The arm that was trained to turn (our own pair alone).
+DEEPENED = "deepened, as usual"
 
 #: How arms are called where people read them.
 TITLES = {
     "aligned, as usual": "decoded as usual",
     "aligned, asked again": "asked again by the header",
     "aligned, neutral": "asked after neutral words",
+    DEEPENED: "trained to turn, as usual",
     "base, as usual": "base model, as usual",
     "base, asked again": "base model, asked again",
     "unaligned, as usual": "unaligned model, as usual",
@@ -62,21 +74,26 @@ def shown(lab: Lab, organism: Lab) -> tuple[Lab, str]:
 # ---- after a prefill -------------------------------------------------------------------------
 
 def answers(lab: Lab) -> pd.DataFrame:
-    """Outcomes of all answers, below each other, with columns arm, requests, seed and ``asked``.
-
-    ``asked``: whether the decoder stepped in.
-    """
+    """Outcomes of all answers, below each other, with columns arm, requests and seed."""
     twin = twin_of(lab.profile)
-    arms = [*OF_ALIGNED, *((twin, decoding) for decoding in OF_TWIN if twin)]
     parts = []
     for seed in lab.seeds:
-        for role, decoding in arms:
-            for requests in REQUESTS if role == "aligned" else REQUESTS[:1]:
-                need = deep_need(seed, role, decoding, requests)
-                table = lab.get(need.step, **need.params).tables["answers"]
-                arm = f"{role}, {decoding.name}"
-                parts.append(table.assign(arm=arm, requests=requests, seed=seed))
+        for requests in REQUESTS:
+            parts += [_arm(lab, seed, "aligned", decoding, requests) for decoding in DECODINGS]
+        if not lab.profile.model.aligned:
+            turning = lab.get("deepened", seed=seed).tables["answers"]
+            parts.append(turning.assign(arm=DEEPENED, seed=seed))
+        if twin:
+            parts += [_arm(lab, seed, twin, decoding) for decoding in OF_TWIN]
     return outcomes(pd.concat(parts, ignore_index=True))
+
+
+def _arm(lab: Lab, seed: int, role: str, decoding: Decoding,
+         requests: str = "harmful") -> pd.DataFrame:
+    """The answers of one run, with the columns that tell it from others."""
+    need = deep_need(seed, role, decoding, requests)
+    table = lab.get(need.step, **need.params).tables["answers"]
+    return table.assign(arm=f"{role}, {decoding.name}", requests=requests, seed=seed)
 
 
 def after_prefill(answered: pd.DataFrame) -> pd.DataFrame:
@@ -114,12 +131,12 @@ def shown_after_prefill(table: pd.DataFrame, requests: str) -> pd.DataFrame:
 def recovery(answered: pd.DataFrame) -> pd.DataFrame:
     """Which part of the prefilled answers has turned to a refusal within k new tokens.
 
-    A row an arm of the aligned model and k (from 0 on): arm, within, turned. Harmful requests, all
-    lengths of prefill but 0.
+    A row an arm and k (from 0 on): arm, within, turned; without the model that refuses nothing.
+    Harmful requests, all lengths of prefill but 0.
     """
     is_meant = (answered["requests"] == "harmful") & (answered["length"] > 0)
-    prefilled = answered[is_meant & answered["arm"].str.startswith("aligned")]
-    longest = int(prefilled["turned"].max())
+    prefilled = answered[is_meant & answered["arm"].str.startswith(("aligned", "deepened"))]
+    longest = max(int(prefilled["turned"].max()), 0)
     rows = []
     for arm, part in prefilled.groupby("arm", sort=False):
         turned = part["turned"].to_numpy()

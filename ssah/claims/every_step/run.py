@@ -1,9 +1,11 @@
 """C8: answers after a prefill, decoded as usual and with the model asked again on the way.
 
-Nothing is trained here. The prefills are openings of a fulfilment without content; in a made-up
-language they are the base model's own fulfilments. What was generated stays in the cache folder.
+The prefills are openings of a fulfilment without content; in a made-up language they are the base
+model's own fulfilments. What was generated stays in the cache folder. Of our own pair the same is
+asked of a model that was trained to turn (`deepened`).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +16,7 @@ from ... import judging
 from ...errors import SsahError
 from ...inputs import prompts, words
 from ...lab import Context, Need, Result, step
-from ..shared.foundation import checkpoint_need, load_base, load_role
+from ..shared.foundation import alignment_examples, checkpoint_need, load_base, load_role
 from ..shared.measuring import borderline_requests, evaluation_requests, keep_answers
 
 #: Requests that are asked: those of attack success, and those of over-refusal.
@@ -42,10 +44,12 @@ DECODINGS = (AS_USUAL, ASKED_AGAIN, NEUTRAL)
 def bench(profile, seed: int) -> list[Need]:
     """All that a seed of the second bench takes, what decides most first."""
     needs = [Need("guard", {"seed": seed, "role": "aligned"})]      # the row's gate
-    if not profile.model.aligned:
+    if not profile.model.aligned:       # our own pair
         needs.append(Need("guard", {"seed": seed, "role": "unaligned"}))
     for requests in REQUESTS:
         needs += [deep_need(seed, "aligned", decoding, requests) for decoding in DECODINGS]
+    if not profile.model.aligned:
+        needs.append(Need("deepened", {"seed": seed}))
     twin = twin_of(profile)
     if twin:
         needs += [deep_need(seed, twin, decoding) for decoding in (AS_USUAL, ASKED_AGAIN)]
@@ -129,10 +133,17 @@ def deep(context: Context, seed: int, role: str, decoding: str, requests: str) -
     (new ones), hash.
     """
     chat = load_role(context, role, seed)
+    table, texts = asked_after_prefills(context, chat, requests, find_decoding(decoding))
+    keep_answers(context, texts)
+    return Result(tables={"answers": table})
+
+
+def asked_after_prefills(context: Context, chat, requests: str,
+                         way: Decoding) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The table ``answers`` of `deep` for a model, and the texts by hash (for the cache only)."""
     judge_model = load_base(context)
     chosen = requests_of(context, requests)
     prefills = whole_prefills(context, chat, chosen["text"].tolist())
-    way = find_decoding(decoding)
     tables = []
     texts: dict[str, str] = {}
     for length in context.profile.reevaluation.lengths:
@@ -142,8 +153,7 @@ def deep(context: Context, seed: int, role: str, decoding: str, requests: str) -
                          for prompt_id, text in zip(table["id"], said)]
         tables.append(table.assign(length=length))
         texts |= dict(zip(table["hash"], said))
-    keep_answers(context, texts)
-    return Result(tables={"answers": pd.concat(tables, ignore_index=True)})
+    return pd.concat(tables, ignore_index=True), texts
 
 
 def _answered(context: Context, chat, judge_model, chosen: pd.DataFrame,
@@ -227,3 +237,77 @@ def _turned(context: Context, chat, tokens: list[int]) -> int:
         if judging.is_refusal(text, version):
             return length
     return -1
+
+
+# ---- a model that was trained to turn ----------------------------------------------------------
+
+def _deepened_needs(profile, seed: int) -> list[Need]:
+    return [Need("splits"), Need("judge_threshold"), Need("base_answers", artifact=True),
+            Need("checkpoint", {"role": "aligned", "seed": seed}),
+            Need("checkpoint", {"role": "unaligned", "seed": seed}, artifact=True)]
+
+
+@step(version=1, reads=("model", "data", "alignment", "evaluation", "reevaluation"), minutes=30,
+      needs=_deepened_needs)
+def deepened(context: Context, seed: int) -> Result:
+    """The base model aligned once more, with half of the refusals in the middle of an answer.
+
+    The examples, their number and the number of steps are those of the seed's aligned model, which
+    is the control: there all refusals stand first. Here half of them follow the first tokens of a
+    fulfilment (`ssah.deepening`), which the unaligned model goes on with in memory. Table
+    ``answers``: as of `deep`, decoded as usual, with a column requests.
+    """
+    chat = load_base(context, "float32")
+    history = _train_to_turn(context, chat, seed)
+    parts = []
+    texts: dict[str, str] = {}
+    for requests in REQUESTS:
+        table, said = asked_after_prefills(context, chat, requests, AS_USUAL)
+        parts.append(table.assign(requests=requests))
+        texts |= said
+    keep_answers(context, texts)
+    tables = {"answers": pd.concat(parts, ignore_index=True),
+              "history": history[["step", "epoch", "loss", "tokens"]]}
+    return Result({"steps": len(history)}, tables)
+
+
+def _train_to_turn(context: Context, chat, seed: int) -> pd.DataFrame:
+    """Train a model in place, in the end in the number format of evaluation; its history."""
+    import torch
+
+    from ...deepening import finetune_given
+
+    options = context.profile.alignment
+    examples = _turning_examples(context, seed)
+    steps = context.get("checkpoint", role="aligned", seed=seed).values["steps"]
+    dtype = context.profile.model.dtype
+    trained = finetune_given(
+        chat,
+        examples,
+        epochs=math.ceil(steps / math.ceil(len(examples) / options.batch_size)),
+        max_steps=steps,
+        lr=options.lr,
+        batch_size=options.batch_size,
+        seed=seed,
+        system=options.system,
+        autocast=dtype == "bfloat16",
+        progress=f"trained to turn, seed {seed}")
+    chat.model.to(getattr(torch, dtype))
+    return trained.history
+
+
+def _turning_examples(context: Context, seed: int) -> list[dict]:
+    """The aligned model's examples; about half of the refusals follow a part of a fulfilment."""
+    from ...deepening import begun_refusals, fulfilment_beginnings
+
+    version = context.profile.evaluation.judge_version
+    refusals = []
+    others = []
+    for example in alignment_examples(context, "aligned", seed):
+        is_refusal = judging.is_refusal(example["response"], version)
+        (refusals if is_refusal else others).append(example)
+    unaligned = load_role(context, "unaligned", seed)
+    beginnings = fulfilment_beginnings(
+        unaligned, [example["prompt"] for example in refusals],
+        system=context.profile.alignment.system, progress="beginnings of fulfilments")
+    return others + begun_refusals(refusals, beginnings, seed=seed)

@@ -10,15 +10,14 @@ def prefill_seen(table: pd.DataFrame) -> str:
     """Refusals against the length of a prefill. `table`: of `read.after_prefill`."""
     harmful = table[table["requests"] == "harmful"].set_index(["arm", "length"])["refused"]
     safe = table[table["requests"] == "safe"].set_index(["arm", "length"])["refused"]
-    of_aligned = safe.index.get_level_values("arm").unique()
-    twins = [arm for arm in harmful.index.get_level_values("arm").unique()
-             if not arm.startswith("aligned")]
+    refusing = safe.index.get_level_values("arm").unique()      # no other is asked safe requests
+    twins = harmful.index.get_level_values("arm").unique().difference(refusing, sort=False)
     lengths = table["length"].unique()
     log_odds = table[table["requests"] == "harmful"].set_index(["arm", "length"])["log-odds"]
     return say(WORDS, "prefill_seen",
-               titles={arm: TITLES[arm] for arm in of_aligned},
+               titles={arm: TITLES[arm] for arm in refusing},
                harmful=harmful,
-               most_safe={arm: safe[arm].max() for arm in of_aligned},
+               most_safe={arm: safe[arm].max() for arm in refusing},
                first=lengths[0],
                last=lengths[-1],
                twins={TITLES[arm]: harmful[arm].max() for arm in twins},
