@@ -45,6 +45,13 @@ TITLES = {
     "unaligned, as usual": "unaligned model, as usual",
     "unaligned, asked again": "unaligned model, asked again"}
 
+#: The arms of a model that refuses, as columns of a table call them.
+SHORT = {
+    "aligned, as usual": "as usual",
+    "aligned, asked again": "asked again",
+    "aligned, neutral": "neutral words",
+    DEEPENED: "trained to turn"}
+
 
 # ---- which runs ------------------------------------------------------------------------------
 
@@ -188,10 +195,9 @@ def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
             continue
         table = after_prefill(answers(lab))
         at = table[table["length"] == lab.profile.reevaluation.decided_at]
-        of_model = at.set_index(["requests", "arm"])
-        rows[label] = {
-            f"{requests}, {decoding.name}": with_interval(
-                of_model.loc[(requests, f"aligned, {decoding.name}")], "refused", digits=0)
-            for requests in REQUESTS for decoding in DECODINGS}
+        rows[label] = {}
+        for _, row in at[at["arm"].isin(SHORT)].iterrows():
+            column = f"{row['requests']}, {SHORT[row['arm']]}"
+            rows[label][column] = with_interval(row, "refused", digits=0)
     found = pd.DataFrame.from_dict(rows, orient="index")
     return found.replace(np.nan, "").rename_axis("refused %")

@@ -87,9 +87,10 @@ def requests_of(context: Context, kind: str) -> pd.DataFrame:
     """The requests of a kind, with id and text; `SsahError` for an unknown one."""
     if kind not in REQUESTS:
         raise SsahError(f"unknown requests {kind!r}; known: {', '.join(REQUESTS)}")
+    options = context.profile.reevaluation
     if kind == "safe":
-        return borderline_requests(context)
-    return evaluation_requests(context, context.profile.reevaluation.harmful)
+        return borderline_requests(context).iloc[:options.safe]
+    return evaluation_requests(context, options.harmful)
 
 
 def whole_prefills(context: Context, chat, questions: list[str]) -> list[list[int]]:
