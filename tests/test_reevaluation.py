@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from conftest import FAMILIES, random_model
 from test_evaluation import next_log_probs, parrot  # noqa: F401  (a fixture)
 
 import ssah
@@ -99,21 +100,41 @@ def test_a_look_on_the_cache_is_that_of_full_passes(family_chat, prompts):
         assert look.log_odds == pytest.approx(by_hand, abs=1e-4)
 
 
-def test_it_steps_in_at_the_first_look_that_favours_a_refusal(family_chat, prompts):
+def undecided(tokenizer, seed: int) -> Chat:
+    """A random model in which a refusal is about as likely as a fulfilment."""
+    model = random_model(FAMILIES["Llama"](), seed)
+    sorry = tokenizer.convert_tokens_to_ids("sorry")
+
+    def likelier(module, inputs, output):
+        output = output.clone()
+        output[..., sorry] += 2
+        return output
+
+    model.lm_head.register_forward_hook(likelier)
+    return Chat(model, tokenizer, f"random {seed}")
+
+
+def test_it_steps_in_at_the_first_look_that_favours_a_refusal(chat, prompts):
     options = {"prefill": PREFILLS, "max_new_tokens": 7}
-    usual = generate(family_chat, prompts, **options)
-    found = generate_reevaluating(family_chat, prompts, every=2, refusal="no sorry", **options)
-    no_sorry = family_chat.tokenizer.encode("no sorry", add_special_tokens=False)
-    for number, place in enumerate(found.stepped_in):
-        looks = found.looks.query("prompt == @number")
-        if place == NEVER:
-            assert (looks["log_odds"] <= 0).all()
-            assert found.tokens[number] == usual.tokens[number]
-            continue
-        assert (looks["log_odds"][:-1] <= 0).all()
-        assert looks["log_odds"].iloc[-1] > 0 and looks["at"].iloc[-1] == place
-        assert found.tokens[number] == usual.tokens[number][:place] + no_sorry
-        assert found.texts[number].endswith("no sorry") and found.finished[number]
+    no_sorry = chat.tokenizer.encode("no sorry", add_special_tokens=False)
+    places = []
+    for seed in range(3):
+        other = undecided(chat.tokenizer, seed)
+        usual = generate(other, prompts, **options)
+        found = generate_reevaluating(other, prompts, every=2, refusal="no sorry", **options)
+        for number, place in enumerate(found.stepped_in):
+            looks = found.looks.query("prompt == @number")
+            *before, last = looks["log_odds"]
+            assert max(before, default=-1) <= 0
+            assert (last > 0) == (place != NEVER)
+            if place == NEVER:
+                assert found.tokens[number] == usual.tokens[number]
+                continue
+            assert looks["at"].iloc[-1] == place
+            assert found.tokens[number] == usual.tokens[number][:place] + no_sorry
+            assert found.texts[number].endswith("no sorry") and found.finished[number]
+        places += found.stepped_in.tolist()
+    assert {NEVER, 0, 2} <= set(places)     # at once, later and never
 
 
 @pytest.mark.parametrize("inserted", [None, "", NEUTRAL])
