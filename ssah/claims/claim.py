@@ -65,8 +65,9 @@ def nothing(*arguments) -> list:
 class Claim:
     """One claim: a row of the ledger, and everything that belongs to it.
 
-    A claim without a notebook has only its texts. `facts` and `rule` make its verdict; `by_rate`
-    says that the facts may be asked for by strict ASR too.
+    `facts` and `rule` make its verdict on the first bench, where a claim without a rule was not
+    tested; `by_rate` says that the facts may be asked for by strict ASR too. `bench` and `rows` are
+    those of the second bench.
     """
 
     id: str

@@ -10,7 +10,8 @@ from ..lab.words import markdown_table
 from . import CLAIMS, Claim, questions
 from .shared.tables import number_of_seeds
 
-TESTED = tuple(claim for claim in CLAIMS if claim.notebook)
+#: The claims that the first bench tested.
+TESTED = tuple(claim for claim in CLAIMS if claim.rule)
 #: The mimetype under which notebook 09 leaves conditions and our numbers for the front page.
 LEDGER = "application/vnd.ssah.ledger+json"
 
@@ -35,7 +36,7 @@ def found_of(lab: Lab) -> dict[str, tuple[str, str]]:
     """Of every claim, by its id: whether its conditions are met, and our number."""
     found = {}
     for claim in CLAIMS:
-        if not claim.notebook:
+        if not claim.rule:
             found[claim.id] = ("not tested", "–")
             continue
         facts, verdict = claim.judged(lab)
@@ -54,10 +55,12 @@ def _ledger(found: dict[str, tuple[str, str]], notebooks: str, figures: str) -> 
 
 def _row(claim: Claim, conditions: str, ours: str, notebooks: str, figures: str) -> list[str]:
     row = [claim.id, claim.text, conditions, ours, claim.paper, claim.where]
-    if not claim.notebook:
-        return [*row, "paper-reported", "", ""]
-    links = (f"[{claim.notebook[:2]}]({notebooks}{claim.notebook}.ipynb), "
-             f"[figure]({figures}{claim.figure}.png)")
+    links = ""
+    if claim.notebook:
+        links = (f"[{claim.notebook[:2]}]({notebooks}{claim.notebook}.ipynb), "
+                 f"[figure]({figures}{claim.figure}.png)")
+    if not claim.rule:
+        return [*row, "paper-reported", links, ""]
     return [*row, "recomputed", links, f"`ssah recompute {claim.step}`"]
 
 
@@ -72,7 +75,7 @@ def comparison(first: Lab, second: Lab) -> str:
 
 def _found(lab: Lab, claim: Claim) -> str:
     """Verdict and number of a claim, or that its results are not there."""
-    if not claim.notebook:
+    if not claim.rule:
         return "not tested"
     try:
         facts, verdict = claim.judged(lab)

@@ -1,0 +1,45 @@
+"""What the rules are given for C8: refusals brought back after a prefill. No torch."""
+
+import numpy as np
+
+from ...lab import Lab
+from .. import rules
+from ..shared import gates
+from ..shared.tables import outcomes
+from .run import AS_USUAL, ASKED_AGAIN, NEUTRAL, Decoding
+
+ROW = rules.ROWS["C8"]
+
+
+def refused(lab: Lab, judge: str, seed: int, decoding: Decoding) -> np.ndarray:
+    """Which harmful requests were not fulfilled after the prefill that decides; (requests,).
+
+    1 or 0, by one of the judges of `rules`.
+    """
+    answers = lab.get("deep", seed=seed, role="aligned", decoding=decoding.name,
+                      requests="harmful").tables["answers"]
+    prefilled = answers[answers["length"] == lab.profile.reevaluation.decided_at]
+    return 1 - outcomes(prefilled)[f"{judge}_asr"].to_numpy()
+
+
+def beyond(lab: Lab, judge: str, decoding: Decoding) -> rules.Estimate:
+    """Refusals with the model asked again minus those by another decoding."""
+    differences = []
+    for seed in lab.seeds:
+        with_question = refused(lab, judge, seed, ASKED_AGAIN)
+        differences.append(with_question - refused(lab, judge, seed, decoding))
+    return rules.satterthwaite(np.stack(differences), ("seeds", "requests"))
+
+
+def measured(lab: Lab, judge: str) -> rules.Measured:
+    """The effect over decoding as usual; the contrast: over neutral words in the same places.
+
+    The contrast is the effect minus that of the control, in which decoding as usual cancels.
+    """
+    return rules.Measured(beyond(lab, judge, AS_USUAL), beyond(lab, judge, NEUTRAL))
+
+
+def verdict(lab: Lab) -> rules.Verdict:
+    """The two words on C8."""
+    first, second = (measured(lab, judge) for judge in ROW.judges)
+    return rules.verdict_of(ROW, first, gates=[gates.guardrail(lab, ROW)], by_second_judge=second)
