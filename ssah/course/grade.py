@@ -35,7 +35,7 @@ CELLS_WORTH = 5
 PASSED = "passed"
 FAILED = "failed"
 BLANK = "blank"
-NOT_RUN = "not run"
+NOT_RUN = "not run to its end"
 BY_HAND = "to be graded by hand"
 
 
@@ -168,6 +168,7 @@ def run(notebook, workplace: Path, cell_seconds: int) -> str:
         interrupt_on_timeout=True,
         timeout=cell_seconds,
         shutdown_kernel="immediate",
+        on_cell_executed=_note_status,
         resources={"metadata": {"path": str(workplace)}},
     )
     try:
@@ -183,6 +184,12 @@ def run(notebook, workplace: Path, cell_seconds: int) -> str:
     return ""
 
 
+def _note_status(cell, cell_index: int, execute_reply: dict | None) -> None:
+    """Keep how the kernel said that a cell ended; one that was interrupted may not say it."""
+    if execute_reply is not None:
+        cell.metadata["status"] = execute_reply["content"]["status"]
+
+
 # ---- what it is worth ------------------------------------------------------------------------
 
 
@@ -193,15 +200,16 @@ def _mark(cell, submission: str, assignment: str, why: str) -> Mark:
         is_blank = cell.source.strip() in ("", cells.TEXT_STUB, "YOUR ANSWER HERE")
         state = BLANK if is_blank else BY_HAND
         return Mark(submission, assignment, name, 0 if is_blank else None, of, state)
-    if cell.execution_count is None:
-        return Mark(submission, assignment, name, 0, of, NOT_RUN, why)
     for output in cell.outputs:
         if output.output_type == "error":
             is_blank = output.ename in ("NotWritten", "NotImplementedError")
             said = _one_line(f"{output.ename}: {output.evalue}")
             state = BLANK if is_blank else FAILED
             return Mark(submission, assignment, name, 0, of, state, said)
-    return Mark(submission, assignment, name, of, of, PASSED)
+    # without an error a cell has passed only if the kernel said so: it may have hung, or died
+    if cell.metadata.get("status") == "ok":
+        return Mark(submission, assignment, name, of, of, PASSED)
+    return Mark(submission, assignment, name, 0, of, NOT_RUN, why or "it did not end in time")
 
 
 def _one_line(text: str) -> str:
