@@ -79,6 +79,24 @@ def _sentences(found: dict[str, Verdict]) -> str:
     return "\n".join(f"- {sentence(verdict)}" for verdict in found.values())
 
 
+def gates(found: dict[str, Lab]) -> str:
+    """Every gate of every model that ran, as Markdown: the rows, whether it holds, what was found.
+
+    A gate that fails blocks the rows that name it; elsewhere it is a caveat.
+    """
+    rows = []
+    for name, verdicts_of in words(found).items():
+        label = found[name].profile.model.label
+        of_rows: dict[tuple, list[str]] = {}
+        for row_id, verdict in verdicts_of.items():
+            for gate in verdict.gates:
+                key = (gate.name, "yes" if gate.passed else "no", gate.found)
+                of_rows.setdefault(key, []).append(row_id)
+        rows += [[label, gate, holds, what, ", ".join(ids)]
+                 for (gate, holds, what), ids in of_rows.items()]
+    return markdown_table(["", "gate", "holds", "found", "rows"], rows)
+
+
 # ---- in a notebook ---------------------------------------------------------------------------
 
 def report(found: dict[str, Lab]) -> None:

@@ -31,6 +31,7 @@ KNOWN_BEFORE = (
     "file, which is in the order of their kinds (5 of 12): 16 of 50 were refused, more than the "
     "limit allows. Since a sample of all kinds was meant, all 120 are asked, whatever comes out; "
     "both numbers stand in the store (steps guard and over_refusal).",
+    "C8: the runs on the organism, before the settings of its runs on other models were fixed.",
 )
 
 #: Limits of the gates, by the names that `rules` has for them.
