@@ -42,7 +42,7 @@ def sentences(lab: Lab) -> str:
     """One plain sentence a row that was run, as a Markdown list."""
     found = verdicts(lab)
     if not found:
-        return f"Nothing of this bench has been run on {lab.profile.model.label} yet."
+        return f"No row of this bench is complete on {lab.profile.model.label} yet."
     return _sentences(found)
 
 
