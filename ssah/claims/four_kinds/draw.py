@@ -23,7 +23,7 @@ KINDS = ("SCU", "UCU", "RU")
 REMOVAL_PANELS = (
     ("ASR", "keyword_asr", "keyword ASR (%)", True),
     ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
-    ("wiki ppl", "wiki ppl", "Wikipedia perplexity (log)", False),
+    ("wiki ppl", "wiki ppl", "Wikipedia perplexity", False),
 )
 
 #: Two sets of bars in one row: their height, and how far each is from the middle.
@@ -62,7 +62,7 @@ def removals(models: dict[str, tuple[pd.DataFrame, pd.DataFrame]]):
         axes = part.subplots(1, len(REMOVAL_PANELS), sharey=True)
         names = table["title"].to_dict()
         fill_panels(axes, table, points, REMOVAL_PANELS, names=names, style_of=_removal_style)
-        plain_log(axes[2].xaxis)
+        axes[2].locator_params(axis="x", nbins=5)
         axes[0].set_ylabel("removed")
         part.suptitle(name, fontsize=10.5, weight="bold")
     return figure
