@@ -72,7 +72,17 @@ def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:
 def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
     parts = [f"**{lab.profile.model.label}**\n\n{_sentences(by_model[name])}"
              for name, lab in found.items() if name != CONTROL and by_model[name]]
-    return "\n\n".join(parts) or "No real model has been run on this bench yet."
+    return "\n\n".join(parts) or _on_the_way(found)
+
+
+def _on_the_way(found: dict[str, Lab]) -> str:
+    """What to say while no row of a real model is complete."""
+    begun = [lab.profile.model.label for name, lab in found.items()
+             if name != CONTROL and any(True for _ in lab.stored("removal"))]
+    if not begun:
+        return "No real model has been run on this bench yet."
+    return (f"No row is complete on a real model yet, so no word is spoken. What has been measured "
+            f"of {' and '.join(begun)} stands in notebook 02, section 8.")
 
 
 def _sentences(found: dict[str, Verdict]) -> str:
