@@ -107,7 +107,8 @@ def test_an_estimate_computes_nothing_and_adds_up(capsys, monkeypatch):
     monkeypatch.setattr(notebooks, "run_notebooks", lambda *_, **__: pytest.fail("it ran"))
     assert cli.main(["rerun", "--all", "--estimate", "--profile", "qwen-1.5b", "--into", "nowhere"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [line.split("  ") for line in lines if "as declared for 135M weights" in line]
+    head = next(number for number, line in enumerate(lines) if line.startswith("step "))
+    rows = [line.split("  ") for line in lines[head + 1:-1]]
     cells = [[cell.strip() for cell in row if cell.strip()] for row in rows]
     total = [cell.strip() for cell in lines[-1].split("  ") if cell.strip()]
     assert total[0] == "all" and int(total[1]) == sum(int(count) for _, count, *_ in cells)

@@ -475,7 +475,7 @@ def test_transplants_by_hand():
 def test_the_summary_and_the_deviations_say_the_numbers():
     lab = Varied()
     said = read.summary(lab, judge_c2(GOOD))
-    assert "**reproduced**; 5 of 5 checks hold." in said
+    assert "conditions are **met**: 5 of 5 checks hold." in said
     assert "without the 1.00% of units called SCU 0%; " in said
     assert (
         "Keyword ASR without SCU: as here 100%, scale z 100%, scale rank 100%, " in said

@@ -313,7 +313,7 @@ def test_c6_facts_by_hand(by_hand):
 
 def test_the_summary_says_what_was_found(by_hand):
     said = read.summary(by_hand, CLAIM.verdict(by_hand))
-    assert "3 seeds): **not reproduced**; 2 of 5 checks hold." in said
+    assert "3 seeds): the first bench's conditions are **not met**: 2 of 5 checks hold." in said
     row = "| RU | 25% | 25% | 0% | 100% | 0.20 | 31.0 | 50.0% | -1.00 |"
     assert row in said.splitlines()
     assert "The RU's KL is 0.50 x [0.50, 0.50] that of everything, 2.00 x [2.00, 2.00]" in said
