@@ -378,7 +378,7 @@ def guarded(role_labels: dict[str, str], native: str = ""):
         parts.append(pd.DataFrame({"source": sources, "id": range(100), "system": system}))
     asked = pd.concat(parts, ignore_index=True)
 
-    def get(step, *, seed, role):
+    def get(step, *, seed, role="aligned"):
         labels = np.where(asked["source"] == "safe", "comply", role_labels[role])
         return SimpleNamespace(tables={"answers": asked.assign(label=labels)})
 
