@@ -25,7 +25,7 @@ from tqdm.auto import tqdm
 
 from .errors import SsahError
 from .evaluation import generate
-from .finetuning import ADAMW, FineTuning, _check_arithmetic, what_trains
+from .finetuning import ADAMW, FineTuning, _check_arithmetic, _make, what_trains
 from .inputs.columns import examples_of
 from .inputs.texts import as_texts
 from .inputs.words import data_file
@@ -186,7 +186,7 @@ def finetune_given(
     )
     everything = what_trains(chat.model, None, None, None, None, seed)
     with everything.moving as state, training_mode(chat.model, checkpointing):
-        stepper = optimizer(state.parameters, lr=lr, weight_decay=weight_decay)
+        stepper = _make(optimizer, state, lr, weight_decay)
         random = np.random.default_rng(seed)
         run = Run(chat, encoded, None, state, stepper, (), options, random)
         silent = progress is None

@@ -21,6 +21,12 @@ def labs(compute: bool = False) -> dict[str, Lab]:
     return {name: lab_of(profile, compute=compute) for name, profile in BENCH.items()}
 
 
+def begun(found: dict[str, Lab]) -> list[Lab]:
+    """The labs of real models from which something was removed already (claim C2)."""
+    return [lab for name, lab in found.items()
+            if name != CONTROL and any(True for _ in lab.stored("removal"))]
+
+
 def words(found: dict[str, Lab]) -> dict[str, dict[str, Verdict]]:
     """The verdicts of every lab on the rows that were run, by its name and the row's id."""
     return {name: verdicts(lab) for name, lab in found.items()}
@@ -77,12 +83,11 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
 
 def _on_the_way(found: dict[str, Lab]) -> str:
     """What to say while no row of a real model is complete."""
-    begun = [lab.profile.model.label for name, lab in found.items()
-             if name != CONTROL and any(True for _ in lab.stored("removal"))]
-    if not begun:
+    labels = [lab.profile.model.label for lab in begun(found)]
+    if not labels:
         return "No real model has been run on this bench yet."
     return (f"No row is complete on a real model yet, so no word is spoken. What has been measured "
-            f"of {' and '.join(begun)} stands in notebook 02, section 8.")
+            f"of {' and '.join(labels)} stands in notebook 02, section 8.")
 
 
 def _sentences(found: dict[str, Verdict]) -> str:

@@ -1,9 +1,10 @@
 """A claim of the paper as one object: its text, its runs, its rule, its figures, its words.
 
 Ledger, plan, README, scoreboard and traces are loops over `ssah.claims.CLAIMS`. A verdict is
-*met*, *partly met*, *not met* or *not tested*: whether the conditions of the claim's rule, the first
-bench's, are met by the model of the profile. Several conditions at once cannot say what was seen; the
-two words of `rules` do. The margins of the rules were written before the results were looked at (the git history shows it).
+*met*, *partly met*, *not met* or *not tested*: whether the model of the profile meets the
+conditions of the claim's rule (the first bench's). Several conditions at once cannot say what was
+seen; the two words of `rules` do. The margins of the rules were written before the results were
+looked at (the git history shows it).
 """
 
 from collections.abc import Callable, Iterator
@@ -84,7 +85,8 @@ class Claim:
     ours: Callable[[Lab, Facts], str] | None = None             # our number, with interval and n
     step: str = ""                                              # of `ssah recompute`
     figures: dict[str, tuple[str, ...]] = field(default_factory=dict)   # -> steps that it shows
-    parts: dict[str, Callable[[Lab, Verdict], str]] = field(default_factory=dict)    # of README, Markdown
+    # parts of README, as Markdown
+    parts: dict[str, Callable[[Lab, Verdict], str]] = field(default_factory=dict)
     deviations: Callable[[Lab], list[Deviation]] = nothing
     rechecks: Callable[[Lab], Iterator[Recheck]] = nothing      # from stored arrays, exactly
     retrained: Callable[[Lab, Lab], Iterator[Recheck]] = nothing    # stored, computed afresh

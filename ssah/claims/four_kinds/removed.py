@@ -6,17 +6,12 @@ import pandas as pd
 from ...lab import Lab
 from ...lab.words import markdown_table, say
 from .. import rules
-from ..shared.tables import outcomes
+from ..shared.tables import with_system
 from .read import WORDS
 from .removal import REMOVALS
 
 #: Our columns and the measures of an answer to a request, that they are means of.
 RATES = {"ASR": "keyword_asr", "strict ASR": "strict_asr"}
-
-
-def has_runs(lab: Lab) -> bool:
-    """Whether anything was removed from the model of a lab yet."""
-    return any(True for _ in lab.stored("removal"))
 
 
 def per_draw(lab: Lab) -> pd.DataFrame:
@@ -25,7 +20,7 @@ def per_draw(lab: Lab) -> pd.DataFrame:
     Columns keyword_asr, strict_asr (fractions; with system prompt), wiki ppl.
     """
     keys = ["units", "seed", "draw"]
-    answers = _with_system(lab).groupby(keys)[[*RATES.values()]].mean()
+    answers = with_system(lab, "removal").groupby(keys)[[*RATES.values()]].mean()
     passages = lab.frame("removal", "wikipedia").groupby(keys)["nll"].mean()
     table = answers.join(np.exp(passages).rename("wiki ppl"), how="outer").reset_index()
     return table.assign(condition=table["units"])
@@ -37,7 +32,7 @@ def table_one(lab: Lab) -> pd.DataFrame:
     Columns ASR and strict ASR (with system prompt), wiki ppl (geometric mean), draws, share and
     title. An interval crosses requests with draws or with seeds.
     """
-    answers = _with_system(lab)
+    answers = with_system(lab, "removal")
     points = per_draw(lab)
     shares = lab.facts("removal").groupby("units")["share"].mean()
     rows = {}
@@ -50,12 +45,6 @@ def table_one(lab: Lab) -> pd.DataFrame:
             rows[name] = {"title": removal.title, "share": shares[name], "draws": len(of_row),
                           **_estimates(part), "wiki ppl": perplexity}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("removed")
-
-
-def _with_system(lab: Lab) -> pd.DataFrame:
-    """The answers with the model's system prompt, with their outcomes."""
-    answers = lab.frame("removal", "answers")
-    return outcomes(answers[answers["system"] == lab.profile.evaluation.systems[0]])
 
 
 def _estimates(answers: pd.DataFrame) -> dict[str, float]:

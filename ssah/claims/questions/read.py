@@ -1,7 +1,7 @@
 """Three of the reviewers' questions that no other notebook answers. From the store; no torch.
 
-Is each kind of units *exclusive*? Where are the SCU, and do they come in whole heads? Do prompts leak
-from what identifies units to what evaluates them?
+Is each kind of units *exclusive*? Where are the SCU, and do they come in whole heads? Do prompts
+leak from what identifies units to what evaluates them?
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ from ...lab import Lab
 from ...lab.statistics import Estimate, difference
 from ...lab.words import say
 from ..shared.measuring import classify_scores
-from ..shared.tables import outcomes
+from ..shared.tables import with_system
 
 WORDS = Path(__file__).with_name("words.md.j2")
 
@@ -41,7 +41,7 @@ def exclusive(lab: Lab) -> pd.DataFrame:
     A row a kind and reference, with 95 % intervals paired by seed and prompt (or question). A kind
     that is *exclusive* moves one of both alone.
     """
-    answers = _with_system(lab).assign(measure="refusals")
+    answers = with_system(lab, "ablation").assign(measure="refusals")
     questions = lab.frame("ablation", "choice").assign(measure="accuracy")
     measured = ((answers, "refused", "refusals"), (questions, "correct", "accuracy"))
     rows = []
@@ -52,12 +52,6 @@ def exclusive(lab: Lab) -> pd.DataFrame:
                 rows.append({"kind": kind, "compared": title, "measure": measure,
                              **change._asdict()})
     return pd.DataFrame(rows)
-
-
-def _with_system(lab: Lab) -> pd.DataFrame:
-    """The answers with the first system prompt, with their outcomes."""
-    answers = lab.frame("ablation", "answers")
-    return outcomes(answers[answers["system"] == lab.profile.evaluation.systems[0]])
 
 
 def _change(table: pd.DataFrame, condition: str, reference: str, column: str) -> Estimate:

@@ -54,6 +54,12 @@ def outcomes(answers: pd.DataFrame) -> pd.DataFrame:
     return found.astype(dict.fromkeys(OUTCOMES, float))
 
 
+def with_system(lab: Lab, step: str) -> pd.DataFrame:
+    """The answers of a step's runs with the model's system prompt, with their `outcomes`."""
+    answers = lab.frame(step, "answers")
+    return outcomes(answers[answers["system"] == lab.profile.evaluation.systems[0]])
+
+
 def by_prompt(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     """One row a key, seed and prompt: the mean over system modes.
 

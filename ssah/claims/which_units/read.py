@@ -204,8 +204,8 @@ def judge_c7(facts: Facts) -> Verdict:
     """Verdict on the neuron as the atom of safety. `facts`: those of `c7_facts`, fractions.
 
     Keyword ASR at a training loss that every seed reached. *met*: all three checks hold;
-    *partly met*: the first two (frozen units protect better than as many single weights, and it matters
-    which); else *not met*.
+    *partly met*: the first two (frozen units protect better than as many single weights, and it
+    matters which); else *not met*.
     """
     grain = above(
         "units protect better than as many single weights (SNIP difference): ASR at least "
