@@ -21,8 +21,9 @@ WORDS = Path(__file__).with_name("words.md.j2")
 #: The kinds that Table 1 removes.
 REMOVED = ("SCU", "UCU", "RU")
 #: What a removal is compared with: the title, and the condition for a kind.
-REFERENCES = {"than with nothing removed": lambda kind: "none",
-              "than without as many random units": lambda kind: f"random {kind}"}
+BESIDE_RANDOM = "against as many random units"
+REFERENCES = {"against nothing removed": lambda kind: "none",
+              BESIDE_RANDOM: lambda kind: f"random {kind}"}
 
 #: Scales of the scores whose labels are placed: ours, even by construction, and as printed.
 SCALES = ("log-z", "raw")
@@ -75,7 +76,7 @@ def _rows(table: pd.DataFrame) -> list[Estimate]:
 
 def exclusive_seen(table: pd.DataFrame) -> str:
     """Which kinds move what, beyond as many random units."""
-    beyond = table[table["compared"] == "than without as many random units"]
+    beyond = table[table["compared"] == BESIDE_RANDOM]
     is_clear = (beyond["low"] > 0) | (beyond["high"] < 0)
     moved = {kind: beyond.loc[is_clear & (beyond["kind"] == kind), "measure"].tolist()
              for kind in REMOVED}
