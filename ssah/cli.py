@@ -143,20 +143,21 @@ def recompute(args) -> int:
 
 def accept(args) -> int:
     """Note that a change of code changes no result, after running steps before and after it."""
-    from .claims import TRIAL, lab_of, load_profile
+    from .claims import COMMITTED, TRIALS, lab_of, load_profile, trial
     from .lab.accept import accept as accept_change
     from .lab.accept import needs_a_line
 
-    lab = lab_of(load_profile("default"), compute=False)
-    names = args.steps or list(dict.fromkeys(need.step for need in lab.plan()))
-    if not (changed := [name for name in names if needs_a_line(lab, name)]):
+    labs = [lab_of(load_profile(name), compute=False) for name in COMMITTED]
+    planned = dict.fromkeys(need.step for lab in labs for need in lab.plan())
+    changed = [name for name in args.steps or planned if needs_a_line(labs, name)]
+    if not changed:
         print("nothing to accept: the stored results are known to be those of today's code")
         return 0
     if not args.reason:
         raise SsahError(f"the code behind {', '.join(changed)} changed; say why no result does: "
                         '--reason "..."')
-    noted = accept_change(lab, changed, args.reason, TRIAL, args.before)
-    print(f"accepted in {lab.place.accepted}: {', '.join(noted)}")
+    noted = accept_change(labs, changed, args.reason, list(map(trial, TRIALS)), args.before)
+    print(f"accepted in {labs[0].place.accepted}: {', '.join(noted)}")
     return 0
 
 

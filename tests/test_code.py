@@ -3,12 +3,14 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ssah.claims import TRIAL
+from ssah.claims import RESULTS, TRIALS
+from ssah.claims import trial as trial_on
 from ssah.errors import SsahError
 from ssah.lab import STEPS, Lab, Need, Place, Result, code
 from ssah.lab.accept import Trial, accept, last_valid_commits, needs_a_line
@@ -192,7 +194,7 @@ def repository(tmp_path, monkeypatch):
     profile = SimpleNamespace(name="toy", seeds=(2,), option="")
     lab = Lab(profile, place, compute=False)
     lab.store.save("shown", "seed=2", _stored(fingerprint_now(None)))
-    trial = Trial(lambda steps, into: ["run.py", *steps, str(into)], lambda into: into / "results")
+    trial = Trial(lambda name: name == "shown", lambda steps, into: ["run.py", *steps, str(into)], lambda into: into / "results")
     return SimpleNamespace(folder=folder, first=first, trial=trial, decorated=decorated,
                            lab=lambda: Lab(profile, place, compute=False))
 
@@ -204,18 +206,18 @@ def _stored(fingerprint: str):
 def test_a_neutral_change_is_accepted_after_it_was_run(repository):
     edited = repository.decorated + STEPS_FILE.replace("x * 2", "x + x")
     (repository.folder / "toy/steps.py").write_text(edited)
-    assert needs_a_line(repository.lab(), "shown")
-    assert last_valid_commits(repository.lab(), ["shown"]) == {"shown": repository.first}
-    assert accept(repository.lab(), ["shown"], "a sum", repository.trial) == ["shown"]
+    assert needs_a_line([repository.lab()], "shown")
+    assert last_valid_commits([repository.lab()], ["shown"]) == {"shown": repository.first}
+    assert accept([repository.lab()], ["shown"], "a sum", [repository.trial]) == ["shown"]
     line = json.loads((repository.folder / "accepted.json").read_text())["shown"]
     assert (line["before"], line["reason"]) == (repository.first, "a sum")
-    assert not needs_a_line(repository.lab(), "shown")
-    assert accept(repository.lab(), ["shown"], "again", repository.trial) == []
+    assert not needs_a_line([repository.lab()], "shown")
+    assert accept([repository.lab()], ["shown"], "again", [repository.trial]) == []
     # one line a step, also after the next change
     edited = repository.decorated + STEPS_FILE.replace("x * 2", "2 * x")
     commit(repository.folder, **{"toy/steps.py": edited})
-    assert needs_a_line(repository.lab(), "shown")
-    accept(repository.lab(), ["shown"], "turned", repository.trial)
+    assert needs_a_line([repository.lab()], "shown")
+    accept([repository.lab()], ["shown"], "turned", [repository.trial])
     lines = (repository.folder / "accepted.json").read_text().splitlines()
     assert len(lines) == 3 and "turned" in lines[1]
 
@@ -224,15 +226,15 @@ def test_a_change_that_changes_results_is_refused(repository):
     edited = repository.decorated + STEPS_FILE.replace("x * 2", "x * 3")
     (repository.folder / "toy/steps.py").write_text(edited)
     with pytest.raises(SsahError, match=r"other results now: shown\(seed=2\); bump the version of the step"):
-        accept(repository.lab(), ["shown"], "no", repository.trial)
+        accept([repository.lab()], ["shown"], "no", [repository.trial])
     assert not (repository.folder / "accepted.json").exists()
 
 
 def test_going_back_needs_no_line(repository):
     (repository.folder / "toy/steps.py").write_text(repository.decorated + STEPS_FILE.replace("x * 2", "x + x"))
-    accept(repository.lab(), ["shown"], "a sum", repository.trial)
+    accept([repository.lab()], ["shown"], "a sum", [repository.trial])
     (repository.folder / "toy/steps.py").write_text(repository.decorated + STEPS_FILE)
-    assert not needs_a_line(repository.lab(), "shown")
+    assert not needs_a_line([repository.lab()], "shown")
 
 
 def test_results_of_code_that_no_commit_has_must_be_compared_by_name(repository):
@@ -240,8 +242,8 @@ def test_results_of_code_that_no_commit_has_must_be_compared_by_name(repository)
     lab.store.save("shown", "seed=2", _stored("unknown"))
     (repository.folder / "toy/steps.py").write_text(repository.decorated + STEPS_FILE.replace("x * 2", "x + x"))
     with pytest.raises(SsahError, match="no commit has the code that made the stored results of shown"):
-        accept(lab, ["shown"], "?", repository.trial)
-    assert accept(lab, ["shown"], "!", repository.trial, before=repository.first[:8]) == ["shown"]
+        accept([lab], ["shown"], "?", [repository.trial])
+    assert accept([lab], ["shown"], "!", [repository.trial], before=repository.first[:8]) == ["shown"]
     line = json.loads((repository.folder / "accepted.json").read_text())["shown"]
     assert line["before"] == repository.first       # a short name is noted in full
 
@@ -250,12 +252,38 @@ def test_a_tree_that_cannot_compute_is_named(repository):
     edited = "import nothing_of_this_name\n" + repository.decorated + STEPS_FILE.replace("2", "3")
     (repository.folder / "toy/steps.py").write_text(edited)
     with pytest.raises(SsahError, match="cannot compute shown.*nothing_of_this_name"):
-        accept(repository.lab(), ["shown"], "?", repository.trial)
+        accept([repository.lab()], ["shown"], "?", [repository.trial])
     with pytest.raises(SsahError, match="'not-a-commit' is no commit"):
-        accept(repository.lab(), ["shown"], "?", repository.trial, before="not-a-commit")
+        accept([repository.lab()], ["shown"], "?", [repository.trial], before="not-a-commit")
 
 
-def test_the_trial_of_the_package_is_a_command_that_it_has():
-    arguments = TRIAL.command(["splits"], Path("somewhere"))
+def test_a_line_covers_the_results_of_every_profile(repository):
+    """Two labs of one place: a profile each, with results by other code each."""
+    (repository.folder / "toy/steps.py").write_text(repository.decorated + STEPS_FILE.replace("x * 2", "x + x"))
+    lab, other = repository.lab(), repository.lab()
+    other.store = type(other.store)(repository.folder / "other")
+    other.store.save("shown", "seed=2", _stored("of another time"))
+    accept([lab, other], ["shown"], "a sum", [repository.trial], before=repository.first)
+    line = json.loads((repository.folder / "accepted.json").read_text())["shown"]
+    assert "of another time" in line["covers"] and len(line["covers"]) == 2
+
+
+def test_a_step_is_tried_on_the_first_profile_that_has_it(repository):
+    (repository.folder / "toy/steps.py").write_text(repository.decorated + STEPS_FILE.replace("x * 2", "x + x"))
+    without = replace(repository.trial, plans=lambda name: False)
+    with pytest.raises(SsahError, match="no small profile computes shown"):
+        accept([repository.lab()], ["shown"], "?", [without])
+    assert accept([repository.lab()], ["shown"], "a sum", [without, repository.trial]) == ["shown"]
+
+
+def test_every_step_of_committed_results_is_on_a_small_profile():
+    trials = list(map(trial_on, TRIALS))
+    for step in {folder.name for folder in RESULTS.glob("*/*/")}:
+        assert any(trial.plans(step) for trial in trials), step
+
+
+@pytest.mark.parametrize("name", TRIALS)
+def test_the_trial_of_the_package_is_a_command_that_it_has(name):
+    arguments = trial_on(name).command(["splits"], Path("somewhere"))
     helped = subprocess.run([sys.executable, *arguments[:3], "--help"], capture_output=True, text=True)
     assert helped.returncode == 0 and "--profile" in helped.stdout and "--into" in helped.stdout

@@ -93,11 +93,24 @@ PLACE = Place(
     peak_memory=peak_memory)
 
 
-#: How `ssah accept` computes steps by the code of a tree, before and after a change.
-TRIAL = Trial(
-    command=lambda steps, into: ["-m", "ssah.cli", "recompute", *steps, "--profile", "smoke",
-                                 "--into", str(into)],
-    results=lambda into: into / "results" / "smoke")
+#: The small profiles on which `ssah accept` runs a step before and after a change: the first that
+#: has it. The organism, for what only the second bench has, with fewer draws, requests and tokens.
+TRIALS = ("smoke",
+          "organism+removal.draws=1+removal.further_draws=1+removal.doses=0.06"
+          "+evaluation.harmful=20+evaluation.benign=10+reevaluation.lengths=0,5"
+          "+reevaluation.decided_at=5+reevaluation.harmful=8+reevaluation.safe=8")
+
+
+def trial(name: str) -> Trial:
+    """How `ssah accept` computes steps on a profile by the code of a tree."""
+    profile = load_profile(name)
+    planned = {need.step for need in plan(profile)}
+
+    def command(steps: list[str], into: Path) -> list[str]:
+        return ["-m", "ssah.cli", "recompute", *steps, "--profile", name, "--into", str(into)]
+
+    return Trial(plans=planned.__contains__, command=command,
+                 results=lambda into: into / "results" / profile.name)
 
 
 def check_models(profile: Profile) -> None:

@@ -3,7 +3,8 @@
 Neutrality is run, not asserted: a step is computed on a small profile by the code of a commit whose
 results the stored ones are, and by the code of the working tree, on the same machine. Only if all
 contents are equal, a line is written (`Place.accepted`): step -> the fingerprint of today's code,
-the fingerprints of the stored results that it covers, the commit compared with, and the reason.
+the fingerprints of the stored results that it covers (of all profiles in git), the commit compared
+with, and the reason.
 """
 
 import io
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,52 +29,69 @@ from .store import Result, Store
 class Trial:
     """How a tree of the repository computes steps on a small profile."""
 
+    plans: Callable[[str], bool]                        # whether the profile has a step
     command: Callable[[list[str], Path], list[str]]     # of steps and a folder: what Python runs
     results: Callable[[Path], Path]                     # of the folder: where results are then
 
 
-def accept(lab: Lab, names: Iterable[str], reason: str, trial: Trial,
+def accept(labs: Sequence[Lab], names: Iterable[str], reason: str, trials: Sequence[Trial],
            before: str | None = None) -> list[str]:
     """Compare, and note what is neutral; the steps that were noted.
 
-    `before`: the commit to compare with (default: the newest at which the stored results were
-    those of the code). Raises `SsahError` if there is none, if a tree cannot compute a step, and if
-    contents differ; then nothing is noted.
+    `labs`: of one place, a lab a profile whose results are in git. A step is computed by the first
+    of the `trials` that plans it. `before`: the commit to compare with (default: the newest at
+    which the stored results were those of the code). Raises `SsahError` if there is none, if a
+    step is in no trial or cannot be computed, and if contents differ; then nothing is noted.
     """
-    changed = [name for name in names if needs_a_line(lab, name)]
+    changed = [name for name in names if needs_a_line(labs, name)]
+    place = labs[0].place
     if before is None:
-        compared_with = last_valid_commits(lab, changed)
+        compared_with = last_valid_commits(labs, changed)
     else:
-        whole = _git(lab.place.repository, "rev-parse", "--verify", f"{before}^{{commit}}").strip()
+        whole = _git(place.repository, "rev-parse", "--verify", f"{before}^{{commit}}").strip()
         compared_with = dict.fromkeys(changed, whole or before)
+    tried = {name: _trial_of(name, trials) for name in changed}
     with tempfile.TemporaryDirectory(prefix="accept-") as scratch:
         for commit in dict.fromkeys(compared_with.values()):
-            steps = [name for name in changed if compared_with[name] == commit]
-            print(f"computing {', '.join(steps)} by the code of {commit[:7]} and of today",
-                  flush=True)
-            tree = _checked_out(lab.place.repository, commit, Path(scratch) / commit)
-            then = contents(tree, steps, trial, Path(scratch) / f"then-{commit}")
-            now = contents(lab.place.repository, steps, trial, Path(scratch) / f"now-{commit}")
-            _compare(then, now)
-    lines = {name: {"code": code.fingerprint(find_step(name).run), "covers": _codes(lab, name),
+            tree = _checked_out(place.repository, commit, Path(scratch) / commit)
+            for number, trial in enumerate(trials):
+                steps = [name for name in changed
+                         if compared_with[name] == commit and tried[name] is trial]
+                if steps:
+                    print(f"computing {', '.join(steps)} by the code of {commit[:7]} and of today",
+                          flush=True)
+                    into = Path(scratch) / f"{commit}-{number}"
+                    then = contents(tree, steps, trial, into / "then")
+                    now = contents(place.repository, steps, trial, into / "now")
+                    _compare(then, now)
+    lines = {name: {"code": code.fingerprint(find_step(name).run), "covers": _codes(labs, name),
                     "before": commit, "reason": reason}
              for name, commit in compared_with.items()}
-    _write(lab.place.accepted, lab.accepted | lines)
+    _write(place.accepted, labs[0].accepted | lines)
     return changed
 
 
-def needs_a_line(lab: Lab, name: str) -> bool:
+def _trial_of(name: str, trials: Sequence[Trial]) -> Trial:
+    """The first trial that has a step."""
+    for trial in trials:
+        if trial.plans(name):
+            return trial
+    raise SsahError(f"no small profile computes {name}; bump its version and recompute its results")
+
+
+def needs_a_line(labs: Sequence[Lab], name: str) -> bool:
     """Whether some stored result of a step was made by other code that nobody accepted yet."""
-    return any(lab.code_changed(result) for result in _results(lab, name))
+    return any(lab.code_changed(result) for lab in labs for result in _results(lab, name))
 
 
-def last_valid_commits(lab: Lab, names: Iterable[str]) -> dict[str, str]:
+def last_valid_commits(labs: Sequence[Lab], names: Iterable[str]) -> dict[str, str]:
     """Step -> the newest commit whose code made, or was accepted for, all its stored results.
 
     `names`: steps of one package. Raises `SsahError` for a step that has none.
     """
-    repository = lab.place.repository
-    stored = {name: _codes(lab, name) for name in names}
+    repository = labs[0].place.repository
+    accepted = labs[0].accepted
+    stored = {name: _codes(labs, name) for name in names}
     found = {}
     if not stored:
         return found
@@ -84,7 +102,7 @@ def last_valid_commits(lab: Lab, names: Iterable[str]) -> dict[str, str]:
             break
         tree = package_at(repository, commit, package)
         for name in open_steps:
-            if _is_valid(tree, name, stored[name], lab.accepted.get(name)):
+            if _is_valid(tree, name, stored[name], accepted.get(name)):
                 found[name] = commit
     missing = [name for name in stored if name not in found]
     if missing:
@@ -148,9 +166,10 @@ def _results(lab: Lab, name: str) -> list[Result]:
     return [result for result in found if result is not None]
 
 
-def _codes(lab: Lab, name: str) -> list[str]:
+def _codes(labs: Sequence[Lab], name: str) -> list[str]:
     """The fingerprints of the stored results of a step, each once."""
-    return sorted({code.recorded(result.provenance) for result in _results(lab, name)})
+    return sorted({code.recorded(result.provenance)
+                   for lab in labs for result in _results(lab, name)})
 
 
 def _checked_out(repository: Path, commit: str, folder: Path) -> Path:
