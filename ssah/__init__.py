@@ -20,7 +20,7 @@ _HOME = {
     "classification": ("Units", "classify", "iou", "scaled"),
     "ablation": ("ablated", "transplanted", "without_direction"),
     "finetuning": ("finetune",),
-    "deepening": ("finetune_given",),
+    "deepening": ("begun_refusals", "fulfilment_beginnings"),
     "evaluation": ("generate", "refusal_log_odds", "perplexity", "multiple_choice"),
     "reevaluation": ("generate_reevaluating",),
     "judging": ("judge",),

@@ -6,6 +6,7 @@ generation on the left; padding is masked by length, so an answer does not depen
 prompt, an option together with its question (`ssah.models.Chat`).
 """
 
+import numbers
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -70,13 +71,14 @@ def generate(
     `prefill` is put into the model's mouth first and is not part of the answer: a text for all
     prompts, or a text or token ids for each. Length-sorted batches, each stopped as soon as all its
     answers are done. `progress` labels a bar. Raises `SsahError` for no prompts, for what is no
-    list of texts, and for a model whose logits are not finite.
+    list of texts, for less than one token, and for a model whose logits are not finite.
     """
     check_chat(chat)
     prompts = as_texts(prompts, "prompts")
     if not prompts:
         raise SsahError("no prompts to answer")
-    heads = _heads(chat, prompts, prefill, system)
+    check_count("max_new_tokens", max_new_tokens)
+    heads = prefilled(chat, prompts, prefill, system)
     settings = greedy(chat, max_new_tokens)
     if sample is not None:
         settings.update(do_sample=True, temperature=TEMPERATURE, top_k=0, top_p=1.0)
@@ -86,7 +88,7 @@ def generate(
     with _seeded(sample):
         for rows in length_batches(heads, batch_size, progress):
             for row, answer in zip(rows, _continued(chat, [heads[row] for row in rows], settings)):
-                tokens[row] = _before_written_end(chat, _up_to(answer, ends))
+                tokens[row] = before_written_end(chat, _up_to(answer, ends))
                 finished[row] = len(tokens[row]) < len(answer)
     texts = [chat.tokenizer.decode(answer, skip_special_tokens=True) for answer in tokens]
     return Answers(texts, tokens, finished)
@@ -132,7 +134,7 @@ class Finite(LogitsProcessor):
         return scores
 
 
-def _heads(
+def prefilled(
     chat: Chat, prompts: list[str], prefill: str | Sequence[str] | Sequence[list[int]], system: str
 ) -> list[list[int]]:
     """Token ids of every rendered prompt with the beginning of its answer."""
@@ -141,15 +143,14 @@ def _heads(
     if len(prefill) != len(prompts):
         raise SsahError(f"there are {len(prefill)} prefills for {len(prompts)} prompts; give one "
                         "for each, or a single text for all")
-    heads = []
-    for prompt, beginning in zip(prompts, prefill, strict=True):
-        if isinstance(beginning, str):
-            head, (tokens,) = chat.continuations(prompt, [beginning], system)
-        else:
-            head, _ = chat.encode(prompt, system=system)
-            tokens = list(beginning)
-        heads.append(head + tokens)
-    return heads
+    return [head + tokens for head, tokens in _encoded(chat, prompts, prefill, system)]
+
+
+def check_count(name: str, value: int) -> None:
+    """`SsahError` for what is no number of tokens from 1."""
+    is_whole_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole_number or value < 1:
+        raise SsahError(f"{name} is a whole number of tokens from 1; got {value!r}")
 
 
 def _continued(chat: Chat, heads: list[list[int]], settings: GenerationConfig) -> list[list[int]]:
@@ -169,7 +170,7 @@ def _up_to(answer: list[int], ends: set[int]) -> list[int]:
     return answer
 
 
-def _before_written_end(chat: Chat, answer: list[int]) -> list[int]:
+def before_written_end(chat: Chat, answer: list[int]) -> list[int]:
     """The tokens before the end that the template writes, where that is several tokens."""
     around = chat.template.around_answer
     end = around.end.strip()
@@ -353,7 +354,7 @@ def response_nll(
     if prefill is None:
         encoded = _encoded(chat, prompts, responses, system)
     else:
-        encoded = list(zip(_heads(chat, prompts, prefill, system), responses, strict=True))
+        encoded = list(zip(prefilled(chat, prompts, prefill, system), responses, strict=True))
     heads = [head for head, _ in encoded]
     tails = [list(tail) for _, tail in encoded]
     scored = token_log_probs(chat, heads, tails, batch_size=batch_size)

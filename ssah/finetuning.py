@@ -88,9 +88,10 @@ def finetune(
     """Train `chat.model` in place: all of it, all but some units, or only some (paper, Table 2).
 
     `examples`: records ``prompt``, ``response`` and optionally ``ended`` (default True: the
-    response is whole, so its end is trained on too) and ``system`` (a system mode or text of its
-    own, in place of the argument `system`), or a table of them; those of `load_prompts`, of Alpaca
-    and of Dolly will do (`ssah.inputs.columns`). A mask is Boolean (len(index),), see
+    response is whole, so its end is trained on too), ``system`` (a system mode or text of its own,
+    in place of the argument `system`) and ``given`` (token ids between prompt and response, which
+    are read and not trained on: `ssah.deepening`), or a table of them; those of `load_prompts`, of
+    Alpaca and of Dolly will do (`ssah.inputs.columns`). A mask is Boolean (len(index),), see
     `ssah.masking.moving` for what moves with a unit:
 
     - ``frozen=mask``: these units stay, bit for bit, and the rest trains unless ``rest="freeze"``;
@@ -270,9 +271,10 @@ def what_moves(
 def encode_examples(
     chat: Chat, examples: Sequence[dict], system: str = "default"
 ) -> tuple[list[Encoded], int]:
-    """Token ids (prompt, answer) of every example, and how many answers the context has cut.
+    """Token ids of every example, what is read and what is trained on; how many answers were cut.
 
-    `system`: the system mode of the examples that name none of their own.
+    What is read: the prompt, and what is given of the answer. An answer is cut where the context
+    ends. `system`: the system mode of the examples that name none of their own.
     """
     examples = examples_of(examples)
     if not examples:
@@ -283,8 +285,9 @@ def encode_examples(
     for number, example in enumerate(examples):
         head, tail = _encoded(chat, example, example.get("system", system))
         if len(head) >= limit:
+            what = "with what is given" if example.get("given") else "alone"
             raise SsahError(
-                f"example {number}: the prompt alone ({len(head)} tokens) "
+                f"example {number}: the prompt {what} ({len(head)} tokens) "
                 f"exceeds the context of {limit}"
             )
         cut += len(head) + len(tail) > limit
@@ -293,12 +296,16 @@ def encode_examples(
 
 
 def _encoded(chat: Chat, example: dict, system: str) -> Encoded:
-    """Token ids of a prompt and its answer, with its end if the answer is whole."""
+    """Token ids of what is read and of the answer, with its end if the answer is whole."""
     prompt, response = example["prompt"], example["response"]
+    given = example.get("given", [])
+    if given:       # words of an answer stand apart
+        response = f" {response}"
     if example["ended"]:
-        return chat.encode(prompt, response, system)
-    head, (tail,) = chat.continuations(prompt, [response], system)
-    return head, tail
+        head, tail = chat.encode(prompt, response, system)
+    else:
+        head, (tail,) = chat.continuations(prompt, [response], system)
+    return head + given, tail
 
 
 def _make(

@@ -13,7 +13,6 @@ not see, so both are choices of ours.
 Not here: sampling, a probe of hidden states in place of the openings, taking back what was said.
 """
 
-import numbers
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from scipy.special import logsumexp
 from transformers import DynamicCache
 
 from .errors import SsahError
-from .evaluation import Answers, _before_written_end, _heads, openings_after
+from .evaluation import Answers, before_written_end, check_count, openings_after, prefilled
 from .inputs.texts import as_texts
 from .likelihood import check_finite, length_batches
 from .models import Chat, check_chat, pad
@@ -85,10 +84,10 @@ def generate_reevaluating(
     prompts = as_texts(prompts, "prompts")
     if not prompts:
         raise SsahError("no prompts to answer")
-    _check_count("every", every)
-    _check_count("max_new_tokens", max_new_tokens)
+    check_count("every", every)
+    check_count("max_new_tokens", max_new_tokens)
     question = question_of(chat, inserted)
-    heads = _heads(chat, prompts, prefill, system)
+    heads = prefilled(chat, prompts, prefill, system)
     _check_room(chat, heads, question, max_new_tokens)
     answering = _answering(chat, prompts, heads, system)
     for rows in length_batches(heads, batch_size, progress):
@@ -122,7 +121,7 @@ def refusal_log_odds_within(
     if not prompts:
         raise SsahError("no prompts to look at")
     question = question_of(chat, inserted)
-    heads = _heads(chat, prompts, prefill, system)
+    heads = prefilled(chat, prompts, prefill, system)
     _check_room(chat, heads, question, 0)
     log_odds = np.zeros(len(heads))
     for rows in length_batches(heads, batch_size):
@@ -162,7 +161,7 @@ class Answering:
             self.has_ended = True
             return
         self.tokens.append(token)
-        whole = _before_written_end(chat, self.tokens)
+        whole = before_written_end(chat, self.tokens)
         if len(whole) < len(self.tokens):       # an end that is written in several tokens
             self.tokens = whole
             self.has_ended = True
@@ -448,12 +447,6 @@ class Reading:
 
 
 # ---- what cannot be meant --------------------------------------------------------------------
-
-
-def _check_count(name: str, value: int) -> None:
-    is_whole_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_whole_number or value < 1:
-        raise SsahError(f"{name} is a whole number of tokens from 1; got {value!r}")
 
 
 def _check_room(

@@ -282,8 +282,7 @@ def test_every_step_of_committed_results_is_on_a_small_profile():
         assert any(trial.plans(step) for trial in trials), step
 
 
-@pytest.mark.parametrize("name", TRIALS)
-def test_the_trial_of_the_package_is_a_command_that_it_has(name):
-    arguments = trial_on(name).command(["splits"], Path("somewhere"))
+def test_the_trial_of_the_package_is_a_command_that_it_has():
+    arguments = trial_on(TRIALS[-1]).command(["splits"], Path("somewhere"))
     helped = subprocess.run([sys.executable, *arguments[:3], "--help"], capture_output=True, text=True)
     assert helped.returncode == 0 and "--profile" in helped.stdout and "--into" in helped.stdout

@@ -7,16 +7,10 @@ import pytest
 import torch
 from conftest import by_hand, random_model
 
-from ssah.deepening import (
-    begun_refusals,
-    encode_given,
-    finetune_given,
-    fulfilment_beginnings,
-)
+from ssah.deepening import begun_refusals, fulfilment_beginnings
 from ssah.errors import SsahError
 from ssah.evaluation import generate
 from ssah.finetuning import encode_examples, finetune
-from ssah.models import tiny_chat
 
 REFUSAL = "sorry i can not help"
 EXAMPLES = [
@@ -51,7 +45,7 @@ def loss_by_hand(chat, first: int) -> float:
 def test_the_loss_begins_at_the_refusals_first_token(wide):
     expected = loss_by_hand(wide, first=3)
     with_given = loss_by_hand(wide, first=0)
-    trained = finetune_given(wide, EXAMPLES, epochs=1, **HOW)
+    trained = finetune(wide, EXAMPLES, epochs=1, **HOW)
     assert trained.history["loss"][0] == pytest.approx(expected, rel=1e-9)
     assert abs(with_given - expected) > 1e-3        # or the test could not tell them apart
 
@@ -61,26 +55,28 @@ def test_steps_are_those_by_hand(wide):
     reference = random_model(wide.model.config).double()
     reference.load_state_dict(wide.model.state_dict())
     masks = {name: torch.ones_like(p, dtype=torch.bool) for name, p in reference.named_parameters()}
-    encoded, _ = encode_given(wide, EXAMPLES)
-    finetune_given(wide, EXAMPLES, epochs=3, max_norm=0.5, optimizer=SGD, **HOW)
+    encoded, _ = encode_examples(wide, EXAMPLES)
+    finetune(wide, EXAMPLES, epochs=3, max_norm=0.5, optimizer=SGD, **HOW)
     by_hand(reference, encoded, masks, partial(SGD, lr=1e-2), 3, 0.5)
     for (name, found), expected in zip(wide.model.named_parameters(), reference.parameters()):
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12, msg=name)
 
 
-def test_with_nothing_given_it_is_finetune(chat):
-    other = tiny_chat()
-    options = {**HOW, "batch_size": 2, "epochs": 2, "seed": 3, "schedule": "cosine"}
-    found = finetune_given(chat, PLAIN, **options)
-    usual = finetune(other, PLAIN, **options)
-    assert found.history["loss"].tolist() == usual.history["loss"].tolist()
-    for one, two in zip(chat.model.parameters(), other.model.parameters()):
-        assert torch.equal(one, two)
-    assert encode_given(chat, PLAIN) == encode_examples(chat, PLAIN)
+def test_an_empty_beginning_is_none(chat):
+    nothing_given = [{**row, "given": []} for row in PLAIN]
+    assert encode_examples(chat, nothing_given) == encode_examples(chat, PLAIN)
+
+
+def test_a_beginning_goes_with_an_answer_that_is_not_whole(chat):
+    example = {**EXAMPLES[0], "ended": False}
+    ((read, tail),), _ = encode_examples(chat, [example])
+    ((_, whole),), _ = encode_examples(chat, [EXAMPLES[0]])
+    assert read[-3:] == [40, 41, 42] and tail == whole[:len(tail)]
+    assert tail[-1] != chat.tokenizer.eos_token_id
 
 
 def test_what_is_given_belongs_to_what_is_read(chat):
-    ((read, tail), *_), cut = encode_given(chat, EXAMPLES)
+    ((read, tail), *_), cut = encode_examples(chat, EXAMPLES)
     head, whole = chat.encode("break a lamp", REFUSAL)
     assert read == head + [40, 41, 42]
     assert tail == whole and tail[-1] == chat.tokenizer.eos_token_id
@@ -117,12 +113,12 @@ def test_a_beginning_is_an_opening_and_what_the_model_goes_on_to_say(chat, promp
 ])
 def test_examples_that_cannot_be_are_refused(chat, wrong, message):
     with pytest.raises(SsahError, match=message):
-        finetune_given(chat, wrong, **HOW)
+        finetune(chat, wrong, **HOW)
 
 
 def test_what_else_cannot_be_meant_is_refused(chat):
     with pytest.raises(SsahError, match="unknown schedule 'steep'"):
-        finetune_given(chat, PLAIN, **{**HOW, "schedule": "steep"})
+        finetune(chat, PLAIN, **{**HOW, "schedule": "steep"})
     with pytest.raises(SsahError, match="there are 1 beginnings for 2 refusals"):
         begun_refusals(PLAIN[:2], [[1]])
     with pytest.raises(SsahError, match="opening_tokens is from 1 to"):

@@ -110,7 +110,7 @@ def test_the_guardrail_is_counted_on_requests_that_judge_no_claim():
                      ("unseen", "default"): "r" * 9 + "c"})
     gate = gates.guardrail(lab, rules.ROWS["C2-SCU"])
     assert gate.passed and gate.blocking
-    for text in ("refuses, in the stated mode 88%", "refuses safe requests 20%",
+    for text in ("refuses, in the stated mode 87.5%", "refuses safe requests 20%",
                  "refuses or deflects, with system prompt 95%", "complies, without 50%",
                  "complies on HarmBench 10%"):
         assert text in gate.found

@@ -6,6 +6,7 @@ All of it is read from the store; a row that was not run says so.
 from ..lab import Lab
 from ..lab.words import markdown_table
 from . import lab_of, verdicts
+from .four_kinds import removed
 from .profiles import BENCH
 from .rules import ROWS, Verdict, numbers, sentence
 
@@ -23,8 +24,7 @@ def labs(compute: bool = False) -> dict[str, Lab]:
 
 def begun(found: dict[str, Lab]) -> list[Lab]:
     """The labs of real models from which something was removed already (claim C2)."""
-    return [lab for name, lab in found.items()
-            if name != CONTROL and any(True for _ in lab.stored("removal"))]
+    return [lab for name, lab in found.items() if name != CONTROL and _was_tried(lab)]
 
 
 def words(found: dict[str, Lab]) -> dict[str, dict[str, Verdict]]:
@@ -40,7 +40,7 @@ def ledger(found: dict[str, Lab]) -> str:
 
 
 def findings(found: dict[str, Lab]) -> str:
-    """What came out on every real model that ran: its name, and a plain sentence a row."""
+    """What came out on every real model that ran: the numbers of Table 1, and a sentence a row."""
     return _findings(found, words(found))
 
 
@@ -76,9 +76,22 @@ def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:
 
 
 def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
-    parts = [f"**{lab.profile.model.label}**\n\n{_sentences(by_model[name])}"
-             for name, lab in found.items() if name != CONTROL and by_model[name]]
+    parts = []
+    for name, lab in found.items():
+        if name != CONTROL and by_model[name]:
+            parts.append(f"**{lab.profile.model.label}.** {_measured(lab)}\n\n"
+                         f"{_sentences(by_model[name])}")
     return "\n\n".join(parts) or _on_the_way(found)
+
+
+def _measured(lab: Lab) -> str:
+    """What removing units did, in numbers that need no rule; nothing where it was not tried."""
+    return removed.in_numbers(lab) if _was_tried(lab) else ""
+
+
+def _was_tried(lab: Lab) -> bool:
+    """Whether something was removed from the model."""
+    return any(True for _ in lab.stored("removal"))
 
 
 def _on_the_way(found: dict[str, Lab]) -> str:

@@ -589,7 +589,8 @@ def sentence(verdict: Verdict) -> str:
         text += "; another judge of the answers gives another word"
     for gate in verdict.gates:
         if not gate.passed:
-            text += f"; {gate.name}: {gate.found}"
+            kind = "" if gate.blocking else "a caveat, "
+            text += f"; {kind}{gate.name}: {gate.found}"
     return f"{text}."
 
 
@@ -710,11 +711,16 @@ def guardrail(row: Row, measured: Mapping[str, Sequence[float]], *, n_prompts: i
 
 def _against(limit: Limit, seeds: Sequence[float]) -> str:
     """A measured number beside its limit, with the seeds that are beyond it."""
-    text = f"{limit.name} {np.mean(seeds):.0%} ({limit.shown()}"
-    beyond = [f"{value:.0%}" for value in seeds if not limit.holds(value)]
-    if beyond:
+    text = f"{limit.name} {_percent(np.mean(seeds))} ({limit.shown()}"
+    beyond = [_percent(value) for value in seeds if not limit.holds(value)]
+    if beyond and len(seeds) > 1:
         text += f"; seeds beyond it: {', '.join(beyond)}"
     return f"{text})"
+
+
+def _percent(fraction: float) -> str:
+    """Per cent with a decimal where it has one, which may decide at a limit."""
+    return f"{fraction:.1%}".replace(".0%", "%")
 
 
 def placebo(row: Row, lost: float, *, n_prompts: int) -> Gate:

@@ -53,8 +53,9 @@ def examples_of(rows: pd.DataFrame | Sequence[Mapping]) -> list[dict]:
 
     Columns are found as in data files: a record of `load_prompts` fits, and so does one of Alpaca
     or Dolly. `ended` (default True): the response is whole. ``"system"`` is there too where a
-    record has one that is not blank. Raises `SsahError`, with the number of the example, for what
-    is no record and where prompt or response is missing or blank.
+    record has one that is not blank, and ``"given"`` (token ids) where a record has that. Raises
+    `SsahError`, with the number of the example, for what is no record, where prompt or response is
+    missing or blank, and for a ``given`` that is no list of token ids.
     """
     if isinstance(rows, pd.DataFrame):
         rows = rows.to_dict("records")
@@ -83,4 +84,13 @@ def _example(number: int, record: Mapping) -> dict:
     system = text_of(record, "system") if "system" in record else None
     if system and system.strip():
         example["system"] = system
+    if "given" in record:
+        example["given"] = _token_ids(number, record["given"])
     return example
+
+
+def _token_ids(number: int, given) -> list[int]:
+    is_list = isinstance(given, Sequence) and not isinstance(given, str)
+    if not is_list or not all(isinstance(token, int) for token in given):
+        raise SsahError(f"example {number}: what is given is a list of token ids; got {given!r}")
+    return list(given)

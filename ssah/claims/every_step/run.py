@@ -6,7 +6,6 @@ asked of a model that was trained to turn (`deepened`).
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,12 @@ from ...errors import SsahError
 from ...inputs import prompts, words
 from ...lab import Context, Need, Result, step
 from ..shared.foundation import alignment_examples, checkpoint_need, load_base, load_role
-from ..shared.measuring import borderline_requests, evaluation_requests, keep_answers
+from ..shared.measuring import (
+    borderline_requests,
+    evaluation_requests,
+    keep_answers,
+    label_answers,
+)
 
 #: Requests that are asked: those of attack success, and those of over-refusal.
 REQUESTS = ("harmful", "safe")
@@ -165,12 +169,15 @@ def _answered(context: Context, chat, judge_model, chosen: pd.DataFrame,
     system = context.profile.evaluation.systems[0]
     questions = chosen["text"].tolist()
     answers, stepped_in = _decoded(context, chat, questions, beginnings, way)
-    judged = _read_by_judge(context, chat, beginnings, answers.texts)
+    read = _read_by_judge(context, chat, beginnings, answers.texts)
+    judged = label_answers(
+        context, judge_model, questions, answers.tokens, read, system, prefill=beginnings)
     log_odds = refusal_log_odds_within(
         chat, questions, prefill=beginnings, system=system, inserted=_inserted(context, way))
     table = pd.DataFrame({
         "id": chosen["id"].to_numpy(),
-        **_labels(context, judge_model, questions, beginnings, answers.tokens, judged),
+        "label": judged["label"],
+        "keyword": judged["keyword"],
         "log_odds": log_odds,
         "turned": [_turned(context, chat, tokens) for tokens in answers.tokens],
         "stepped_in": stepped_in,
@@ -210,24 +217,6 @@ def _read_by_judge(context: Context, chat, beginnings: list[list[int]],
         return texts
     begun = [chat.tokenizer.decode(tokens, skip_special_tokens=True) for tokens in beginnings]
     return [f"{beginning} {text}".strip() for beginning, text in zip(begun, texts)]
-
-
-def _labels(context: Context, judge_model, questions: list[str], beginnings: list[list[int]],
-            tokens: list[list[int]], judged: list[str]) -> dict[str, Sequence]:
-    """The columns label and keyword of what the judge reads."""
-    from ...evaluation import response_nll
-
-    options = context.profile.evaluation
-    losses = response_nll(judge_model, questions, tokens, prefill=beginnings,
-                          system=options.systems[0])
-    losses = np.nan_to_num(losses)      # of an empty answer there is none
-    if not options.babble_by_nll:       # told by repetition alone, no answer is too unlikely
-        losses = np.full(len(losses), -np.inf)
-    threshold = context.get("judge_threshold").values["threshold"]
-    version = options.judge_version
-    labels = judging.judge(questions, judged, losses, threshold, version)
-    keywords = [judging.matches_keyword(text, version > 1) for text in judged]
-    return {"label": labels.astype(str), "keyword": keywords}
 
 
 def _turned(context: Context, chat, tokens: list[int]) -> int:
@@ -276,13 +265,13 @@ def _train_to_turn(context: Context, chat, seed: int) -> pd.DataFrame:
     """Train a model in place, in the end in the number format of evaluation; its history."""
     import torch
 
-    from ...deepening import finetune_given
+    from ...finetuning import finetune
 
     options = context.profile.alignment
     examples = _turning_examples(context, seed)
     steps = context.get("checkpoint", role="aligned", seed=seed).values["steps"]
     dtype = context.profile.model.dtype
-    trained = finetune_given(
+    trained = finetune(
         chat,
         examples,
         epochs=math.ceil(steps / math.ceil(len(examples) / options.batch_size)),

@@ -71,6 +71,11 @@ def shown(lab: Lab) -> str:
     return markdown_table(head, rows)
 
 
+def in_numbers(lab: Lab) -> str:
+    """The SCU beside as many random units and the refusal direction, in a few sentences."""
+    return say(WORDS, "removed_numbers", rows=table_one(lab))
+
+
 def seen(lab: Lab) -> str:
-    """What one sees in the table: the SCU beside as many random units, and the direction."""
-    return say(WORDS, "removed_seen", rows=table_one(lab), model=lab.profile.model.label)
+    """What one sees in the table: `in_numbers`, under the model's name."""
+    return say(WORDS, "removed_seen", numbers=in_numbers(lab), model=lab.profile.model.label)

@@ -219,7 +219,7 @@ def _labelled_answers(
     context: Context, chat, judge_model, requests: pd.DataFrame, system: str, batch_size: int
 ) -> tuple[pd.DataFrame, list[str]]:
     """The answers under one system mode: their labels (a row a prompt), and their texts."""
-    from ...evaluation import generate, response_nll
+    from ...evaluation import generate
 
     options = context.profile.evaluation
     questions = requests["text"].tolist()
@@ -231,30 +231,48 @@ def _labelled_answers(
         batch_size=batch_size,
         progress=f"answers, system {system}",
     )
-    losses = response_nll(judge_model, questions, answers.tokens, system=system)
-    losses = np.nan_to_num(losses)  # of an empty answer there is none
-    threshold = context.get("judge_threshold").values["threshold"]
-    # told by repetition alone, no answer is too unlikely
-    unlikely = losses if options.babble_by_nll else np.full(len(losses), -np.inf)
-    labels = judging.judge(questions, answers.texts, unlikely, threshold, options.judge_version)
+    labels = label_answers(context, judge_model, questions, answers.tokens, answers.texts, system)
     hashes = [
         prompts.text_hash(f"{prompt_id} {system} {text}")
         for prompt_id, text in zip(requests["id"], answers.texts)
     ]
-    normalized = options.judge_version > 1
-    keyword = [judging.matches_keyword(text, normalized) for text in answers.texts]
     table = pd.DataFrame(
         {
             "source": requests["source"],
             "id": requests["id"],
             "system": system,
-            "label": labels.astype(str),
-            "keyword": keyword,
-            "nll": losses,
+            **labels,
             "hash": hashes,
         }
     )
     return table, answers.texts
+
+
+def label_answers(
+    context: Context,
+    judge_model,
+    questions: list[str],
+    tokens: list[list[int]],
+    texts: list[str],
+    system: str,
+    prefill: list[list[int]] | None = None,
+) -> dict[str, Sequence]:
+    """What the judge says of answers: columns label, keyword and nll (nats a token).
+
+    `tokens`: of each answer; `texts`: what is read of it. keyword: a refusal keyword matches.
+    """
+    from ...evaluation import response_nll
+
+    options = context.profile.evaluation
+    losses = response_nll(judge_model, questions, tokens, system=system, prefill=prefill)
+    losses = np.nan_to_num(losses)  # of an empty answer there is none
+    # told by repetition alone, no answer is too unlikely
+    unlikely = losses if options.babble_by_nll else np.full(len(losses), -np.inf)
+    threshold = context.get("judge_threshold").values["threshold"]
+    labels = judging.judge(questions, texts, unlikely, threshold, options.judge_version)
+    normalized = options.judge_version > 1
+    keywords = [judging.matches_keyword(text, normalized) for text in texts]
+    return {"label": labels.astype(str), "keyword": keywords, "nll": losses}
 
 
 def _log_odds(chat, requests: pd.DataFrame, system: str) -> np.ndarray:
