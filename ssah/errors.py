@@ -1,4 +1,4 @@
-"""The one exception that the command line turns into a clear line instead of a traceback."""
+"""The exception that the command line turns into a clear line instead of a traceback."""
 
 from importlib.util import find_spec
 
@@ -8,6 +8,10 @@ MODEL_PACKAGES = ("torch", "transformers", "datasets", "accelerate", "peft", "gg
 
 class SsahError(Exception):
     """Bad input or a missing thing; the message names the remedy."""
+
+
+class NotStored(SsahError):
+    """A result that is in no store, and that nobody asked to compute."""
 
 
 def check_models_installed() -> None:

@@ -1,5 +1,6 @@
 """The second bench: labels from a bank and its halves, removals, and what the rules are given."""
 
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah.claims import lab_of, plan, rules, verdict, verdicts
+from ssah.claims import PLACE, lab_of, plan, rules, verdict, verdicts
 from ssah.claims.four_kinds import decide, removal
 from ssah.claims.freezing import decide as freezing
 from ssah.claims.profiles import BENCH, SMOKE, RemovalSection, SecondJudgeSection
@@ -15,7 +16,7 @@ from ssah.claims.redundant_units import decide as redundant_units
 from ssah.claims.shared import bank, gates
 from ssah.claims.which_units import decide as which_units
 from ssah.errors import SsahError
-from ssah.lab import Result
+from ssah.lab import Lab, Result
 from ssah.units import UnitIndex
 
 
@@ -222,6 +223,18 @@ def test_a_row_without_results_has_no_words(tmp_path):
         verdict(lab, "C7")
     with pytest.raises(SsahError, match="unknown row 'C2'; known: C1-aligned"):
         verdict(lab, "C2")
+
+
+def test_a_damaged_result_is_no_row_that_was_not_run(tmp_path):
+    """It must be said, not left out of the ledger."""
+    place = replace(PLACE, committed=tmp_path)
+    copied = tmp_path / "results"
+    shutil.copytree(PLACE.results(BENCH["organism"]), copied)
+    damaged = copied / "removal" / "seed=0,units=SCU,draw=0.answers.parquet"
+    assert "C2-SCU" in verdicts(Lab(BENCH["organism"], place, root=copied, compute=False))
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    with pytest.raises(SsahError, match="removal"):
+        verdicts(Lab(BENCH["organism"], place, root=copied, compute=False))
 
 
 @pytest.mark.parametrize("name", BENCH)

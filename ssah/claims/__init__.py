@@ -8,7 +8,7 @@ ours, and in its ``__init__`` the claim itself. What rooms share is in `shared`.
 import os
 from pathlib import Path
 
-from ..errors import SsahError, check_models_installed
+from ..errors import NotStored, SsahError, check_models_installed
 from ..inputs import archives
 from ..lab import Lab, Need, Place, with_upstream
 from ..lab.accept import Trial
@@ -159,22 +159,26 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
 def verdict(lab: Lab, row_id: str) -> Verdict:
     """The two words on a row of the ledger, such as ``"C2-SCU"``, with gates and estimates.
 
-    Raises `SsahError` for an unknown row, and where its results are not there.
+    Raises `NotStored` where its results are not there, and `SsahError` for an unknown row and for
+    results that are stale or damaged.
     """
     if row_id not in ROWS:
         raise SsahError(f"unknown row {row_id!r}; known: {', '.join(ROWS)}")
     rows = claim(ROWS[row_id].claim).rows
     if row_id not in rows:
-        raise SsahError(f"{row_id} has no runs on the second bench yet")
+        raise NotStored(f"{row_id} has no runs on the second bench yet")
     return rows[row_id](lab)
 
 
 def verdicts(lab: Lab) -> dict[str, Verdict]:
-    """The words on all rows whose results are there, by the row's id, in the ledger's order."""
+    """The words on all rows whose results are there, by the row's id, in the ledger's order.
+
+    Raises `SsahError` for results that are stale or damaged.
+    """
     found = {}
     for row_id in ROWS:
         try:
             found[row_id] = verdict(lab, row_id)
-        except SsahError:       # not run; the ledger says so
+        except NotStored:       # not run; the ledger says so
             continue
     return found

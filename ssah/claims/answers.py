@@ -6,7 +6,7 @@ All of it is read from the store; a row that was not run says so.
 from ..lab import Lab
 from ..lab.words import markdown_table
 from . import lab_of, verdicts
-from .four_kinds import removed
+from .four_kinds import by_hand, removed
 from .profiles import BENCH
 from .rules import ROWS, Verdict, numbers, sentence
 
@@ -86,7 +86,9 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
 
 def _measured(lab: Lab) -> str:
     """What removing units did, in numbers that need no rule; nothing where it was not tried."""
-    return removed.in_numbers(lab) if _was_tried(lab) else ""
+    if not _was_tried(lab):
+        return ""
+    return f"{removed.in_numbers(lab)} {by_hand.in_numbers(lab)}".strip()
 
 
 def _was_tried(lab: Lab) -> bool:

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pandas as pd
 from tqdm.auto import tqdm
 
-from ..errors import SsahError
+from ..errors import NotStored, SsahError
 from . import code, machine
 from .keys import key
 from .steps import Context, Need, Step, bound, find_step, label, slug, with_upstream
@@ -66,7 +66,10 @@ class Lab:
     # ---- reading -----------------------------------------------------------------------------
 
     def get(self, name: str, /, **params) -> Result:
-        """A step's result; computed, with all it needs, if missing, stale or damaged."""
+        """A step's result; computed, with all it needs, if missing, stale or damaged.
+
+        Where the lab may not compute: `NotStored` for one that is missing, else `SsahError`.
+        """
         params = bound(name, params)
         tag = label(name, params)
         if tag in self.fresh:
@@ -74,6 +77,8 @@ class Lab:
         for need in find_step(name).needs(self.profile, **params):
             self.get(need.step, **need.params)
         state, result, reason = self.look(name, params)
+        if state == "missing" and not self.compute:
+            raise NotStored(self._why_not(name, params, reason))
         if state != "ok" or self._afresh(tag):
             result = self._run(name, params, reason or "asked for afresh")
         self.fresh[tag] = result
@@ -179,7 +184,7 @@ class Lab:
             return pd.concat(parts, ignore_index=True)
         if tables:
             raise SsahError(f"{name} has no table {table!r}; it has: {', '.join(sorted(tables))}")
-        raise SsahError(self._nothing_stored(name))
+        raise NotStored(self._nothing_stored(name))
 
     def facts(self, name: str) -> pd.DataFrame:
         """The scalars of a step: a row a stored planned run, its parameters first.
@@ -188,7 +193,7 @@ class Lab:
         """
         rows = [{**params, **_scalars(result.values)} for params, result in self.stored(name)]
         if not rows:
-            raise SsahError(self._nothing_stored(name))
+            raise NotStored(self._nothing_stored(name))
         return pd.DataFrame(rows)
 
     def _nothing_stored(self, name: str) -> str:
@@ -225,7 +230,7 @@ class Lab:
         step = find_step(name)
         tag = label(name, params)
         if not self.compute:
-            raise SsahError(f"{tag}: {reason}; {self._remedy(name, params)}")
+            raise SsahError(self._why_not(name, params, reason))
         needs = step.needs(self.profile, **params)
         artifacts = self._artifacts(needs)
         inputs = {need.label: self.get(need.step, **need.params) for need in needs}
@@ -247,12 +252,14 @@ class Lab:
         return self.store.save(name, slug(params),
                                replace(result, key=result_key, provenance=provenance))
 
-    def _remedy(self, name: str, params: dict) -> str:
+    def _why_not(self, name: str, params: dict, reason: str) -> str:
+        """Why there is no result, and what makes one."""
         option = self.profile.option
-        replaced = f"`{command(self.profile, name, params)} --in-place` to replace the stored result"
+        again = f"`{command(self.profile, name, params)} --in-place`"
+        remedy = f"set recompute = True (or `ssah run --recompute{option}`) to compute it"
         if self.place.committed in self.store.root.parents:
-            return f"set recompute = True (or `ssah rerun{option}`) to compute it apart, {replaced}"
-        return f"set recompute = True (or `ssah run --recompute{option}`) to compute it, {replaced}"
+            remedy = f"set recompute = True (or `ssah rerun{option}`) to compute it apart"
+        return f"{label(name, params)}: {reason}; {remedy}, {again} to replace the stored result"
 
     def _tell(self, step: Step, tag: str, reason: str) -> None:
         """What is being computed, and why: beside the bar, or a line of its own."""

@@ -13,9 +13,6 @@ import jinja2
 #: The mimetype under which a notebook leaves a note (claim, verdict, why) for the runner's summary.
 NOTE = "application/vnd.ssah.verdict+json"
 
-#: The mimetype under which a notebook leaves a note (claim, verdict, why) for the runner's summary.
-NOTE = "application/vnd.ssah.verdict+json"
-
 
 def number(value: float, digits: int = 0) -> str:
     """``1.234`` -> ``1.23`` (2 digits)."""
