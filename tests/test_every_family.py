@@ -59,8 +59,8 @@ def run_notebook(**parameters) -> dict:
     return names
 
 
-#: Grouped keys and values, a norm around each module, and fused maps: the others are extended.
-EVERY_TIME = ("Llama GQA", "Gemma 3", "Phi-3")
+#: A norm around each module, and fused maps: the others are extended.
+EVERY_TIME = ("Gemma 3", "Phi-3")
 
 
 def _in_turn(family: str):

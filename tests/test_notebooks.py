@@ -47,8 +47,8 @@ def forbid(folder: Path, *names: str) -> Path:
 def executed(request, tmp_path_factory):
     """All notebooks run by the command line, from the committed results or those of the smoke model.
 
-    The latter are computed by the session once; `test_own_model` and ``verify --full`` in
-    `test_cli` compute from nothing.
+    The latter are computed by the session once; ``verify --full`` in `test_cli` and the extended
+    tests of `test_own_model` compute from nothing.
     """
     into = tmp_path_factory.mktemp(request.param)
     cache = into / "cache"

@@ -1,4 +1,8 @@
-"""A model of one's own, as a new user would: two folders, a TOML file, notebook 02 from nothing."""
+"""A model of one's own, as a new user would: two folders, a TOML file, notebook 02 from nothing.
+
+`test_every_family` runs the same notebook on a base and an aligned model in every test run, in this
+process; here it goes through the command line and papermill, which takes a minute and more.
+"""
 
 import os
 import subprocess
@@ -84,6 +88,7 @@ def test_nothing_is_computed_unless_asked(own):
     assert not list((own.folder / "cache").rglob("*.npz"))
 
 
+@pytest.mark.extended
 def test_notebook_02_runs_from_nothing_on_a_ready_made_aligned_model(own, computed):
     assert computed.returncode == 0, computed.stdout[-2000:] + computed.stderr[-3000:]
     notebook = nbformat.read(pages(own) / "notebooks" / "02.ipynb", as_version=4)
@@ -92,12 +97,14 @@ def test_notebook_02_runs_from_nothing_on_a_ready_made_aligned_model(own, comput
     assert "SmolLM2" not in "".join(str(cell.get("outputs", "")) for cell in notebook.cells)
 
 
+@pytest.mark.extended
 def test_no_aligned_model_of_ours_was_trained(own, computed):
     results = own.folder / "cache" / "results"
     trained = {path.stem for path in results.rglob("checkpoint/*.json")}
     assert trained == {"role=unaligned,seed=0"}
 
 
+@pytest.mark.extended
 def test_what_run_wrote_status_and_a_second_run_read(own, computed):
     status = own("status").stdout
     lines = {line.split("  ")[0]: line for line in status.splitlines()}
@@ -107,11 +114,13 @@ def test_what_run_wrote_status_and_a_second_run_read(own, computed):
     assert again.returncode == 0, again.stdout[-2000:]
 
 
+@pytest.mark.extended
 def test_pages_lie_apart_from_those_of_other_profiles(own, computed):
     assert (pages(own) / "html" / "02.html").exists()
     assert not (own.folder / "pages" / "html").exists()
 
 
+@pytest.mark.extended
 def test_progress_is_a_bar_beside_the_answer(own, computed):
     """No log lines stand between code and answer: one bar has a total, and what is being computed."""
     page = (pages(own) / "html" / "02.html").read_text()
