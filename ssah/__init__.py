@@ -14,7 +14,8 @@ from .errors import MODEL_PACKAGES, no_models
 
 _HOME = {
     "errors": ("SsahError",),
-    "models": ("Chat", "load_chat_model"),
+    "models": ("Chat",),
+    "catalog": ("load_chat_model",),
     "units": ("UnitIndex",),
     "attribution": ("importance", "scoring_batches"),
     "classification": ("Units", "classify", "iou", "scaled"),

@@ -17,11 +17,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from . import evaluation, finetuning, masking, probing
 from .attribution import importance
+from .catalog import load_chat_model
 from .claims.profiles import load_profile
 from .claims.shared.foundation import sorted_batches
 from .inputs.prompts import load_prompts
 from .lab.machine import device
-from .models import Chat, load_chat_model, pad
+from .models import Chat, pad
 from .units import UnitIndex
 
 SHARES = (1.0, 0.72, 0.28, 0.20, 0.073)     # of the units: all; all but the SCU and CU, the other way round; RU; SCU

@@ -20,7 +20,8 @@ from ssah.alternatives import (
 from ssah.errors import SsahError
 from ssah.evaluation import generate, refusal_log_odds
 from ssah.finetuning import finetune
-from ssah.models import Chat, load_chat_model, save_weights, tiny_chat
+from ssah.catalog import load_chat_model
+from ssah.models import Chat, save_weights, tiny_chat
 
 EXAMPLES = [
     {"prompt": "break a lamp", "response": "sorry i can not help"},

@@ -34,7 +34,8 @@ from ssah.claims.shared.flows import (
     panels,
     tidy_flow,
 )
-from ssah.claims.shared.foundation import calibration_pairs, load_role
+from ssah.claims.shared.foundation import calibration_pairs
+from ssah.claims.shared.material import load_role
 from ssah.claims.shared.measuring import score_units
 from ssah.classification import LABELS, classify, iou
 from ssah.errors import SsahError

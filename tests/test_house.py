@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,12 @@ def test_reading_draws_nothing(name):
     """Neither the drawing files nor style and pictures."""
     assert not {module for module in imports(name)
                 if module.rpartition(".")[2] in ("draw", "style", "pictures", "ribbons")}
+
+
+def test_nobody_imports_in_a_circle():
+    """Not even late, inside a function (graphlib raises `CycleError` and names the circle)."""
+    graph = {name: imports(name) & set(MODULES) for name in MODULES}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(MODULES)
 
 
 @pytest.mark.parametrize("room", ROOMS)

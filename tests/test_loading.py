@@ -25,7 +25,8 @@ from transformers import (
 from ssah.attribution import importance
 from ssah.errors import SsahError
 from ssah.loading import DTYPES, _tokenizer, open_model, parsed_device, parsed_dtype
-from ssah.models import Chat, load_chat_model, save_weights, tiny_chat
+from ssah.catalog import load_chat_model
+from ssah.models import Chat, save_weights, tiny_chat
 
 IDS = torch.tensor([[5, 9, 30, 41, 7]])
 

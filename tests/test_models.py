@@ -7,7 +7,8 @@ from tokenizers import models as word_models
 from transformers import PreTrainedTokenizerFast
 
 from ssah.errors import SsahError
-from ssah.models import Chat, load_chat_model, pad, save_weights, tiny_chat
+from ssah.catalog import load_chat_model
+from ssah.models import Chat, pad, save_weights, tiny_chat
 
 # ---- templates -------------------------------------------------------------------------------
 # Written as models ship them, with spaces around every mark, so that a word is a token.

@@ -19,7 +19,8 @@ from ssah.claims.redundant_units.run import (
     names,
     parse,
 )
-from ssah.claims.shared.foundation import alignment_examples, load_base
+from ssah.claims.shared.foundation import alignment_examples
+from ssah.claims.shared.material import load_base
 from ssah.claims.shared.measuring import classify_scores, paper_kinds
 from ssah.claims.shared.style import LOOKS
 from ssah.classification import LABELS

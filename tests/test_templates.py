@@ -13,7 +13,8 @@ from tokenizers import models as word_models
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from ssah.errors import SsahError
-from ssah.models import Chat, load_chat_model, save_weights, tiny_chat
+from ssah.catalog import load_chat_model
+from ssah.models import Chat, save_weights, tiny_chat
 from ssah.templates import DATE
 
 ZEPHYR = (  # TinyLlama-Chat, Zephyr: ends in a newline

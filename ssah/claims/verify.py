@@ -15,7 +15,7 @@ from ..lab import Context, Lab
 from . import CLAIMS, lab_of, plan
 from .claim import Recheck
 from .profiles import Profile
-from .shared import foundation
+from .shared import foundation, material
 
 #: Relative, of a loss on another machine.
 TOLERANCE = 0.02
@@ -100,7 +100,7 @@ def _numbers(values) -> str:
 def _nll(context: Context) -> np.ndarray:
     """Mean NLL (ANSWERS,) of the first benign answers of `select` under the base model."""
     _, questions, texts = next(foundation.coherent_answers(context, "select", "train"))
-    return foundation.answer_nll(foundation.load_base(context), questions[:ANSWERS],
+    return foundation.answer_nll(material.load_base(context), questions[:ANSWERS],
                                  texts[:ANSWERS], context.profile.evaluation.answer_tokens)
 
 
@@ -112,7 +112,7 @@ def _first_losses(context: Context, n_steps: int) -> np.ndarray:
     seed = context.profile.seeds[0]
     examples = foundation.alignment_examples(context, "aligned", seed)
     trained = finetune(
-        foundation.load_base(context, "float32"), examples, epochs=options.epochs, lr=options.lr,
+        material.load_base(context, "float32"), examples, epochs=options.epochs, lr=options.lr,
         batch_size=options.batch_size, system=options.system, seed=seed,
         autocast=context.profile.model.dtype == "bfloat16", max_steps=n_steps, progress=None)
     return trained.history["loss"].to_numpy()

@@ -7,13 +7,8 @@ from ...classification import LABELS
 from ...errors import SsahError
 from ...lab import Context, Need, Result, step
 from ..shared.flows import HALVES, labels_of
-from ..shared.foundation import (
-    calibration_pairs,
-    checkpoint_need,
-    load_base,
-    load_pool,
-    load_role,
-)
+from ..shared.foundation import calibration_pairs
+from ..shared.material import checkpoint_need, load_base, load_pool, load_role
 from ..shared.measuring import score_units
 from ..shared.tuning import KEPT, load_tuned
 

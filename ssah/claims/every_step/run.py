@@ -15,7 +15,8 @@ from ... import judging
 from ...errors import SsahError
 from ...inputs import prompts, words
 from ...lab import Context, Need, Result, step
-from ..shared.foundation import alignment_examples, checkpoint_need, load_base, load_role
+from ..shared.foundation import alignment_examples
+from ..shared.material import checkpoint_need, load_base, load_role
 from ..shared.measuring import (
     borderline_requests,
     evaluation_requests,

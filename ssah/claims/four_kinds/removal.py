@@ -12,7 +12,7 @@ from ...inputs import prompts
 from ...lab import Context, Need, Result, step
 from ...units import MatchedDraw, UnitIndex, matched_importance
 from ..shared.bank import labelled
-from ..shared.foundation import checkpoint_need, load_base, load_role, split_prompts
+from ..shared.material import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import (
     LARGE_BATCH,
     benign_prompts,

@@ -12,14 +12,8 @@ from ...errors import SsahError
 from ...inputs import prompts
 from ...lab import Context, Need, Result, step
 from ...units import UnitIndex
-from ..shared.foundation import (
-    ROLES,
-    calibration_pairs,
-    checkpoint_need,
-    load_base,
-    load_role,
-    split_prompts,
-)
+from ..shared.foundation import calibration_pairs
+from ..shared.material import ROLES, checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import (
     answer_perplexity,
     benign_prompts,

@@ -11,7 +11,7 @@ from ..shared.measuring import evaluation_requests
 
 
 def _load_judge(context: Context):
-    from ...models import load_chat_model
+    from ...catalog import load_chat_model
 
     options = context.profile.second_judge
     return load_chat_model(options.name, dtype=options.dtype, device=device())

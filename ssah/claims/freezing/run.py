@@ -7,7 +7,7 @@ import numpy as np
 from ...errors import SsahError
 from ...lab import Context, Need, Result, step
 from ..shared.conditions import DISJOINT, FREEZING, FULL, FURTHER, START, find, names
-from ..shared.foundation import checkpoint_need, load_base, load_role, split_prompts
+from ..shared.material import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import keep_answers, measure_answers, measure_choice
 from ..shared.tuning import (
     KEPT,

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from ...lab import Context, Need, Result, step
-from ..shared.foundation import checkpoint_need, load_role
+from ..shared.material import checkpoint_need, load_role
 from .run import probed_requests
 
 #: Requests that are compared: the paper's, and benign ones.

@@ -8,7 +8,7 @@ from ...errors import SsahError
 from ...inputs import words
 from ...lab import Context, Need, Result, step
 from ...lab.machine import device
-from ..shared.foundation import checkpoint_need, load_role, split_prompts
+from ..shared.material import checkpoint_need, load_role, split_prompts
 
 PAIR = ("aligned", "unaligned")
 #: Which requests are probed: like the trained ones, of a set never trained on, and benign ones.
@@ -46,7 +46,7 @@ def load_pair(context: Context, seed: int) -> dict:
 
     Raises `SsahError` if they cannot be compared.
     """
-    from ...models import load_chat_model
+    from ...catalog import load_chat_model
     from ...probing import check_pair
 
     ready_made = context.profile.probing.pair

@@ -14,7 +14,8 @@ from ...errors import SsahError
 from ...inputs import words
 from ...lab import Context, Need, Result, step
 from ..shared.conditions import lora
-from ..shared.foundation import alignment_examples, draw, load_base, split_prompts
+from ..shared.foundation import alignment_examples
+from ..shared.material import draw, load_base, split_prompts
 from ..shared.measuring import (
     answer_perplexity,
     benign_prompts,

@@ -18,15 +18,8 @@ from ...classification import LABELS, Units, iou
 from ...errors import SsahError
 from ...inputs import prompts
 from ...lab import Context, Need, Result, step
-from .foundation import (
-    Pair,
-    calibration_pairs,
-    checkpoint_need,
-    draw,
-    load_base,
-    load_role,
-    split_prompts,
-)
+from .foundation import Pair, calibration_pairs
+from .material import checkpoint_need, draw, load_base, load_role, split_prompts
 from .measuring import (
     LARGE_BATCH,
     classify_scores,

@@ -12,7 +12,8 @@ from ...classification import Units, classify
 from ...inputs import prompts
 from ...lab import Context, Need, Result
 from ...units import UnitIndex
-from .foundation import SCORED_SETS, Pair, sorted_batches, split_prompts
+from .foundation import SCORED_SETS, Pair, sorted_batches
+from .material import split_prompts
 
 #: Answers that the second bench generates at a time: half as long again takes a batch of 50.
 LARGE_BATCH = 100

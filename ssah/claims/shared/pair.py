@@ -17,7 +17,7 @@ from ... import judging
 from ...inputs import prompts, words
 from ...lab import Context, Result
 from .. import rules
-from .foundation import draw, keep_trained, load_base, split_prompts
+from .material import draw, keep_trained, load_base, split_prompts
 
 #: Gates that are not looked at while training: HarmBench must stay unseen until `guard`, and the
 #: unaligned twin is trained afterwards.

@@ -10,7 +10,7 @@ from ...errors import SsahError
 from ...lab import Context, Need, Result, step
 from ...lab.machine import device
 from .conditions import FREEZING, FULL, TABLE_2, TABLE_3, Condition, find, names, nothing
-from .foundation import checkpoint_need, load_base, load_pool, load_role
+from .material import checkpoint_need, load_base, load_pool, load_role
 from .measuring import (
     answer_perplexity,
     borderline_requests,
@@ -39,7 +39,7 @@ def frozen_units(units: Units, condition: Condition, options, seed: int) -> np.n
 
 def load_tuned(context: Context, seed: int, condition: str):
     """The aligned model fine-tuned to equal loss (of `KEPT`), in the profile's number format."""
-    from ...models import load_chat_model
+    from ...catalog import load_chat_model
 
     folder = context.artifact("tuning", seed=seed, condition=condition)
     return load_chat_model(str(folder / "model"), dtype=context.profile.model.dtype,

@@ -10,7 +10,8 @@ import numpy as np
 from ...classification import two_by_two
 from ...lab import Context, Need, Result, step
 from ...units import UnitIndex
-from .foundation import SCORED_SETS, Pair, checkpoint_need, draw, load_role, split_prompts
+from .foundation import SCORED_SETS, Pair
+from .material import checkpoint_need, draw, load_role, split_prompts
 from .measuring import score_units
 
 #: The two kinds of openings that are put into the model's mouth, both without content.

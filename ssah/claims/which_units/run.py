@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from ...lab import Context, Need, Result, step
 from ..shared.conditions import FULL, SINGLE_WEIGHTS, TABLE_3, find, names, scu_and_all_cu
-from ..shared.foundation import calibration_pairs, checkpoint_need, load_role, sorted_batches
+from ..shared.foundation import calibration_pairs, sorted_batches
+from ..shared.material import checkpoint_need, load_role
 from ..shared.measuring import paper_kinds, scores_need, seed_scores
 from ..shared.tuning import ADAPTERS, instructions, loss_to_reach, tune
 
