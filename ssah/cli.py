@@ -15,7 +15,7 @@ import shutil
 import sys
 from collections import Counter
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from .errors import MODEL_PACKAGES, SsahError, no_models
@@ -39,11 +39,15 @@ def run(args) -> int:
         given["profile"] = profile
     if args.recompute:
         given["recompute"] = "true"
-    return run_notebooks(args.notebooks, given, args.into or BUILD)
+    return run_notebooks(args.notebooks, given, args.into or BUILD, again=args.again)
 
 
-def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
-    """Check first, then run; print the summary. 1 if a notebook failed."""
+def run_notebooks(numbers: list[str], given: dict[str, str], into: Path,
+                  again: bool = False) -> int:
+    """Check first, then run; print the summary. 1 if a notebook failed.
+
+    `again`: also what has not changed since it was run.
+    """
     from .claims import check_models, load_profile
     from .lab import notebooks
     from .site import front
@@ -66,13 +70,31 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path) -> int:
     figures = environment.get("SSAH_FIGURES") or os.environ.get("SSAH_FIGURES") or FIGURES
     # side by side they only read: two that compute would compute the same results
     jobs = 1 if environment else min(2, os.cpu_count() or 1)
+    # what computes, or asks a model, is run whenever it is asked for
+    only_reads = not parameters.get("recompute") and not parameters.get("live")
+    inputs = what_is_read(profile) if only_reads and not again else ""
     outcomes = notebooks.run_notebooks(paths, parameters, into, figures=Path(figures),
-                                       environment=environment, jobs=jobs,
+                                       environment=environment, jobs=jobs, inputs=inputs,
                                        front=partial(front.page, profile=profile.name))
     summary = notebooks.summary(outcomes)
     print("\n" + text_table(["notebook", "verdict", "seconds", "state"], summary))
+    if any(outcome.unchanged for outcome in outcomes):
+        print("\nunchanged: nothing that it reads is new since it was run (ssah run --again runs it)")
     print(f"\nopen {into / 'index.html'}")
     return int(any(outcome.error for outcome in outcomes))
+
+
+def what_is_read(profile) -> str:
+    """A digest of all that notebooks read besides themselves: code, data, results, versions."""
+    from .claims import PLACE
+    from .lab.notebooks import digest_of
+
+    folders = [Path(__file__).parent, archives.DATA, PLACE.results(profile),
+               archives.REPOSITORY / "requirements.lock"]
+    variables = [f"{name}={value}" for name, value in os.environ.items()
+                 if name.startswith("SSAH_")]
+    installed = [f"{found.name} {found.version}" for found in distributions()]
+    return digest_of(folders, sys.version, *sorted(variables), *sorted(installed))
 
 
 def kernel_variables(parameters: dict, into: Path) -> dict[str, str]:
@@ -482,6 +504,8 @@ def parser() -> argparse.ArgumentParser:
     command = add(run, profile, parameter, into)
     command.add_argument("notebooks", nargs="*", metavar="NN", help="numbers of notebooks, such as 02")
     command.add_argument("--recompute", action="store_true", help="from results made on this machine")
+    command.add_argument("--again", action="store_true",
+                         help="also what has not changed since it was run")
     add(site).add_argument("folder", type=Path, metavar="FOLDER", help="is made if it is not there")
     command = add(rerun, profile, parameter, into)
     command.add_argument("--all", action="store_true",

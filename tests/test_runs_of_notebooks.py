@@ -9,6 +9,7 @@ import pytest
 from nbformat import v4
 
 from ssah import SsahError, cli
+from ssah.claims import load_profile
 from ssah.lab import notebooks, pages
 
 PARAMETERS = """profile: str = "default"  # which profile
@@ -106,6 +107,70 @@ def test_figures_on_another_drive_are_linked_whole(tmp_path, monkeypatch):
     assert pages.link(tmp_path / "figures", tmp_path / "build" / "html") == "../../figures"
     monkeypatch.setattr(os.path, "relpath", apart)
     assert pages.link(tmp_path, tmp_path / "build") == tmp_path.resolve().as_uri()
+
+
+# ---- what has not changed --------------------------------------------------------------------
+
+@pytest.fixture
+def counted(tmp_path, monkeypatch):
+    """Runs one notebook in place of a kernel, which would take seconds; the outcome, and how often it ran."""
+    folder, into, ran = tmp_path / "notebooks", tmp_path / "build", []
+    folder.mkdir()
+    write_notebook(folder, "03_places", PLACES)
+
+    def execute(path, parameters, executed):
+        ran.append(path)
+        executed.write_bytes(path.read_bytes())
+        (into / "figures").mkdir(exist_ok=True)
+        (into / "figures" / "03_curve.png").write_bytes(b"drawn")
+        return counted.error
+
+    def counted(inputs="as it is", **parameters):
+        (outcome,) = notebooks.run_notebooks(notebooks.choose(folder, []), parameters, into,
+                                             figures=into / "figures", environment={}, inputs=inputs)
+        return outcome, len(ran)
+
+    monkeypatch.setattr(notebooks, "_execute", execute)
+    counted.error, counted.folder, counted.into = "", folder, into
+    return counted
+
+
+def test_a_notebook_runs_again_only_where_something_changed(counted):
+    """Its text, a parameter, what it reads, and each of the things that it left."""
+    first, n_runs = counted(share=0.5)
+    assert n_runs == 1 and not first.unchanged
+    again, n_runs = counted(share=0.5)
+    assert n_runs == 1 and again.unchanged and again.title == first.title
+    assert notebooks.summary([again])[0][-1] == "ok, unchanged"
+    assert counted(share=0.7)[1] == 2
+    assert counted(share=0.7, inputs="other code")[1] == 3
+    write_notebook(counted.folder, "03_places", PLACES, title="Another title")
+    assert counted()[1] == 4
+    for number, left in enumerate(("figures/03_curve.png", "notebooks/03.ipynb", "html/03.html"), start=5):
+        (counted.into / left).write_text("damaged")
+        assert counted()[1] == number
+    (counted.into / "figures" / "03_curve.png").unlink()
+    assert counted()[1] == 8
+    assert counted(inputs="")[1] == 9      # not asked for
+
+
+def test_a_notebook_that_failed_runs_again(counted):
+    counted.error = "it failed"
+    assert [counted()[1] for _ in range(2)] == [1, 2]
+
+
+def test_what_is_read_changes_with_code_data_and_settings(tmp_path, monkeypatch):
+    before = notebooks.digest_of([tmp_path], "a")
+    (tmp_path / "new.json").write_text("1")
+    after = notebooks.digest_of([tmp_path], "a")
+    (tmp_path / "new.json").write_text("2")
+    later = notebooks.digest_of([tmp_path], "a")
+    assert len({before, after, later, notebooks.digest_of([tmp_path], "b")}) == 4
+    profile = load_profile("default")
+    read = cli.what_is_read(profile)
+    assert cli.what_is_read(profile) == read
+    monkeypatch.setenv("SSAH_ANYTHING", "1")
+    assert cli.what_is_read(profile) != read
 
 
 def test_nothing_of_the_private_kernel_is_left(finished):

@@ -1,19 +1,21 @@
 """Notebooks: checked parameters, executed copies with a page each, a front page and a summary.
 
 Committed notebooks are only read. Each runs in a fresh kernel of *this* interpreter, whatever
-kernels the user has. One that fails is reported and the others go on.
+kernels the user has. One that fails is reported and the others go on. One that ran well before is
+not run again while nothing that it reads, and nothing that it left, has changed.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,13 +38,19 @@ _READERS = {"int": int, "float": float, "str": str,
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one notebook; `error` is one line, empty if all went well."""
+    """What became of one notebook; `error` is one line, empty if all went well.
+
+    `digest`: of all that it read and of what it left; empty where that was not asked for.
+    `unchanged`: both were as before, so it was not run again.
+    """
 
     path: Path
     title: str
     verdicts: list[dict]
     seconds: float
     error: str = ""
+    digest: str = ""
+    unchanged: bool = False
 
     @property
     def number(self) -> str:
@@ -103,28 +111,32 @@ def _read(name: str, text: str, kind: str):
 # ---- running ---------------------------------------------------------------------------------
 
 def run_notebooks(paths: list[Path], parameters: dict, into: Path, *, figures: Path,
-                  environment: dict[str, str], jobs: int = 1,
+                  environment: dict[str, str], jobs: int = 1, inputs: str = "",
                   front: Callable[[list[Outcome], Path, Path], str] = index_page) -> list[Outcome]:
     """Execute notebooks, `jobs` side by side; their outcomes in the order of `paths`.
 
     Under `into`: ``notebooks/NN.ipynb``, ``html/NN.html`` and ``index.html``. `figures`: the folder
-    in which they leave their figures; `environment`: variables for their kernels; `front`: what
-    makes the index of outcomes, `into` and `figures`.
+    in which they leave their figures, ``NN_name.png`` and the like; `environment`: variables for
+    their kernels; `front`: what makes the index of outcomes, `into` and `figures`. `inputs`: a
+    digest of all that notebooks read besides themselves (`digest_of`); with it those that ran well
+    before are left as they are while nothing has changed.
     """
     into = into.resolve()
     for name in ("notebooks", "html"):
         (into / name).mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=len(paths), desc="notebooks", unit="notebook")
     with bar, own_kernel(into / "kernel", environment), ThreadPoolExecutor(jobs) as pool:
-        run = partial(_run, parameters=parameters, into=into, figures=figures,
-                      neighbours=neighbours(with_pages(paths, into)))
+        run = partial(_run, parameters=parameters, into=into, figures=figures, inputs=inputs,
+                      neighbours=neighbours(with_pages(paths, into)),
+                      earlier={outcome.number: outcome for outcome in outcomes_of(into)})
         running = [pool.submit(run, path) for path in paths]
         try:
             for done in as_completed(running):
                 outcome = done.result()
-                state = outcome.error or "ok"
-                bar.write(f"{outcome.path.stem}: {state} ({outcome.seconds:.1f} s)",
-                          file=sys.stdout)
+                if not outcome.unchanged:
+                    state = outcome.error or "ok"
+                    bar.write(f"{outcome.path.stem}: {state} ({outcome.seconds:.1f} s)",
+                              file=sys.stdout)
                 bar.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)      # what is not begun stays undone
@@ -161,7 +173,7 @@ def neighbours(paths: list[Path]) -> dict[str, dict[str, Link]]:
 def _with_earlier(outcomes: list[Outcome], into: Path) -> list[Outcome]:
     """Also what earlier runs left in the folder, for an index that lists all of its pages."""
     by_number = {outcome.number: outcome for outcome in [*outcomes_of(into), *outcomes]}
-    record = {number: {**asdict(outcome), "path": str(outcome.path)}
+    record = {number: {**asdict(outcome), "path": str(outcome.path), "unchanged": False}
               for number, outcome in sorted(by_number.items())}
     (into / RECORD).write_text(json.dumps(record, indent=1), "utf-8")
     return [outcome for number, outcome in sorted(by_number.items())
@@ -196,17 +208,44 @@ def own_kernel(folder: Path, environment: dict[str, str]) -> Iterator[None]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(path: Path, parameters: dict, into: Path, figures: Path,
-         neighbours: dict[str, dict[str, Link]]) -> Outcome:
+def _run(path: Path, parameters: dict, into: Path, figures: Path, inputs: str,
+         neighbours: dict[str, dict[str, Link]], earlier: dict[str, Outcome]) -> Outcome:
     number = path.name[:2]
-    started = time.perf_counter()
     executed = into / "notebooks" / f"{number}.ipynb"
+    written = into / "html" / f"{number}.html"
+
+    def digest() -> str:
+        """Of all that goes in, and all that came out."""
+        made = [path, executed, written, *figures.glob(f"{number}_*")]
+        asked = [inputs, parameters, figures.resolve(), neighbours[number]]
+        return digest_of(made, *map(str, asked)) if inputs else ""
+
+    before = earlier.get(number)
+    if inputs and before and not before.error and before.digest == digest():
+        return replace(before, path=path, unchanged=True)
+    started = time.perf_counter()
     error = _execute(path, parameters, executed)
     notebook = nbformat.read(executed, as_version=4)
     title = _title(notebook, path.stem)
     page = notebook_page(notebook, title, link(figures, into / "html"), **neighbours[number])
-    (into / "html" / f"{number}.html").write_text(page, encoding="utf-8")
-    return Outcome(path, title, notes(notebook, NOTE), time.perf_counter() - started, error)
+    written.write_text(page, encoding="utf-8")
+    seconds = time.perf_counter() - started
+    return Outcome(path, title, notes(notebook, NOTE), seconds, error, digest())
+
+
+def digest_of(paths: Iterable[Path], *texts: str) -> str:
+    """SHA-256 of the names and contents of files (of folders: all files below), and of texts.
+
+    A file that is not there counts as such; what Python compiled does not count.
+    """
+    found = hashlib.sha256("\n".join(texts).encode())
+    for path in sorted(paths):
+        below = sorted(path.rglob("*")) if path.is_dir() else [path]
+        for file in below:
+            if "__pycache__" not in file.parts and not file.is_dir():
+                content = file.read_bytes() if file.exists() else b"missing"
+                found.update(f"{file}\n{hashlib.sha256(content).hexdigest()}\n".encode())
+    return found.hexdigest()
 
 
 def _execute(path: Path, parameters: dict, executed: Path) -> str:
@@ -251,5 +290,7 @@ def summary(outcomes: list[Outcome]) -> list[list[str]]:
     for outcome in outcomes:
         verdicts = ", ".join(f"{note['claim']} {note['verdict']}" for note in outcome.verdicts)
         state = f"failed: {outcome.error}" if outcome.error else "ok"
+        if outcome.unchanged:
+            state = "ok, unchanged"
         rows.append([outcome.path.stem, verdicts or "-", f"{outcome.seconds:.1f}", state])
     return rows
