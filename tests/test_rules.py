@@ -306,7 +306,8 @@ def test_a_caveat_does_not_block():
     caveat = Gate("labels", False, False, "overlap 45%")
     verdict = verdict_of(row, Measured(exactly(3.0), LARGE), gates=[*passed(row), caveat])
     assert str(verdict) == "reproduced, specific"
-    assert rules.sentence(verdict).endswith("; a caveat, labels: overlap 45%.")
+    assert "labels" not in rules.sentence(verdict)
+    assert rules.caveats(verdict) == ["labels: overlap 45%"]
 
 
 def test_a_gate_that_was_not_measured_is_refused():

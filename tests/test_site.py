@@ -33,7 +33,8 @@ WORDS = {"models": [
     {"label": "planted", "control": True, "cells": [
         {"row": "C2-SCU", "first": "reproduced", "second": "specific", "depends": False,
          "numbers": [], "sentence": "It is known."}]},
-    {"label": "model <A>", "control": False, "cells": [
+    {"label": "model <A>", "control": False, "measured": "5 % and <6 %>",
+     "caveats": ["C2-SCU; labels: overlap"], "cells": [
         {"row": "C2-SCU", "first": "reproduced", "second": "specific", "depends": True,
          "numbers": ["48 % [40, 56]"], "sentence": "Removing the units takes <refusals> away."},
         {"row": "C4", "first": "cannot tell: guardrail", "second": "not asked", "depends": False,
@@ -190,6 +191,7 @@ def test_a_notebook_page_has_contents_neighbours_and_folded_code(site):
 def test_the_front_page_says_the_sentences_and_shows_the_words(site):
     page = (site / "index.html").read_text("utf-8")
     assert "Removing the units takes &lt;refusals&gt; away." in page and "model &lt;A&gt;" in page
+    assert "<p>5 % and &lt;6 %&gt;</p>" in page and "A caveat. C2-SCU; labels: overlap" in page
     for kind, word in (("for", "specific"), ("open", "cannot tell: guardrail"),
                        ("open", "depends on the judge"), ("for", "reproduced")):
         assert f'<span class="chip {kind}">{word}</span>' in page

@@ -8,7 +8,7 @@ from ..lab.words import markdown_table
 from . import lab_of, verdicts
 from .four_kinds import by_hand, removed
 from .profiles import BENCH
-from .rules import ROWS, Verdict, numbers, sentence
+from .rules import ROWS, Verdict, caveats, numbers, sentence
 
 NOT_RUN = "not run yet"
 #: The model whose answers are known, since its safety units were planted: a control of the rules.
@@ -106,7 +106,17 @@ def _on_the_way(found: dict[str, Lab]) -> str:
 
 
 def _sentences(found: dict[str, Verdict]) -> str:
-    return "\n".join(f"- {sentence(verdict)}" for verdict in found.values())
+    lines = [f"- {sentence(verdict)}" for verdict in found.values()]
+    return "\n".join([*lines, *(f"\n*A caveat.* {caveat}" for caveat in _caveats(found))])
+
+
+def _caveats(found: dict[str, Verdict]) -> list[str]:
+    """Every caveat once, with the rows that it is about."""
+    rows: dict[str, list[str]] = {}
+    for row_id, verdict in found.items():
+        for caveat in caveats(verdict):
+            rows.setdefault(caveat, []).append(row_id)
+    return [f"{', '.join(ids)}; {caveat}." for caveat, ids in rows.items()]
 
 
 def gates(found: dict[str, Lab]) -> str:
@@ -138,8 +148,10 @@ def report(found: dict[str, Lab]) -> None:
     models = []
     for name, lab in found.items():
         cells = [_noted(verdict) for verdict in by_model[name].values()]
+        measured = "" if name == CONTROL else _measured(lab)
         models.append({"label": lab.profile.model.label, "control": name == CONTROL,
-                       "cells": cells})
+                       "measured": measured, "cells": cells,
+                       "caveats": _caveats(by_model[name])})
     display({"text/markdown": shown, "text/plain": "two words a row and model",
              ANSWERS: {"models": models}}, raw=True)
 

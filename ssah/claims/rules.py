@@ -573,9 +573,9 @@ def _answers(row: Row, measured: Measured, failed: Sequence[str]) -> tuple[Answe
 # ---- a verdict in words ----------------------------------------------------------------------
 
 def sentence(verdict: Verdict) -> str:
-    """A verdict as one plain sentence, with the numbers that decided and the caveats.
+    """A verdict as one plain sentence, with the numbers that decided (see also `caveats`).
 
-    Where a gate permits no word, with what was measured all the same.
+    Where a gate permits no word, with that gate, and with what was measured all the same.
 
     ``Removing the units called safety-critical takes refusals away: reproduced, and it
     is these units (48 % of what could be lost [40, 56]; beyond other units 46 % ...).``
@@ -588,10 +588,15 @@ def sentence(verdict: Verdict) -> str:
     if verdict.depends_on_the_judge:
         text += "; another judge of the answers gives another word"
     for gate in verdict.gates:
-        if not gate.passed:
-            kind = "" if gate.blocking else "a caveat, "
-            text += f"; {kind}{gate.name}: {gate.found}"
+        if gate.blocking and not gate.passed:
+            text += f"; {gate.name}: {gate.found}"
     return f"{text}."
+
+
+def caveats(verdict: Verdict) -> list[str]:
+    """The gates that failed and block nothing, each with what was found."""
+    return [f"{gate.name}: {gate.found}" for gate in verdict.gates
+            if not gate.passed and not gate.blocking]
 
 
 def _second_clause(row: Row, second: Answer) -> str:

@@ -63,7 +63,9 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
     alternatives = data_file("figures").set_index("figure")["alt"].to_dict()
     board = (notebooks or into / "notebooks") / f"{BOARD}.ipynb"
     answers = note_of(board, ANSWERS)
-    models = sorted(answers.get("models", []), key=lambda model: model["control"])
+    # a notebook that was executed by an earlier version left less
+    found = [{"measured": "", "caveats": [], **model} for model in answers.get("models", [])]
+    models = sorted(found, key=lambda model: model["control"])
     opening = say(
         TEMPLATE, "front", title=TITLE, profile=profile, chip=chip, rows=ROWS.values(),
         begin=START if START in [outcome.number for outcome in outcomes] else "",

@@ -179,7 +179,8 @@ def words(lab: Lab) -> str:
     """The two words on C8 in a sentence, or that it was not run."""
     if not has_runs(lab):
         return "not run yet."
-    return rules.sentence(decide.verdict(lab))
+    verdict = decide.verdict(lab)
+    return " ".join([rules.sentence(verdict), *(f"A caveat, {caveat}." for caveat in rules.caveats(verdict))])
 
 
 def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
