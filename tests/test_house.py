@@ -50,7 +50,8 @@ def allowed(name: str) -> tuple[str, ...]:
     if parts[1:2] == ["site"]:      # what readers get: words and stored scores, nothing of a room
         return ("ssah.errors", "ssah.lab", "ssah.lab.", "ssah.inputs.words", "ssah.claims",
                 "ssah.claims.answers", "ssah.claims.scoreboard", "ssah.claims.rules",
-                "ssah.claims.shared.measuring", "ssah.classification", "ssah.units", "ssah.site.")
+                "ssah.claims.shared.measuring", "ssah.claims.shared.runs",
+                "ssah.claims.shared.conditions", "ssah.classification", "ssah.units", "ssah.site.")
     if name in library:
         return ("ssah.errors", "ssah.inputs.", *library)
     if name == "ssah.claims.claim":

@@ -112,6 +112,49 @@ def test_every_picture_is_described_and_followed_by_what_we_see(executed):
     assert n_pictures > 30
 
 
+def test_every_solution_gives_something(executed):
+    """What a solution gives is computed in the run, so it must be there."""
+    kind, into, run = executed
+    n_solutions = 0
+    for path in (into / "notebooks").glob("*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if "solution" in cell.metadata.get("tags", []):
+                n_solutions += 1
+                assert cell.outputs, f"{path.name}: {cell.id}"
+        page = BeautifulSoup((into / "html" / f"{path.stem}.html").read_text("utf-8"), "html.parser")
+        assert page.select("details.solution .output") and page.select("div.card ol li")
+    assert n_solutions == 3 * len(NOTEBOOKS) - 1
+
+
+#: Words that one reads in a minute.
+WORDS_A_MINUTE = 200
+
+
+def prose_of(notebook) -> str:
+    """What there is to read: Markdown, written or generated, without code, tables, and what is folded."""
+    texts = []
+    for cell in notebook.cells:
+        if "solution" in cell.metadata.get("tags", []):
+            continue
+        if cell.cell_type == "markdown":
+            texts.append(cell.source)
+        for output in cell.get("outputs", []):
+            texts.append(output.get("data", {}).get("text/markdown", ""))
+    text = re.sub(r"<details>.*?</details>|^```.*?^```|^\|.*?$", "", "\n".join(texts), flags=re.S | re.M)
+    return re.sub(r"<[^>]+>|\]\([^)]*\)", " ", text)
+
+
+def test_cards_say_how_long_reading_takes(executed):
+    kind, into, run = executed
+    if kind != "cached":
+        pytest.skip("the cards speak of the committed results")
+    for path in (into / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        told = int(re.search(r"\*\*Minutes\*\* (\d+) to read", notebook.cells[1].source)[1])
+        measured = len(prose_of(notebook).split()) / WORDS_A_MINUTE
+        assert abs(told - measured) <= max(1.5, 0.15 * measured), f"{path.name}: {measured:.1f} minutes"
+
+
 def test_links_and_images_resolve(executed):
     """No page under the output folder links to a file that is not there."""
     kind, into, run = executed

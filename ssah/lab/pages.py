@@ -35,9 +35,19 @@ class Link:
 
 
 class Pages(HTMLExporter):
-    """The cells of a notebook as HTML: equations are MathML, code is folded."""
+    """The cells of a notebook as HTML: equations are MathML, code is folded.
+
+    A cell with the tag ``solution`` is folded whole, so that no reader sees what it gives by chance.
+    """
 
     raw_template = """{% extends 'basic/index.html.j2' %}
+{% block codecell %}
+{% if "solution" in cell.metadata.get("tags", []) %}
+<details class="solution"><summary>Solution, and what it gives here</summary>
+{{ super() }}
+</details>
+{% else %}{{ super() }}{% endif %}
+{% endblock %}
 {% block input_group %}
 {% if cell.source.strip() %}<details class="code"><summary>code</summary>
 {{ super() }}

@@ -162,9 +162,67 @@ function onto(values, from, to) {
   return value => from + (to - from) * (0.06 + 0.86 * (value - least) / (most - least));
 }
 
+// ---- 4: along the training ------------------------------------------------------------------
+
+function showTraining() {
+  const {lines, targets, measures} = data.training;
+  const seed = byId("training-seed").value;
+  const [measure, upwards] = measures[byId("measure").value];
+  const chosen = Number(byId("line").value);
+  const runs = lines.map(line => line.seeds[seed].filter(point => point[measure] !== null));
+  byId("training-words").textContent = lines[chosen].title + ": "
+    + atEqualLoss(lines[chosen].seeds[seed], targets[seed]);
+  byId("training").replaceChildren(drawnRuns(runs, measure, upwards, targets[seed], chosen));
+}
+
+function atEqualLoss(points, target) {
+  const there = points.find(point => point.probe_loss <= target);
+  if (!there) return `the loss of full fine-tuning (${target.toFixed(2)} nats) is not reached.`;
+  const attacks = there.keyword_asr === null ? "" : `, keyword ASR ${percent(there.keyword_asr, 0)}`;
+  return `after ${there.epoch} epochs the loss is ${there.probe_loss.toFixed(2)} nats (full `
+    + `fine-tuning ends at ${target.toFixed(2)}); log-odds ${there.log_odds.toFixed(2)}${attacks}.`;
+}
+
+function drawnRuns(runs, measure, upwards, target, chosen) {
+  const width = 520, height = 340, edge = 40;
+  const made = svg("svg", {viewBox: `0 0 ${width} ${height}`, role: "img",
+                           "aria-label": `${upwards} over training loss, a line a condition`});
+  const points = runs.flat();
+  const x = onto(points.map(point => point.probe_loss), width - 12, edge);    // lower: to the right
+  const y = onto(points.map(point => point[measure]), height - edge, 12);
+  made.append(svg("path", {d: `M${edge} 8V${height - edge}H${width - 8}`, class: "axis"}));
+  made.append(svg("path", {d: `M${x(target)} 20V${height - edge}`, class: "axis dotted"}));
+  made.append(svg("text", {x: width - 8, y: height - 10, "text-anchor": "end"},
+                  "training loss, lower →"));
+  made.append(svg("text", {x: edge + 4, y: 14}, `↑ ${upwards}`));
+  const others = [...runs.keys()].filter(place => place !== chosen);
+  for (const place of [...others, chosen]) {      // the chosen one lies on top
+    const {title: name, colour} = data.training.lines[place];
+    const d = `M${runs[place].map(point => `${x(point.probe_loss)} ${y(point[measure])}`).join("L")}`;
+    const look = place === chosen ? {class: "run chosen", style: `stroke: ${colour}`} : {class: "run"};
+    made.append(svg("path", {d, ...look}));
+    const wide = svg("path", {d, class: "reach", "data-line": place}, title(name));
+    wide.addEventListener("pointerenter", () => choose(place));
+    made.append(wide);
+  }
+  for (const point of runs[chosen]) {
+    made.append(svg("circle", {cx: x(point.probe_loss), cy: y(point[measure]), r: 3.5,
+                               style: `fill: ${data.training.lines[chosen].colour}`},
+                    title(`epoch ${point.epoch}: loss ${point.probe_loss.toFixed(2)}, `
+                          + point[measure].toFixed(2))));
+  }
+  return made;
+}
+
+function choose(place) {
+  if (Number(byId("line").value) === place) return;     // drawing anew would call it again
+  byId("line").value = place;
+  showTraining();
+}
+
 // ---- all of it ------------------------------------------------------------------------------
 
-const {ledger, kinds, toy} = data;
+const {ledger, kinds, toy, training} = data;
 fill(byId("model"), ledger.models.map(model => model.label));
 fill(byId("judge"), ledger.judges);
 slider(byId("delta"), ledger.factors.length, ledger.factors.indexOf(1));
@@ -184,3 +242,9 @@ fill(byId("toy-scale"), toy.scales);
 slider(byId("swing"), toy.swings.length, 0);
 slider(byId("toy-share"), toy.shares.length, toy.shares.indexOf(0.03));
 onInput(["swing", "toy-share", "toy-scale"], showToy);
+
+byId("training-model").textContent = training.model;
+fill(byId("line"), training.lines.map(line => line.title));
+fill(byId("training-seed"), training.seeds);
+fill(byId("measure"), training.measures.map(([, title]) => title));
+onInput(["line", "training-seed", "measure"], showTraining);

@@ -1,4 +1,4 @@
-"""The explorer: one page without a server on which rules, units and a toy can be moved.
+"""The explorer: one page without a server: rules, units and a toy to move, runs to look along.
 
 All that it can show is computed here, by the package; its script only selects and draws.
 """
@@ -10,7 +10,7 @@ from ..claims import answers, open_lab
 from ..lab.pages import boxed, contents_of
 from ..lab.pages import page as page_of
 from ..lab.words import say
-from . import front, kinds, toy, what_if
+from . import front, kinds, toy, training, what_if
 
 TEMPLATE = Path(__file__).with_name("explorer.html.j2")
 SCRIPT = Path(__file__).with_name("explorer.js")
@@ -18,8 +18,9 @@ SCRIPT = Path(__file__).with_name("explorer.js")
 
 def content() -> dict:
     """What the page can show, as plain JSON, from the stored results."""
+    lab = open_lab()
     return {"chips": front.KINDS, "ledger": what_if.ledger(answers.labs()),
-            "kinds": kinds.choices(open_lab()), "toy": toy.toys()}
+            "kinds": kinds.choices(lab), "toy": toy.toys(), "training": training.choices(lab)}
 
 
 def page() -> str:

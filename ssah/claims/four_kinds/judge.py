@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ...inputs.words import data_file
-from ...judging import ANSWER_LABELS
+from ...judging import ANSWER_LABELS, LABELS, judge, matches_keyword
 from ...lab import Lab
 from ...lab.statistics import wilson
 from ..shared.tables import outcomes
@@ -28,6 +28,22 @@ def behaviours(lab: Lab) -> pd.DataFrame:
     groups = answers.groupby(["role", "source"], sort=False)
     table = groups[list(BEHAVIOURS)].mean().rename(columns=BEHAVIOURS)
     table["n"] = groups["id"].nunique()
+    return table
+
+
+def labelled_examples() -> pd.DataFrame:
+    """What keywords and judge call some harmless answers that were written by hand.
+
+    Columns: what it shows, request, answer, by keywords, and the label by each version of the
+    rules. No likelihood is taken (NLL 0 for all), so that only repetition is *incoherent*.
+    """
+    table = data_file("example_answers")
+    is_keyword = table["answer"].map(matches_keyword)
+    table["by keywords"] = np.where(is_keyword, "refused", "not refused")
+    for version in LABELS:
+        table[f"judge, version {version}"] = judge(
+            table["request"], table["answer"], np.zeros(len(table)), threshold=1.0, version=version
+        )
     return table
 
 
