@@ -41,7 +41,8 @@ def accept(labs: Sequence[Lab], names: Iterable[str], reason: str, trials: Seque
     `labs`: of one place, a lab a profile whose results are in git. A step is computed by the first
     of the `trials` that plans it. `before`: the commit to compare with (default: the newest at
     which the stored results were those of the code). Raises `SsahError` if there is none, if a
-    step is in no trial or cannot be computed, and if contents differ; then nothing is noted.
+    step is in no trial or cannot be computed, and if contents differ; then of the steps that were
+    computed together nothing is noted.
     """
     changed = [name for name in names if needs_a_line(labs, name)]
     place = labs[0].place
@@ -57,18 +58,25 @@ def accept(labs: Sequence[Lab], names: Iterable[str], reason: str, trials: Seque
             for number, trial in enumerate(trials):
                 steps = [name for name in changed
                          if compared_with[name] == commit and tried[name] is trial]
-                if steps:
-                    print(f"computing {', '.join(steps)} by the code of {commit[:7]} and of today",
-                          flush=True)
-                    into = Path(scratch) / f"{commit}-{number}"
-                    then = contents(tree, steps, trial, into / "then")
-                    now = contents(place.repository, steps, trial, into / "now")
-                    _compare(then, now)
-    lines = {name: {"code": code.fingerprint(find_step(name).run), "covers": _codes(labs, name),
-                    "before": commit, "reason": reason}
-             for name, commit in compared_with.items()}
-    _write(place.accepted, labs[0].accepted | lines)
+                if not steps:
+                    continue
+                print(f"computing {', '.join(steps)} by the code of {commit[:7]} and of today",
+                      flush=True)
+                into = Path(scratch) / f"{commit}-{number}"
+                _compare(contents(tree, steps, trial, into / "then"),
+                         contents(place.repository, steps, trial, into / "now"))
+                _note(labs, steps, commit, reason)
     return changed
+
+
+def _note(labs: Sequence[Lab], steps: list[str], commit: str, reason: str) -> None:
+    """A line for each step, beside those that are there."""
+    path = labs[0].place.accepted
+    lines = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    for name in steps:
+        lines[name] = {"code": code.fingerprint(find_step(name).run),
+                       "covers": _codes(labs, name), "before": commit, "reason": reason}
+    _write(path, lines)
 
 
 def _trial_of(name: str, trials: Sequence[Trial]) -> Trial:
