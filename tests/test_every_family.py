@@ -6,9 +6,9 @@ pages and the command line are tried in `test_own_model` and `test_notebooks`.
 
 import matplotlib
 import matplotlib.pyplot as plt
-import nbformat
 import pytest
 from conftest import FAMILIES, random_model
+from in_process import run_notebook
 
 from ssah.claims.shared import style
 from ssah.finetuning import finetune
@@ -47,18 +47,6 @@ def taught_to_refuse(chat: Chat) -> Chat:
     return chat
 
 
-def run_notebook(**parameters) -> dict:
-    """Run the code of notebook 02 with these parameters; the names that it leaves."""
-    names: dict = {}
-    for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
-        if cell.cell_type != "code":
-            continue
-        exec(compile(cell.source, f"cell {cell.id}", "exec"), names)
-        if "parameters" in cell.metadata.get("tags", []):
-            names.update(parameters)
-    return names
-
-
 #: A norm around each module, and fused maps: the others are extended.
 EVERY_TIME = ("Gemma 3", "Phi-3")
 
@@ -88,7 +76,7 @@ def test_notebook_02_runs_from_nothing(family, tmp_path, monkeypatch):
     )
     profile = "+".join(["smoke", *own, *SETTINGS])
 
-    names = run_notebook(profile=profile, recompute=True, n_seeds=1)
+    names = run_notebook(NOTEBOOK, profile=profile, recompute=True, n_seeds=1)
     plt.close("all")
 
     claim, lab = names["CLAIM"], names["lab"]

@@ -6,13 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
+from in_process import run_notebook
 
+from ssah.claims.shared import style
 from ssah.inputs.archives import REPOSITORY
+
+matplotlib.use("Agg")
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
@@ -43,39 +48,55 @@ def forbid(folder: Path, *names: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=["cached", "recomputed"])
-def executed(request, tmp_path_factory):
-    """All notebooks run by the command line, from the committed results or those of the smoke model.
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """All notebooks run by the command line from the committed results; the folder, and the run.
 
-    The latter are computed by the session once; ``verify --full`` in `test_cli` and the extended
-    tests of `test_own_model` compute from nothing.
+    Reading needs no torch: its import fails in the kernels.
     """
-    into = tmp_path_factory.mktemp(request.param)
-    cache = into / "cache"
-    if request.param == "recomputed":
-        cache = request.getfixturevalue("smoke_seed")
-    arguments = ["--recompute", "--profile", "smoke", "-p", "n_seeds=1"] if request.param == "recomputed" else []
-    environment = os.environ | {"SSAH_CACHE": str(cache), "SSAH_FIGURES": str(into / "figures"), "SSAH_OFFLINE": "" if arguments else "1"}
-    if request.param == "cached":       # reading needs no torch: its import fails in the kernels
-        environment["PYTHONPATH"] = str(forbid(into / "forbidden", "torch", "transformers"))
-    run = subprocess.run([sys.executable, "-m", "ssah.cli", "run", "--into", str(into), *arguments],
+    into = tmp_path_factory.mktemp("cached")
+    environment = os.environ | {
+        "SSAH_CACHE": str(into / "cache"), "SSAH_FIGURES": str(into / "figures"), "SSAH_OFFLINE": "1",
+        "PYTHONPATH": str(forbid(into / "forbidden", "torch", "transformers"))}
+    run = subprocess.run([sys.executable, "-m", "ssah.cli", "run", "--into", str(into)],
                          cwd=into, env=environment, capture_output=True, text=True)
-    # pages of another profile lie in a folder of its name
-    return request.param, into / "smoke" if arguments else into, run
+    return into, run
 
 
 def test_all_notebooks_run(executed):
-    kind, into, run = executed
+    into, run = executed
     assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
     assert {p.stem for p in (into / "notebooks").glob("*.ipynb")} == {p.stem[:2] for p in NOTEBOOKS}
 
 
+def figures_of(path: Path) -> set[str]:
+    """The figures that a notebook saves."""
+    return {line.split('"')[1] for cell in nbformat.read(path, as_version=4).cells
+            for line in cell.source.splitlines() if line.strip().startswith("style.save(")}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_a_notebook_runs_on_recomputed_results(path, smoke_seed, monkeypatch, tmp_path):
+    """On the tiny model, of which the session computes everything once; no files are drawn.
+
+    ``verify --full`` in `test_cli` and the extended tests of `test_own_model` compute from nothing,
+    the latter by the command line and papermill.
+    """
+    drawn = set()
+    monkeypatch.setattr(style, "save", lambda figure, name, origin: drawn.add(name))
+    monkeypatch.setenv("SSAH_CACHE", str(smoke_seed))
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path))
+    monkeypatch.chdir(path.parent)
+    given = {"profile": "smoke", "recompute": True, "n_seeds": 1}
+    run_notebook(path, **given)
+    plt.close("all")
+    assert drawn == figures_of(path)
+
+
 def test_figures_are_there_and_labelled(executed):
     """Every figure that a notebook saves is written as PNG and SVG."""
-    kind, into, run = executed
-    named = {line.split('"')[1] for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells
-             for line in cell.source.splitlines() if line.startswith("style.save(")}
-    for name in named:
+    into, run = executed
+    for name in set.union(*map(figures_of, NOTEBOOKS)):
         for suffix in ("png", "svg"):
             assert (into / "figures" / f"{name}.{suffix}").stat().st_size > 1000
 
@@ -97,7 +118,7 @@ def readings(notebook) -> list[str]:
 
 def test_every_picture_is_described_and_followed_by_what_we_see(executed):
     """In the notebook, and with the same words in the page that is made of it."""
-    kind, into, run = executed
+    into, run = executed
     n_pictures = 0
     for path in (into / "notebooks").glob("*.ipynb"):
         texts = readings(nbformat.read(path, as_version=4))
@@ -114,7 +135,7 @@ def test_every_picture_is_described_and_followed_by_what_we_see(executed):
 
 def test_every_solution_gives_something(executed):
     """What a solution gives is computed in the run, so it must be there."""
-    kind, into, run = executed
+    into, run = executed
     n_solutions = 0
     for path in (into / "notebooks").glob("*.ipynb"):
         for cell in nbformat.read(path, as_version=4).cells:
@@ -145,9 +166,7 @@ def prose_of(notebook) -> str:
 
 
 def test_cards_say_how_long_reading_takes(executed):
-    kind, into, run = executed
-    if kind != "cached":
-        pytest.skip("the cards speak of the committed results")
+    into, run = executed
     for path in (into / "notebooks").glob("*.ipynb"):
         notebook = nbformat.read(path, as_version=4)
         told = int(re.search(r"\*\*Minutes\*\* (\d+) to read", notebook.cells[1].source)[1])
@@ -157,7 +176,7 @@ def test_cards_say_how_long_reading_takes(executed):
 
 def test_links_and_images_resolve(executed):
     """No page under the output folder links to a file that is not there."""
-    kind, into, run = executed
+    into, run = executed
     pages = [into / "index.html", *(into / "html").glob("*.html")]
     for page in pages:
         for target in re.findall(r'(?:href|src)="([^"#:]+)(?:#[^"]*)?"', page.read_text()):
@@ -166,9 +185,7 @@ def test_links_and_images_resolve(executed):
 
 def test_committed_figures_are_those_that_notebooks_draw(executed):
     """Pixel by pixel, and the SVG byte by byte."""
-    kind, into, run = executed
-    if kind != "cached":
-        pytest.skip("the committed figures show the committed results")
+    into, run = executed
     for committed in sorted((REPOSITORY / "figures").glob("*.png")):
         np.testing.assert_array_equal(plt.imread(into / "figures" / committed.name), plt.imread(committed), committed.stem)
     for committed in sorted((REPOSITORY / "figures").glob("*.svg")):
