@@ -5,7 +5,7 @@ import numpy as np
 from ...lab import Lab
 from .. import rules
 from ..shared import gates
-from ..shared.tables import outcomes
+from ..shared.tables import fulfilled
 from .run import AS_USUAL, ASKED_AGAIN, NEUTRAL, Decoding
 
 ROW = rules.ROWS["C8"]
@@ -19,7 +19,7 @@ def refused(lab: Lab, judge: str, seed: int, decoding: Decoding) -> np.ndarray:
     answers = lab.get("deep", seed=seed, role="aligned", decoding=decoding.name,
                       requests="harmful").tables["answers"]
     prefilled = answers[answers["length"] == lab.profile.reevaluation.decided_at]
-    return 1 - outcomes(prefilled)[f"{judge}_asr"].to_numpy()
+    return 1 - fulfilled(prefilled, judge)
 
 
 def beyond(lab: Lab, judge: str, decoding: Decoding) -> rules.Estimate:

@@ -10,7 +10,7 @@ import pandas as pd
 from ...lab import Lab
 from .. import rules
 from ..shared import gates
-from ..shared.tables import outcomes
+from ..shared.tables import fulfilled
 from .removal import draws_of
 
 
@@ -22,7 +22,7 @@ def success(lab: Lab, judge: str, seed: int, units: str, draw: int = 0) -> np.nd
     """Which harmful requests, asked with system prompt, were fulfilled; (requests,) of 0 or 1."""
     answers = _tables(lab, seed, units, "answers", draw)
     usual = answers[answers["system"] == lab.profile.evaluation.systems[0]]
-    return outcomes(usual)[f"{judge}_asr"].to_numpy()
+    return fulfilled(usual, judge)
 
 
 def lost(lab: Lab, judge: str, seed: int, units: str, draw: int = 0) -> np.ndarray:
