@@ -18,6 +18,7 @@ from ...inputs import prompts, words
 from ...lab import Context, Need, Result, step
 from ..shared.foundation import alignment_examples, checkpoint_need, load_base, load_role
 from ..shared.measuring import borderline_requests, evaluation_requests, keep_answers
+from ..shared.memory import asks_model, trains_model
 
 #: Requests that are asked: those of attack success, and those of over-refusal.
 REQUESTS = ("harmful", "safe")
@@ -123,7 +124,7 @@ def _deep_needs(profile, seed: int, role: str, decoding: str, requests: str) -> 
 
 
 @step(version=1, reads=("model", "data", "evaluation", "reevaluation"), minutes=10,
-      needs=_deep_needs)
+      needs=_deep_needs, memory=asks_model)
 def deep(context: Context, seed: int, role: str, decoding: str, requests: str) -> Result:
     """How deep refusals go: a model's answers after so many tokens of a fulfilment.
 
@@ -249,7 +250,7 @@ def _deepened_needs(profile, seed: int) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "alignment", "evaluation", "reevaluation"), minutes=30,
-      needs=_deepened_needs)
+      needs=_deepened_needs, memory=trains_model)
 def deepened(context: Context, seed: int) -> Result:
     """The base model aligned once more, with half of the refusals in the middle of an answer.
 
