@@ -1,9 +1,11 @@
 """Steps on Dask workers that are processes of their own: the same results, whatever happens to them."""
 
+import contextlib
 import os
 import select
 import shutil
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from toy_steps import lab_at
 from ssah import cli
 from ssah.claims.shared import memory
 from ssah.errors import SsahError
-from ssah.lab import Need, find_step, parallel, slug
+from ssah.inputs import archives
+from ssah.lab import Need, Store, find_step, parallel
 from ssah.lab.graph import Task, at_least, chains, longest_chain, tasks_of
 from ssah.lab.parallel import Outcome, Recipe
 
@@ -365,3 +368,98 @@ def test_no_order_beats_the_least_time():
     assert at_least(large, [3.0, 1.0, 1.0]) == 8
     with pytest.raises(ZeroDivisionError):
         at_least(large, [1.0, 1.0])
+
+
+# ---- the command line ------------------------------------------------------------------------
+
+@pytest.fixture
+def one_thread(monkeypatch):
+    """A worker that is a thread of this process, where torch is loaded already."""
+    def workers(shares, threads):
+        return parallel.engine().Client(processes=False, n_workers=1, threads_per_worker=1,
+                                        dashboard_address=None, resources={"memory": shares[0]})
+
+    monkeypatch.setattr(parallel, "own_workers", workers)
+
+
+def test_recompute_takes_jobs(one_thread, tmp_path, capsys):
+    command = ["recompute", "splits", "--profile", "smoke", "--into", str(tmp_path / "serial")]
+    assert cli.main(command) == 0
+    capsys.readouterr()
+    command[-1] = str(tmp_path / "parallel")
+    before = dict(os.environ)
+    assert cli.main([*command, "--jobs", "1"]) == 0
+    found = capsys.readouterr()
+    assert "1 workers with" in found.out and "1 of 1 results 100%" in found.err
+    first, second = (Store(tmp_path / name / "results" / "smoke").load("splits", "result")
+                     for name in ("serial", "parallel"))
+    assert first.content == second.content and first.key == second.key
+    assert os.environ == before
+
+
+def test_what_failed_is_said_with_the_reason_and_what_stood_on_it(monkeypatch, capsys):
+    outcomes = [Outcome("splits"), Outcome("judge_on_people", error="ValueError: x"),
+                Outcome("base_answers", left_out=True)]
+    monkeypatch.setattr(parallel, "compute", lambda *_: outcomes)
+    monkeypatch.setattr(parallel, "own_workers", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(cli, "run_notebooks", lambda *_: pytest.fail("it ran"))
+    assert cli.main(["rerun", "--profile", "smoke", "--jobs", "2"]) == 1
+    said = capsys.readouterr().out
+    assert "1 of 3 results failed:\n  judge_on_people: ValueError: x" in said
+    assert "by itself: ssah recompute judge_on_people --profile smoke" in said
+    assert "left out, since they stand on these: base_answers" in said
+
+
+def test_an_estimate_with_jobs_starts_no_worker(monkeypatch, capsys):
+    monkeypatch.setattr(parallel, "own_workers", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(cli, "run_notebooks", lambda *_: pytest.fail("it ran"))
+    given = ["rerun", "--profile", "smoke", "--jobs", "2", "--estimate", "--memory"]
+    assert cli.main([*given, "4"]) == 0
+    assert "2 workers with 2.0 GiB each: at least " in capsys.readouterr().out
+    assert cli.main([*given, "0.5"]) == 2
+    assert "may take 1.0 GiB, and there are 0.5" in capsys.readouterr().err
+
+
+def test_the_least_time_is_said_in_words():
+    tasks = [task("x", minutes=60, memory=3), task("y", minutes=60, memory=3), task("z")]
+    assert cli.side_by_side(tasks, [3.0, 1.0], 1) == (
+        "2 workers with 3.0 and 1.0 GiB: at least 2.0 hours. One after the other it is 2.0 hours; "
+        "the longest chain, of which each waits for the one before it, is 60 min (x). Only 1 of "
+        "the workers can run what takes most memory (3.0 GiB). Minutes are those of two threads; "
+        "here a step has one, and may take twice as long.")
+    assert "wait for the first one" in cli.side_by_side(tasks, [], None)
+
+
+def test_without_dask_one_line_names_the_remedy(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert cli.main(["rerun", "--profile", "smoke", "--jobs", "2"]) == 2
+    error = capsys.readouterr().err
+    assert "distributed is not installed" in error and "`make models`" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", ["--jobs 0", "--jobs two", "--jobs 2 --scheduler tcp://a:1",
+                                     "--jobs 2 --memory -1"])
+def test_jobs_are_a_number_and_stand_alone(options, capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["rerun", *options.split()])
+    assert "ssah rerun: error: argument" in capsys.readouterr().err
+
+
+def test_the_commands_of_the_readme_are_those_of_dask_and_ssah():
+    """Options and all: read by the programs themselves, and not run."""
+    from distributed.cli import dask_scheduler, dask_worker
+
+    text = (archives.REPOSITORY / "README.md").read_text("utf-8")
+    section = text.split("## On a cluster")[1].split("\n## ")[0]
+    block = section.split("```sh\n")[1].split("```")[0]
+    programs = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}
+    read = []
+    for line in block.splitlines():
+        command = line.partition("#")[0].rstrip(" &")
+        if command.startswith("ssah"):
+            read.append(cli.parser().parse_args(command.split()[1:]).scheduler)
+            continue
+        name, *options = command.partition("dask ")[2].split()
+        read.append(programs[name].make_context(name, options).params["scheduler_file"])
+    assert read == ["dask.json"] * 4
