@@ -1,10 +1,11 @@
-"""Steps on Dask workers that are processes of their own: the same results, whatever happens to them."""
+"""Steps on Dask workers that are processes: the same results, whatever happens to them."""
 
 import contextlib
 import os
 import select
 import shutil
 import signal
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -149,7 +150,8 @@ def test_files_that_are_missing_are_made_again_before_what_reads_them(workers, s
     shutil.rmtree(tmp_path / "cache")
     shutil.rmtree(tmp_path / "results" / "total")
     outcomes = made(tmp_path, [Need("total")], workers)
-    assert {outcome.label for outcome in outcomes} == {"total", "doubled(seed=0)", "doubled(seed=1)"}
+    labels = {outcome.label for outcome in outcomes}
+    assert labels == {"total", "doubled(seed=0)", "doubled(seed=1)"}
     assert contents(tmp_path, ALL) == {need.label: serial[need.label] for need in ALL}
 
 
@@ -221,6 +223,39 @@ def test_a_step_that_ends_its_worker_every_time_is_given_up():
 def test_a_step_that_ends_its_worker_every_time_is_given_up_by_real_workers(workers, tmp_path):
     (outcome,) = made(tmp_path, [Need("deadly")], workers)
     assert "its worker was ended from outside 4 times" in outcome.error
+
+
+#: A run that a test interrupts; the folders of results and of pipes are its arguments.
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from ssah.lab import Need, parallel
+from test_parallel import made
+
+if __name__ == "__main__":
+    results, gates = sys.argv[1:]
+    try:
+        with parallel.own_workers([2.0, 2.0], threads=1) as client:
+            made(Path(results), [Need("gated")], client, TOY_GATES=gates)
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.mark.extended       # three more processes that import everything
+def test_ctrl_c_ends_all_workers_and_keeps_what_is_finished(gates, serial, tmp_path):
+    """As a terminal sends it: to all processes of the command at once."""
+    script = tmp_path / "interrupted.py"
+    script.write_text(INTERRUPTED)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    running = subprocess.Popen([sys.executable, script, tmp_path, gates.folder], env=environment,
+                               start_new_session=True, stderr=subprocess.PIPE, text=True)
+    gates.wait_for("begin gated")
+    os.killpg(running.pid, signal.SIGINT)
+    said = running.communicate(timeout=PATIENCE)[1]     # until no process holds that pipe
+    assert running.returncode == 130 and "Traceback" not in said
+    needs = [SEEDS[0], Need("gated")]
+    assert contents(tmp_path, needs) == {SEEDS[0].label: serial[SEEDS[0].label]}
 
 
 # ---- memory ----------------------------------------------------------------------------------
@@ -359,7 +394,7 @@ def test_the_longest_chain_by_hand():
 
 
 def test_no_order_beats_the_least_time():
-    """By hand: the chain of 8; with one worker the sum; with memory for one large task, their sum."""
+    """By hand: the chain of 8; one worker: the sum; memory for one large task: their sum."""
     assert at_least(DIAMOND, [1.0, 1.0]) == 8
     assert at_least(DIAMOND, [1.0]) == 11
     many = [task(str(number)) for number in range(9)]
@@ -395,6 +430,19 @@ def test_recompute_takes_jobs(one_thread, tmp_path, capsys):
                      for name in ("serial", "parallel"))
     assert first.content == second.content and first.key == second.key
     assert os.environ == before
+
+
+@pytest.mark.extended       # each worker imports torch
+def test_real_steps_have_the_same_contents_on_two_workers(tmp_path):
+    chosen = ["recompute", "attribution", "-p", "seed=0", "--profile", "smoke", "--into"]
+    assert cli.main([*chosen, str(tmp_path / "serial")]) == 0
+    assert cli.main([*chosen, str(tmp_path / "parallel"), "--jobs", "2"]) == 0
+    stores = [Store(tmp_path / name / "results" / "smoke") for name in ("serial", "parallel")]
+    assert stores[0].slugs() == stores[1].slugs()
+    assert len(stores[0].slugs()) > 4
+    for step, name in stores[0].slugs():
+        first, second = (store.load(step, name) for store in stores)
+        assert first.content == second.content, step
 
 
 def test_what_failed_is_said_with_the_reason_and_what_stood_on_it(monkeypatch, capsys):
