@@ -49,7 +49,7 @@ bench: $(STAMP) ## time the steps on this machine
 lock: $(PY) ## rewrite requirements.lock after an edit of the pins in pyproject.toml
 	@echo "lock: installing the pins of pyproject.toml"
 	@$(PIP) install $(call torch_pin,pyproject.toml) $(TORCH_PIP_ARGS)
-	@$(PIP) install $(PIP_ARGS) -e '.[models,lab,test]'
+	@$(PIP) install $(PIP_ARGS) -e '.[models,parallel,lab,test]'
 	@$(PIP) freeze --all --exclude-editable --exclude pip --exclude wheel > $(VENV)/freeze
 # The comments at the head stay; a build label (+cpu) and what one platform alone needs go;
 # this soupsieve refuses 3.11.0 to 3.11.4 (Debian 12 has 3.11.2), where pip takes an older one.

@@ -7,6 +7,7 @@ torch.
 """
 
 import argparse
+import contextlib
 import errno
 import logging
 import math
@@ -14,11 +15,11 @@ import os
 import shutil
 import sys
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
-from .errors import MODEL_PACKAGES, SsahError, no_models
+from .errors import MODEL_PACKAGES, SsahError, check_models_installed, no_models
 from .inputs import archives
 
 BUILD = archives.REPOSITORY / "build"
@@ -114,17 +115,119 @@ def rerun(args) -> int:
 
     profile = chosen_profile(args)
     n_seeds = len(profile.seeds) if args.all else 1
-    lab = recomputed_lab(profile, args.into, compute=False)
+    lab = lab_of_notebooks(profile, args.into or BUILD)
     wanted = plan(profile, n_seeds)
     missing = lab.to_compute(wanted)
     print(f"{len(missing)} of {len(wanted)} results to compute, {estimate(profile, missing)}; "
           f"into {lab.store.root} (delete that folder to start from nothing)", flush=True)
     if args.estimate:
         print("\n" + expected(lab_of(profile, compute=False), missing))
+    if (args.jobs or args.scheduler) and in_parallel(lab, wanted, args, args.estimate):
+        return 1
+    if args.estimate:
         return 0
     name = profile.chosen or profile.name
     given = {"profile": name, "recompute": "true", "n_seeds": str(n_seeds)}
     return run_notebooks([], given, args.into or BUILD)
+
+
+def lab_of_notebooks(profile, into: Path):
+    """A lab on what `run_notebooks` recomputes: apart from what is committed, under `into`."""
+    from .claims import COMMITTED, lab_of
+
+    if profile.name not in COMMITTED:
+        return lab_of(profile, compute=False)
+    if profile.name != "default":
+        into = into / profile.name
+    return lab_of(profile, root=into / "results" / profile.name, compute=False)
+
+
+def in_parallel(lab, needs: list, args, only_estimate: bool = False) -> int:
+    """Compute results side by side, as ``--jobs`` or ``--scheduler`` say; how many failed."""
+    from .claims import lab_of
+    from .claims.workers import fetch_sources, recipe
+    from .lab import parallel
+    from .lab.graph import tasks_of
+
+    parallel.engine()
+    check_models_installed()
+    measured = lab_of(lab.profile, compute=False) if only_estimate else None
+    tasks = tasks_of(lab, needs, lambda step: minutes_of(step, lab.profile, measured)[0])
+    if not tasks:
+        return 0
+    made_by = recipe(lab, tasks)
+    with contextlib.ExitStack() as opened:
+        if args.scheduler:
+            client = opened.enter_context(parallel.running_workers(args.scheduler))
+            shares = parallel.check_workers(client, made_by, tasks)
+            threads = None
+        else:
+            memory = args.memory or parallel.memory_of_machine()
+            shares = parallel.shares_of(memory, args.jobs, tasks)
+            threads = max(1, parallel.cores() // args.jobs)
+        print(side_by_side(tasks, shares, threads), flush=True)
+        if only_estimate:
+            return 0
+        fetch_sources(lab.profile, {task.need.step for task in tasks})
+        if not args.scheduler:
+            client = opened.enter_context(parallel.own_workers(shares, threads))
+        outcomes = parallel.compute(tasks, lab, made_by, client)
+    return say_failures(lab, tasks, outcomes)
+
+
+def side_by_side(tasks: list, shares: list[float], threads: int | None) -> str:
+    """How long some tasks take at least on workers of `shares` GiB, and why, in words.
+
+    `threads`: of each worker, where that is known.
+    """
+    from .lab.graph import at_least, longest_chain
+
+    if not shares:
+        return "no worker is there yet: the steps wait for the first one"
+    fit = [task.memory for task in tasks]
+    chain = longest_chain(tasks)
+    all_minutes = sum(task.minutes for task in tasks)
+    chain_minutes = sum(task.minutes for task in chain)
+    names = " > ".join(task.need.step for task in chain)
+    text = (f"{len(shares)} workers with {_gib(shares)}: at least "
+            f"{duration(at_least(tasks, shares))}. One after the other it is "
+            f"{duration(all_minutes)}; the longest chain, of which each waits for the one before "
+            f"it, is {duration(chain_minutes)} ({names}).")
+    for_all = sum(share >= max(fit) for share in shares)
+    if for_all < len(shares):
+        text += (f" Only {for_all} of the workers can run what takes most memory "
+                 f"({max(fit):.1f} GiB).")
+    if threads == 1:
+        text += " Minutes are those of two threads; here a step has one, and may take twice as long."
+    return text
+
+
+def _gib(shares: list[float]) -> str:
+    """Shares of memory in words: ``7.8 GiB each``, ``12.6 and 3.4 GiB``."""
+    sizes = [f"{share:.1f}" for share in shares]
+    if len(set(sizes)) == 1:
+        return f"{sizes[0]} GiB each"
+    return f"{', '.join(sizes[:-1])} and {sizes[-1]} GiB"
+
+
+def say_failures(lab, tasks: list, outcomes: list) -> int:
+    """Say which tasks failed and why, and what was left out for that; how many failed."""
+    from .lab.results import command
+
+    needs = {task.label: task.need for task in tasks}
+    failed = [outcome for outcome in outcomes if outcome.error]
+    left_out = [outcome.label for outcome in outcomes if outcome.left_out]
+    if not failed:
+        return 0
+    print(f"{len(failed)} of {len(outcomes)} results failed:")
+    for outcome in failed:
+        need = needs[outcome.label]
+        print(f"  {outcome.label}: {outcome.error}")
+        print(f"    by itself: {command(lab.profile, need.step, need.params)}")
+    if left_out:
+        print(f"left out, since they stand on these: {', '.join(left_out)}")
+    print(f"all others are in {lab.store.root}; once this is mended, the same command goes on")
+    return len(failed)
 
 
 def site(args) -> int:
@@ -157,7 +260,10 @@ def recompute(args) -> int:
     upstream = len(wanted) - len(chosen)
     print(f"{len(chosen)} results of {', '.join(args.steps)} and {upstream} missing upstream, "
           f"{estimate(profile, wanted)}", flush=True)
-    lab.require(chosen)
+    if not (args.jobs or args.scheduler):
+        lab.require(chosen)
+    elif in_parallel(lab, chosen, args):
+        return 1
     after = "; `ssah status` shows what is stale by now" if args.in_place else ""
     print(f"written to {lab.store.root}{after}")
     return 0
@@ -437,11 +543,33 @@ def estimate(profile, needs: list) -> str:
 
     if profile.model.name.startswith("tiny"):
         return f"about {math.ceil(len(needs) / TINY_A_MINUTE)} min"
-    minutes = sum(find_step(need.step).minutes for need in needs)
-    time = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} hours"
+    time = duration(sum(find_step(need.step).minutes for need in needs))
     if profile.name == "default":
         return f"about {time} on two cores"
     return f"about {time} on two cores for a model of 135M weights, in proportion for others"
+
+
+def duration(minutes: float) -> str:
+    """``45 min``, ``3.0 hours``."""
+    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} hours"
+
+
+@cache
+def minutes_of(name: str, profile, measured=None) -> tuple[float, str]:
+    """Minutes of one result of a step, and how they are known.
+
+    As `measured` where that lab has results of the step, else as the step declares.
+    """
+    from .lab import find_step
+
+    seconds = []
+    if measured is not None:
+        seconds = [result.provenance["seconds"] for _, result in measured.stored(name)]
+    if seconds:
+        return sum(seconds) / len(seconds) / 60, "measured"
+    if profile.model.name.startswith("tiny"):
+        return 1 / TINY_A_MINUTE, "as other tiny ones"
+    return find_step(name).minutes, "as declared for 135M weights"
 
 
 def expected(lab, needs: list) -> str:
@@ -449,16 +577,11 @@ def expected(lab, needs: list) -> str:
 
     Measured where the profile has results of the step already (`lab`), else as the step declares.
     """
-    from .lab import find_step
-
     rows = []
     total = 0.0
     for name, count in Counter(need.step for need in needs).items():
-        seconds = [result.provenance["seconds"] for _, result in lab.stored(name)]
-        measured = bool(seconds)
-        minutes = sum(seconds) / len(seconds) / 60 if measured else find_step(name).minutes
+        minutes, known = minutes_of(name, lab.profile, lab)
         total += count * minutes
-        known = "measured" if measured else "as declared for 135M weights"
         rows.append([name, count, f"{minutes:.1f}", f"{count * minutes:.0f}", known])
     rows.append(["all", len(needs), "", f"{total:.0f}", f"{total / 60:.1f} hours"])
     return text_table(["step", "results", "minutes each", "minutes", ""], rows)
@@ -507,12 +630,12 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("--again", action="store_true",
                          help="also what has not changed since it was run")
     add(site).add_argument("folder", type=Path, metavar="FOLDER", help="is made if it is not there")
-    command = add(rerun, profile, parameter, into)
+    command = add(rerun, profile, parameter, into, _side_by_side())
     command.add_argument("--all", action="store_true",
                          help="every committed result, not only seed 0")
     command.add_argument("--estimate", action="store_true",
                          help="say what it would take, step by step, and compute nothing")
-    command = add(recompute, profile, parameter, into)
+    command = add(recompute, profile, parameter, into, _side_by_side())
     command.add_argument("steps", nargs="+", metavar="STEP", help="those below, or `help`")
     command.add_argument("--help", "-h", action=_HelpWithSteps, help="show this message and exit")
     command.add_argument("--in-place", action="store_true",
@@ -560,6 +683,30 @@ def _add_course_parts(command, everywhere, into) -> None:
     grade.add_argument("--seconds", type=int, default=120,
                        help="that a cell may take (120); a notebook may take five times that")
     grade.set_defaults(part=course_grade)
+
+
+def _side_by_side() -> argparse.ArgumentParser:
+    """Options of what runs steps side by side."""
+    shared = argparse.ArgumentParser(add_help=False)
+    workers = shared.add_mutually_exclusive_group()
+    workers.add_argument("--jobs", type=_positive(int), metavar="N",
+                         help="so many steps side by side on this machine, which share its cores")
+    workers.add_argument("--scheduler", metavar="ADDRESS",
+                         help="on the workers of a Dask cluster that runs already")
+    shared.add_argument("--memory", type=_positive(float), metavar="GIB",
+                        help="with --jobs: what the steps may take together (all of this machine)")
+    return shared
+
+
+def _positive(kind: type):
+    """A reader of numbers above zero, for an argument."""
+    def read(text: str):
+        number = kind(text)
+        if not number > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return number
+    read.__name__ = kind.__name__       # what argparse calls it in its message
+    return read
 
 
 class _HelpWithSteps(argparse.Action):

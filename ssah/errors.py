@@ -26,3 +26,10 @@ def no_models(package: str) -> SsahError:
     return SsahError(f"{package} is not installed: reading stored results does without it, but "
                      "models do not; `make models` installs it (or `pip install "
                      "'ssah[models]'`)")
+
+
+def no_dask(package: str) -> SsahError:
+    """What to say where a package of the extra `parallel` is missing."""
+    return SsahError(f"{package} is not installed, which runs steps side by side; `make models` "
+                     "installs it (or `pip install 'ssah[parallel]'`), and without --jobs and "
+                     "--scheduler all runs one after the other")

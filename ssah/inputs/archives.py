@@ -460,5 +460,6 @@ def _listing_hash(folder: Path) -> str:
 
 
 def cache_folders() -> list[Path]:
-    """What this package puts into its cache: archives, models, checkpoints, results."""
-    return [cache_dir() / name for name in ("archives", "models", "artifacts", "results")]
+    """What this package puts into its cache: archives, models, checkpoints, results, and locks."""
+    names = ("archives", "models", "artifacts", "results", "locks")
+    return [cache_dir() / name for name in names]

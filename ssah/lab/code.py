@@ -251,6 +251,13 @@ def imported_package(name: str) -> Package:
 
 
 @cache
+def package_fingerprint(name: str) -> str:
+    """Sixteen hex digits of the whole text of an imported package."""
+    texts = imported_package(name).texts
+    return hashlib.sha256(canonical(texts).encode()).hexdigest()[:16]
+
+
+@cache
 def fingerprint(run) -> str:
     """Fingerprint of a function of an imported package."""
     package = imported_package(run.__module__.partition(".")[0])

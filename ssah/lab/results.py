@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ..errors import NotStored, SsahError
@@ -80,7 +81,7 @@ class Lab:
         if state == "missing" and not self.compute:
             raise NotStored(self._why_not(name, params, reason))
         if state != "ok" or self._afresh(tag):
-            result = self._run(name, params, reason or "asked for afresh")
+            result = self._computed(name, params, reason or "asked for afresh")
         self.fresh[tag] = result
         return result
 
@@ -206,13 +207,21 @@ class Lab:
         """Folder of a result's artifacts; the step runs again if it is gone or damaged."""
         params = bound(name, params)
         result = self.get(name, **params)
-        if not _intact(self._folder(result.key), result.values.get("artifacts", {})):
-            again = self._run(name, params, "its artifacts are not in the cache folder")
+        if not self._has_files(result):
+            again = self._made_again(name, params, result.key)
             if again.content != result.content:
                 self.fresh.clear()      # what was validated against the old content may be stale
             self.fresh[label(name, params)] = again
             result = again
         return self._folder(result.key)
+
+    def has_files(self, name: str, params: dict) -> bool:
+        """Whether a result is stored and valid, and all its artifacts are in the cache folder."""
+        state, result, _ = self.look(name, bound(name, params))
+        return state == "ok" and self._has_files(result)
+
+    def _has_files(self, result: Result) -> bool:
+        return _intact(self._folder(result.key), result.values.get("artifacts", {}))
 
     def _folder(self, result_key: str) -> Path:
         """Where a result's artifacts (checkpoints, completions) live: never in git.
@@ -222,15 +231,43 @@ class Lab:
         """
         apart = ""
         if self.store.root != self.place.results(self.profile):
-            root = str(self.store.root.resolve())
-            apart = "-" + hashlib.sha256(root.encode()).hexdigest()[:8]
+            apart = f"-{_short_hash(self.store.root)}"
         return self.place.cache() / "artifacts" / (result_key + apart)
+
+    def _computed(self, name: str, params: dict, reason: str) -> Result:
+        """Run now, or what another process stored while this one waited for its turn."""
+        with self._turn(name, params, reason):
+            state, result, _ = self.look(name, params)
+            if state == "ok" and not self._afresh(label(name, params)):
+                return result
+            return self._run(name, params, reason)
+
+    def _made_again(self, name: str, params: dict, result_key: str) -> Result:
+        """A stored result with its artifacts: run now, or by another process meanwhile."""
+        reason = "its artifacts are not in the cache folder"
+        with self._turn(name, params, reason):
+            stored = self.store.load(name, slug(params))
+            if stored is not None and stored.key == result_key and self._has_files(stored):
+                return stored
+            return self._run(name, params, reason)
+
+    @contextlib.contextmanager
+    def _turn(self, name: str, params: dict, reason: str) -> Iterator[None]:
+        """The right to compute a result, which one process has at a time; the others wait.
+
+        It ends with the process, however that ends. A result's needs are waited for after it, so
+        nobody waits in a ring. Raises `SsahError` in a lab that may not compute.
+        """
+        if not self.compute:
+            raise SsahError(self._why_not(name, params, reason))
+        folder = self.place.cache() / "locks" / _short_hash(self.store.root) / name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with FileLock(folder / f"{slug(params)}.lock"):
+            yield
 
     def _run(self, name: str, params: dict, reason: str) -> Result:
         step = find_step(name)
         tag = label(name, params)
-        if not self.compute:
-            raise SsahError(self._why_not(name, params, reason))
         needs = step.needs(self.profile, **params)
         artifacts = self._artifacts(needs)
         inputs = {need.label: self.get(need.step, **need.params) for need in needs}
@@ -323,6 +360,11 @@ def _with_columns(table: pd.DataFrame, params: dict) -> pd.DataFrame:
 def _scalars(values: dict) -> dict:
     return {name: value for name, value in values.items()
             if isinstance(value, (bool, int, float, str))}
+
+
+def _short_hash(folder: Path) -> str:
+    """Eight hex digits that stand for a folder in the names of others."""
+    return hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]
 
 
 def _intact(folder: Path, files: dict[str, str]) -> bool:

@@ -35,6 +35,11 @@ def no_needs(profile, **params) -> list[Need]:
     return []
 
 
+def little_memory(profile) -> float:
+    """GiB of a step that holds no model: Python, torch and some tables."""
+    return 1.0
+
+
 @dataclass(frozen=True)
 class Step:
     """A named, recomputable function."""
@@ -45,15 +50,16 @@ class Step:
     reads: tuple[str, ...]                  # sections of the profile
     needs: Callable[..., list[Need]]        # of the profile and the step's parameters
     minutes: float                          # roughly, on two cores with the default profile
+    memory: Callable[..., float] = little_memory    # GiB at most, of the profile
 
 
 STEPS: dict[str, Step] = {}
 
 
-def step(*, version: int, reads=(), needs=no_needs, minutes: float = 0.1):
+def step(*, version: int, reads=(), needs=no_needs, minutes: float = 0.1, memory=little_memory):
     """Register a function ``run(context, **params) -> Result`` under its own name (see `Step`)."""
     def register(run: Callable) -> Callable:
-        STEPS[run.__name__] = Step(run.__name__, run, version, tuple(reads), needs, minutes)
+        STEPS[run.__name__] = Step(run.__name__, run, version, tuple(reads), needs, minutes, memory)
         return run
     return register
 

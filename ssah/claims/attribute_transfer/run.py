@@ -10,6 +10,7 @@ from ..shared.flows import HALVES, labels_of
 from ..shared.foundation import calibration_pairs
 from ..shared.material import checkpoint_need, load_base, load_pool, load_role
 from ..shared.measuring import score_units
+from ..shared.memory import asks_model
 from ..shared.tuning import KEPT, load_tuned
 
 #: Which models are scored on the aligned model's texts: the one it came from, and what fine-tuning
@@ -52,7 +53,8 @@ def reattribution_needs(profile, seed: int, model: str) -> list[Need]:
     return needs
 
 
-@step(version=1, reads=("model", "calibration"), minutes=0.5, needs=reattribution_needs)
+@step(version=1, reads=("model", "calibration"), minutes=0.5, needs=reattribution_needs,
+      memory=asks_model)
 def reattribution(context: Context, seed: int, model: str) -> Result:
     """I_S and I_U of another model (`RESCORED`) on the aligned one's texts (Fig. 5 and 6).
 
@@ -76,7 +78,7 @@ def subsample_needs(profile, seed: int, part: str) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "calibration", "classification", "freezing"), minutes=0.3,
-      needs=subsample_needs)
+      needs=subsample_needs, memory=asks_model)
 def subsample(context: Context, seed: int, part: str) -> Result:
     """The aligned model's units on part of its calibration texts.
 

@@ -23,6 +23,7 @@ from ..shared.measuring import (
     keep_answers,
     label_answers,
 )
+from ..shared.memory import asks_model, trains_model
 
 #: Requests that are asked: those of attack success, and those of over-refusal.
 REQUESTS = ("harmful", "safe")
@@ -128,7 +129,7 @@ def _deep_needs(profile, seed: int, role: str, decoding: str, requests: str) -> 
 
 
 @step(version=1, reads=("model", "data", "evaluation", "reevaluation"), minutes=10,
-      needs=_deep_needs)
+      needs=_deep_needs, memory=asks_model)
 def deep(context: Context, seed: int, role: str, decoding: str, requests: str) -> Result:
     """How deep refusals go: a model's answers after so many tokens of a fulfilment.
 
@@ -239,7 +240,7 @@ def _deepened_needs(profile, seed: int) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "alignment", "evaluation", "reevaluation"), minutes=30,
-      needs=_deepened_needs)
+      needs=_deepened_needs, memory=trains_model)
 def deepened(context: Context, seed: int) -> Result:
     """The base model aligned once more, with half of the refusals in the middle of an answer.
 

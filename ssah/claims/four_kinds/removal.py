@@ -22,6 +22,7 @@ from ..shared.measuring import (
     reference_nll,
     stored_scores,
 )
+from ..shared.memory import asks_model
 from ..shared.two_by_two import highest, stored_two_by_two
 from .run import directions, log_odds_without
 
@@ -136,7 +137,7 @@ def _direction_needs(profile, seed: int) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "calibration", "evaluation"), minutes=2,
-      needs=_direction_needs)
+      needs=_direction_needs, memory=asks_model)
 def refusal_direction(context: Context, seed: int) -> Result:
     """The refusal direction (Arditi et al. 2024), (hidden,), into the cache folder.
 
@@ -174,7 +175,7 @@ def _removal_needs(profile, seed: int, units: str, draw: int = 0) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "evaluation", "removal"), minutes=3,
-      needs=_removal_needs)
+      needs=_removal_needs, memory=asks_model)
 def removal(context: Context, seed: int, units: str, draw: int = 0) -> Result:
     """The aligned model without some units (paper, Table 1): its answers and its text losses.
 

@@ -25,6 +25,7 @@ from ..shared.measuring import (
     measure_utility,
     reference_nll,
 )
+from ..shared.memory import asks_model
 
 # ---- the conditions of Table 1 ---------------------------------------------------------------
 
@@ -180,6 +181,7 @@ def _scan_needs(profile, seed: int) -> list[Need]:
     reads=("model", "data", "classification", "evaluation"),
     minutes=4,
     needs=_scan_needs,
+    memory=asks_model,
 )
 def scan(context: Context, seed: int) -> Result:
     """Ablate more and more of each kind alone, and watch `select` (paper, Sec. 4)."""
@@ -296,6 +298,7 @@ def _ablation_needs(profile, seed: int, condition: str) -> list[Need]:
     reads=("model", "data", "classification", "evaluation"),
     minutes=2.5,
     needs=_ablation_needs,
+    memory=asks_model,
 )
 def ablation(context: Context, seed: int, condition: str) -> Result:
     """One row of Table 1: the aligned model without what a condition removes."""
@@ -348,6 +351,7 @@ def _direction_needs(profile, seed: int) -> list[Need]:
     reads=("model", "data", "calibration", "evaluation"),
     minutes=1.5,
     needs=_direction_needs,
+    memory=asks_model,
 )
 def direction(context: Context, seed: int) -> Result:
     """The refusal direction (Arditi et al. 2024), (hidden,).
@@ -442,6 +446,7 @@ def _transplant_needs(profile, seed: int, units: str) -> list[Need]:
     reads=("model", "data", "classification", "evaluation"),
     minutes=1.2,
     needs=_transplant_needs,
+    memory=asks_model,
 )
 def transplant(context: Context, seed: int, units: str) -> Result:
     """Copy the aligned weights of some units into the unaligned model: does it begin to refuse?
@@ -484,6 +489,7 @@ def _behaviour_needs(profile, seed: int, role: str) -> list[Need]:
     reads=("model", "data", "evaluation"),
     minutes=2,
     needs=_behaviour_needs,
+    memory=asks_model,
 )
 def behaviour(context: Context, seed: int, role: str) -> Result:
     """What a model does with other requests than those of Table 1.
@@ -529,6 +535,7 @@ def _variation_needs(profile, seed: int, variation: str) -> list[Need]:
     reads=("model", "data", "classification", "evaluation"),
     minutes=0.8,
     needs=_variation_needs,
+    memory=asks_model,
 )
 def variation(context: Context, seed: int, variation: str) -> Result:
     """Table 1's SCU row with one choice changed (see `VARIATIONS`).

@@ -8,6 +8,7 @@ from ...inputs import prompts
 from ...lab import Context, Need, Result, step
 from ...lab.machine import device
 from ..shared.measuring import evaluation_requests
+from ..shared.memory import asks_judge
 
 
 def _load_judge(context: Context):
@@ -17,7 +18,7 @@ def _load_judge(context: Context):
     return load_chat_model(options.name, dtype=options.dtype, device=device())
 
 
-@step(version=1, reads=("judge", "second_judge"), minutes=3)
+@step(version=1, reads=("judge", "second_judge"), minutes=3, memory=asks_judge)
 def second_judge_on_people(context: Context) -> Result:
     """The model that judges beside people: answers that were labelled refusal or not by hand.
 
@@ -39,7 +40,8 @@ def _judged_needs(profile, seed: int, units: str, draw: int = 0) -> list[Need]:
     return [Need("splits"), Need("removal", removed, artifact=True)]
 
 
-@step(version=1, reads=("data", "evaluation", "second_judge"), minutes=2, needs=_judged_needs)
+@step(version=1, reads=("data", "evaluation", "second_judge"), minutes=2, needs=_judged_needs,
+      memory=asks_judge)
 def second_judged(context: Context, seed: int, units: str, draw: int = 0) -> Result:
     """What the second judge says of the answers of a `removal`, asked with system prompt.
 

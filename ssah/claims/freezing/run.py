@@ -9,6 +9,7 @@ from ...lab import Context, Need, Result, step
 from ..shared.conditions import DISJOINT, FREEZING, FULL, FURTHER, START, find, names
 from ..shared.material import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import keep_answers, measure_answers, measure_choice
+from ..shared.memory import asks_model, trains_model
 from ..shared.tuning import (
     KEPT,
     TUNED,
@@ -86,7 +87,7 @@ def _tuning_on_needs(profile, seed: int, examples: str, condition: str) -> list[
 
 
 @step(version=1, reads=("model", "data", "alignment", "classification", "evaluation", "freezing",
-                        "comparison"), minutes=7, needs=_tuning_on_needs)
+                        "comparison"), minutes=7, needs=_tuning_on_needs, memory=trains_model)
 def tuning_on(context: Context, seed: int, examples: str, condition: str) -> Result:
     """As `tuning`, on other examples.
 
@@ -114,7 +115,8 @@ def _evaluation_needs(profile, seed: int, condition: str) -> list[Need]:
     return [Need("splits"), Need("judge_threshold"), *model]
 
 
-@step(version=1, reads=("model", "data", "evaluation"), minutes=2, needs=_evaluation_needs)
+@step(version=1, reads=("model", "data", "evaluation"), minutes=2, needs=_evaluation_needs,
+      memory=asks_model)
 def tuned_evaluation(context: Context, seed: int, condition: str) -> Result:
     """What `tuning` leaves out to save time, at equal loss (`KEPT`) and at the start.
 

@@ -4,6 +4,7 @@ import pandas as pd
 
 from ...lab import Context, Need, Result, step
 from ..shared.material import checkpoint_need, load_role
+from ..shared.memory import asks_model
 from .run import probed_requests
 
 #: Requests that are compared: the paper's, and benign ones.
@@ -21,7 +22,8 @@ def _leaning_needs(profile, seed: int, role: str, requests: str) -> list[Need]:
     return [Need("splits"), *checkpoint_need(profile, role, seed)]
 
 
-@step(version=1, reads=("model", "data", "probing"), minutes=5, needs=_leaning_needs)
+@step(version=1, reads=("model", "data", "probing"), minutes=5, needs=_leaning_needs,
+      memory=asks_model)
 def leaning(context: Context, seed: int, role: str, requests: str) -> Result:
     """The reasoning direction of a model (paper, Fig. 3 and 4), branch reading.
 

@@ -9,6 +9,7 @@ from ...inputs import words
 from ...lab import Context, Need, Result, step
 from ...lab.machine import device
 from ..shared.material import checkpoint_need, load_role, split_prompts
+from ..shared.memory import asks_model
 
 PAIR = ("aligned", "unaligned")
 #: Which requests are probed: like the trained ones, of a set never trained on, and benign ones.
@@ -76,7 +77,8 @@ def probed_requests(context: Context, name: str, n: int) -> pd.DataFrame:
 # ---- the steps -------------------------------------------------------------------------------
 
 @step(version=1, reads=("model", "data", "probing"), minutes=5,
-      needs=lambda profile, seed, **_: [Need("splits"), *pair_needs(profile, seed)])
+      needs=lambda profile, seed, **_: [Need("splits"), *pair_needs(profile, seed)],
+      memory=asks_model)
 def probe(context: Context, seed: int, requests: str, reading: str = "branch") -> Result:
     """Cosine distances of both models to refusal and fulfilment openings (Fig. 2, 3, 4, 7).
 
@@ -120,7 +122,7 @@ def own_answers(chat, role: str, chosen: pd.DataFrame, options) -> pd.DataFrame:
 
 
 @step(version=1, reads=("model", "data", "probing"), minutes=6,
-      needs=lambda profile, seed: [Need("splits"), *pair_needs(profile, seed)])
+      needs=lambda profile, seed: [Need("splits"), *pair_needs(profile, seed)], memory=asks_model)
 def along_answers(context: Context, seed: int) -> Result:
     """The direction at every step of the model's own answer, also after a prefilled opening.
 

@@ -31,6 +31,7 @@ from ..shared.measuring import (
     scores_need,
     seed_scores,
 )
+from ..shared.memory import asks_model, trains_model
 from ..shared.observing import Observer
 
 # ---- what trains: which units, at which rate -------------------------------------------------
@@ -152,7 +153,8 @@ def parse(profile, trained: str) -> tuple[Budget, float]:
 @step(version=1,
       reads=("model", "data", "alignment", "calibration"),
       needs=lambda profile, seed: [Need("splits")],
-      minutes=2)
+      minutes=2,
+      memory=asks_model)
 def base_attribution(context: Context, seed: int) -> Result:
     """I_S and I_U of the base model, before any alignment, on prompts of `identify`.
 
@@ -233,7 +235,8 @@ def needs_of_budget(profile, seed: int, trained: str) -> list[Need]:
       reads=("model", "data", "alignment", "calibration", "classification", "evaluation",
              "freezing", "budget"),
       needs=needs_of_budget,
-      minutes=15)
+      minutes=15,
+      memory=trains_model)
 def budget(context: Context, seed: int, trained: str) -> Result:
     """One row of Table 4: the base model, aligned by training only a part of it.
 

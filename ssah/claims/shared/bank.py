@@ -28,6 +28,7 @@ from .measuring import (
     score_units,
     stored_scores,
 )
+from .memory import asks_model
 from .pair import train_wordings
 
 #: Texts of all prompts of the bank, or of every other one from the first or from the second on:
@@ -40,7 +41,7 @@ COMPARED_SCALES = ("log-z", "raw")
 # ---- texts -----------------------------------------------------------------------------------
 
 @step(version=1, reads=("model", "data", "calibration"), minutes=6,
-      needs=lambda profile: [Need("splits")])
+      needs=lambda profile: [Need("splits")], memory=asks_model)
 def text_bank(context: Context) -> Result:
     """The texts that the units of all seeds are scored on, as (prompt, answer tokens) by kind.
 
@@ -113,7 +114,7 @@ def _scores_needs(profile, seed: int, part: str = "all") -> list[Need]:
     return [bank_need(profile, seed), *checkpoint_need(profile, "aligned", seed)]
 
 
-@step(version=1, reads=("model", "calibration"), minutes=2, needs=_scores_needs)
+@step(version=1, reads=("model", "calibration"), minutes=2, needs=_scores_needs, memory=asks_model)
 def unit_scores(context: Context, seed: int, part: str = "all") -> Result:
     """I_S and I_U (paper, Sec. 4) of the aligned model on the bank of texts, or on a half of it.
 
@@ -178,7 +179,8 @@ def _guard_needs(profile, seed: int, role: str) -> list[Need]:
     return [Need("splits"), Need("judge_threshold"), *checkpoint_need(profile, role, seed)]
 
 
-@step(version=1, reads=("model", "data", "evaluation"), minutes=4, needs=_guard_needs)
+@step(version=1, reads=("model", "data", "evaluation"), minutes=4, needs=_guard_needs,
+      memory=asks_model)
 def guard(context: Context, seed: int, role: str) -> Result:
     """What a model refuses before anything is done to it, on requests that no claim is judged by.
 
@@ -200,7 +202,7 @@ def guard(context: Context, seed: int, role: str) -> Result:
 
 
 @step(version=1, reads=("model", "data", "evaluation"), minutes=2,
-      needs=lambda profile, seed: _guard_needs(profile, seed, "aligned"))
+      needs=lambda profile, seed: _guard_needs(profile, seed, "aligned"), memory=asks_model)
 def over_refusal(context: Context, seed: int) -> Result:
     """The aligned model's answers to all safe requests that look dangerous, in the first mode.
 

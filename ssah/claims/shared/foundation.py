@@ -11,6 +11,7 @@ from ...errors import SsahError
 from ...inputs import prompts, words
 from ...lab import Context, Need, Result, step
 from .material import checkpoint_need, draw, keep_trained, load_base, load_role, split_prompts
+from .memory import asks_model, trains_model
 
 #: Words of a reference answer that are shown to the judge as a coherent one.
 JUDGED_WORDS = 25
@@ -33,6 +34,7 @@ Pair = tuple[str, str | list[int]]
     reads=("model", "data", "alignment"),
     needs=lambda profile: [Need("splits")],
     minutes=2,
+    memory=asks_model,
 )
 def base_answers(context: Context) -> Result:
     """The base model's own greedy answers to benign prompts.
@@ -75,7 +77,11 @@ def _checkpoint_needs(profile, role: str, seed: int) -> list[Need]:
 
 
 @step(
-    version=1, reads=("model", "data", "alignment"), minutes=5, needs=_checkpoint_needs
+    version=1,
+    reads=("model", "data", "alignment"),
+    minutes=5,
+    needs=_checkpoint_needs,
+    memory=trains_model,
 )
 def checkpoint(context: Context, role: str, seed: int) -> Result:
     """Base -> aligned (safety SFT) or unaligned (as many examples, no refusals).
@@ -173,6 +179,7 @@ def _refusal_examples(
     reads=("model", "data", "evaluation"),
     needs=lambda profile: [Need("splits")],
     minutes=1,
+    memory=asks_model,
 )
 def judge_threshold(context: Context) -> Result:
     """Above which mean NLL (nats a token) under the base model an answer is babble.
@@ -280,6 +287,7 @@ def judge_on_people(context: Context) -> Result:
     reads=("model", "data", "calibration"),
     minutes=1.5,
     needs=lambda profile, seed: [Need("splits"), *checkpoint_need(profile, "aligned", seed)],
+    memory=asks_model,
 )
 def calibration(context: Context, seed: int) -> Result:
     """The aligned model's own answers on `identify`.
@@ -406,7 +414,8 @@ def _attribution_needs(profile, seed: int, **choices) -> list[Need]:
     ]
 
 
-@step(version=1, reads=("model", "calibration"), minutes=1, needs=_attribution_needs)
+@step(version=1, reads=("model", "calibration"), minutes=1, needs=_attribution_needs,
+      memory=asks_model)
 def attribution(
     context: Context,
     seed: int,

@@ -21,6 +21,7 @@ from .measuring import (
     scores_need,
     seed_scores,
 )
+from .memory import trains_model
 from .observing import Observer
 
 #: Under which conditions units are frozen, with every seed.
@@ -176,7 +177,7 @@ def tuning_needs(profile, seed: int, condition: str) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "classification", "evaluation", "freezing"), minutes=8,
-      needs=tuning_needs)
+      needs=tuning_needs, memory=trains_model)
 def tuning(context: Context, seed: int, condition: str) -> Result:
     """One row of Table 2: the aligned model after benign fine-tuning with some units frozen.
 

@@ -13,6 +13,7 @@ from ...units import UnitIndex
 from .foundation import SCORED_SETS, Pair
 from .material import checkpoint_need, draw, load_role, split_prompts
 from .measuring import score_units
+from .memory import asks_model
 
 #: The two kinds of openings that are put into the model's mouth, both without content.
 OPENINGS = ("refusal", "fulfilment")
@@ -23,7 +24,8 @@ def _needs(profile, seed: int) -> list[Need]:
     return [Need("splits"), *checkpoint_need(profile, "aligned", seed)]
 
 
-@step(version=1, reads=("model", "data", "calibration", "probing"), minutes=1, needs=_needs)
+@step(version=1, reads=("model", "data", "calibration", "probing"), minutes=1, needs=_needs,
+      memory=asks_model)
 def opening_scores(context: Context, seed: int) -> Result:
     """Importance of the aligned model's units on the four sets of the 2 × 2 (`two_by_two`).
 

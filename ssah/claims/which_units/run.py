@@ -7,6 +7,7 @@ from ..shared.conditions import FULL, SINGLE_WEIGHTS, TABLE_3, find, names, scu_
 from ..shared.foundation import calibration_pairs, sorted_batches
 from ..shared.material import checkpoint_need, load_role
 from ..shared.measuring import paper_kinds, scores_need, seed_scores
+from ..shared.memory import trains_model
 from ..shared.tuning import ADAPTERS, instructions, loss_to_reach, tune
 
 #: Single weights that are frozen, as many as those of SCU + all CU (C7).
@@ -46,7 +47,7 @@ def _adapter_needs(profile, seed: int, method: str) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "evaluation", "freezing", "comparison"), minutes=9,
-      needs=_adapter_needs)
+      needs=_adapter_needs, memory=trains_model)
 def adapter_tuning(context: Context, seed: int, method: str) -> Result:
     """One row of Table 3: as `tuning` without anything frozen, but of an adapter (`ADAPTERS`).
 
@@ -79,7 +80,7 @@ def _weight_needs(profile, seed: int, region: str) -> list[Need]:
 
 
 @step(version=1, reads=("model", "data", "calibration", "classification", "evaluation", "freezing"),
-      minutes=8, needs=_weight_needs)
+      minutes=8, needs=_weight_needs, memory=trains_model)
 def weight_tuning(context: Context, seed: int, region: str) -> Result:
     """As `tuning`, with single weights frozen (`REGIONS`).
 
