@@ -190,7 +190,8 @@ def test_a_notebook_page_has_contents_neighbours_and_folded_code(site):
 
 def test_solutions_are_folded_with_what_they_give_and_cards_are_prose():
     """Of three cells with an output, the one with the tag is inside a fold of its own."""
-    card = '<div class="card">\n\n**You need** [the other](09_board.ipynb#Then).\n\n1. one\n2. two\n\n</div>'
+    card = ('<div class="card">\n\n**You need** [the other](09_board.ipynb#Then).\n\n'
+            "1. one\n2. two\n\n</div>")
     solution = code_cell("found", **{"text/plain": "the expected number"})
     solution.metadata = {"tags": ["solution"], "jupyter": {"source_hidden": True}}
     cells = [v4.new_markdown_cell(card), code_cell("x", **{"text/plain": "first"}), solution,
