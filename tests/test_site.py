@@ -11,16 +11,17 @@ import nbformat
 import numpy as np
 import pytest
 import yaml
+from hand_made_runs import HandMadeRuns
 from nbformat import v4
 
 from ssah import SsahError, UnitIndex, classify, cli
-from ssah.claims import CLAIMS, answers, rules, scoreboard
+from ssah.claims import CLAIMS, answers, open_lab, rules, scoreboard
 from ssah.classification import LABELS, iou
 from ssah.inputs.archives import REPOSITORY
 from ssah.lab import pages
 from ssah.lab.notebooks import RECORD
 from ssah.lab.words import NOTE
-from ssah.site import explorer, front, kinds, static, toy, what_if
+from ssah.site import explorer, front, kinds, static, toy, training, what_if
 
 #: Elements without an end.
 VOID = {"meta", "img", "input", "br", "hr", "link"}
@@ -104,7 +105,7 @@ def write_site(built, folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def site(built, tmp_path_factory):
     """The static site of them; the explorer without results."""
-    empty = {"chips": front.KINDS, "ledger": {}, "kinds": {}, "toy": toy.toys()}
+    empty = {"chips": front.KINDS, "ledger": {}, "kinds": {}, "toy": toy.toys(), "training": {}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(explorer, "content", lambda: empty)
         return write_site(built, tmp_path_factory.mktemp("site"))
@@ -186,6 +187,23 @@ def test_a_notebook_page_has_contents_neighbours_and_folded_code(site):
     assert page.count('rel="next" href="09.html">09 · Board') == 2
     assert page.count('rel="prev" href="00.html">← Start here') == 2
     assert page.count('<div class="scroll"') == page.count("<table") == 1
+
+
+def test_solutions_are_folded_with_what_they_give_and_cards_are_prose():
+    """Of three cells with an output, the one with the tag is inside a fold of its own."""
+    card = ('<div class="card">\n\n**You need** [the other](09_board.ipynb#Then).\n\n'
+            "1. one\n2. two\n\n</div>")
+    solution = code_cell("found", **{"text/plain": "the expected number"})
+    solution.metadata = {"tags": ["solution"], "jupyter": {"source_hidden": True}}
+    cells = [v4.new_markdown_cell(card), code_cell("x", **{"text/plain": "first"}), solution,
+             code_cell("y", **{"text/plain": "last"})]
+    body = pages.notebook_page(v4.new_notebook(cells=cells), "a title", "../figures")
+    Reader(body)
+    (folded,) = re.findall(r'<details class="solution">.*?</details>.*?</details>', body, re.DOTALL)
+    assert "the expected number" in folded and "found" in folded
+    assert "first" not in folded and "last" not in folded
+    (shown,) = re.findall(r'<div class="card">.*?</div>', body, re.DOTALL)
+    assert '<strong>You need</strong> <a href="09.html#Then">' in shown and "<li>two</li>" in shown
 
 
 def test_the_front_page_says_the_sentences_and_shows_the_words(site):
@@ -340,6 +358,19 @@ def test_the_toy_is_that_of_notebook_00():
     np.testing.assert_allclose(first["utility"], names["units"].utility, atol=0.0051)
 
 
+def test_lines_along_the_training_are_those_of_the_runs():
+    """On runs made by hand: L* a seed, checkpoints in order, None where no answers were taken."""
+    found = training.choices(HandMadeRuns())
+    assert found["targets"] == [1.0, 1.1, 1.2] and found["seeds"] == [0, 1, 2]
+    titles = [line["title"] for line in found["lines"]]
+    assert titles[0] == "nothing frozen" and len(titles) == len(set(titles)) == 9
+    last_seed = found["lines"][titles.index("SCU + all CU")]["seeds"][2]
+    assert [point["probe_loss"] for point in last_seed] == [2.0, 1.5, 1.15]
+    # one epoch: all four refuse; two (equal loss): all four, too; nothing at epoch 0
+    assert [point["keyword_asr"] for point in last_seed] == [None, 0.0, 0.0]
+    json.dumps(found, allow_nan=False)
+
+
 def test_json_in_a_script_cannot_close_it():
     text = explorer.in_script({"label": "</script><b>"})
     assert "<" not in text and json.loads(text) == {"label": "</script><b>"}
@@ -436,3 +467,27 @@ def test_moving_a_slider_changes_the_word(tab, whole_site):
     assert "3 are found" not in tab.run("document.getElementById('toy-words').textContent")
     move(tab, "scale", kinds.SCALES.index("raw"))
     assert tab.run("document.querySelector('#kinds td:nth-child(4)').textContent") != "1.000"
+
+
+@pytest.mark.extended
+def test_one_line_at_a_time_by_choice_and_by_pointer(tab, whole_site):
+    """What is said of a line is what the stored run has; resting on another shows that one."""
+    tab.resize(1280)
+    tab.open(whole_site / "explorer.html")
+    found = training.choices(open_lab())
+    place = [line["title"] for line in found["lines"]].index("SCU + all CU")
+    move(tab, "line", place)
+    said = "document.getElementById('training-words').textContent"
+    there = next(point for point in found["lines"][place]["seeds"][0]
+                 if point["probe_loss"] <= found["targets"][0])
+    assert f"keyword ASR {round(100 * there['keyword_asr'])} %" in tab.run(said)
+    drawn = "document.querySelectorAll('#training .chosen').length"
+    assert tab.run(drawn) == 1
+    tab.run("document.querySelector('#training [data-line=\"0\"]')"
+            ".dispatchEvent(new PointerEvent('pointerenter'))")
+    assert tab.run(said).startswith("nothing frozen") and tab.run(drawn) == 1
+    circles = "document.querySelectorAll('#training circle').length"
+    assert tab.run(circles) == len(found["lines"][0]["seeds"][0])
+    move(tab, "measure", 1)
+    taken = [point for point in found["lines"][0]["seeds"][0] if point["keyword_asr"] is not None]
+    assert tab.run(circles) == len(taken)

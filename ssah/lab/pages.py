@@ -73,7 +73,7 @@ def notebook_page(notebook, title: str, figures: str, before: Link | None = None
 
     `figures`: how the page links the folder of figures.
     """
-    exporter = Pages(embed_images=True, exclude_input_prompt=True, exclude_output_prompt=True)
+    exporter = Pages(exclude_input_prompt=True, exclude_output_prompt=True)
     body, _ = exporter.from_notebook_node(notebook)
     body = re.sub(r'href="(\d\d)_\w+\.ipynb', r'href="\1.html', body)
     body = body.replace('href="../figures/', f'href="{figures}/')
