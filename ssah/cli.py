@@ -385,10 +385,16 @@ def clean(args) -> int:
 
 
 def bench(args) -> int:
-    """Time the steps on this machine."""
-    from . import bench
+    """Time ours and its peers in turn on this machine; or plan memory and hours of large models."""
+    if args.plan:
+        from .bench import plan
 
-    return bench.main(args.profile, repeats=1 if args.quick else 5)
+        print(plan.markdown())
+        return 0
+    from .bench import run
+
+    repeats = 1 if args.quick else 5
+    return run.main(args.profile, repeats=repeats, save=args.save, figure=args.figure)
 
 
 # ---- arguments and errors --------------------------------------------------------------------
@@ -517,6 +523,12 @@ def parser() -> argparse.ArgumentParser:
     add(clean).add_argument("--yes", action="store_true", help="do not ask")
     command = add(bench, profile)
     command.add_argument("--quick", action="store_true", help="measure once instead of five times")
+    command.add_argument("--save", action="store_true",
+                         help="into data/bench.json, from which `ssah readme` makes README's part")
+    command.add_argument("--figure", type=Path, metavar="PATH",
+                         help="draw how time grows with tokens, blocks and width")
+    command.add_argument("--plan", action="store_true",
+                         help="measure nothing; bytes and hours of models of 7B to 70B weights")
     return top
 
 
