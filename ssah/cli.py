@@ -393,7 +393,7 @@ def bench(args) -> int:
         return 0
     from .bench import run
 
-    repeats = 1 if args.quick else 5
+    repeats = 1 if args.quick else 3
     return run.main(args.profile, repeats=repeats, save=args.save, figure=args.figure)
 
 
@@ -522,7 +522,7 @@ def parser() -> argparse.ArgumentParser:
                          help=f"only these large models: {', '.join(archives.LARGE_FILES)}")
     add(clean).add_argument("--yes", action="store_true", help="do not ask")
     command = add(bench, profile)
-    command.add_argument("--quick", action="store_true", help="measure once instead of five times")
+    command.add_argument("--quick", action="store_true", help="measure once instead of three times")
     command.add_argument("--save", action="store_true",
                          help="into data/bench.json, from which `ssah readme` makes README's part")
     command.add_argument("--figure", type=Path, metavar="PATH",

@@ -20,8 +20,9 @@ def rows(chat: Chat, texts: list[str], repeats: int) -> Iterator[Row]:
     """Every token of the texts is scored; every batch is run by each in turn."""
     batches = batches_of(chat, texts[:TEXTS])
     times: dict[str, list[float]] = {}
-    for batch in batches:
-        for name, taken in in_turn(ways(chat.model, batch), repeats).items():
+    for number, batch in enumerate(batches):
+        taken_by = in_turn(ways(chat.model, batch), repeats, warm=number > 0)
+        for name, taken in taken_by.items():
             times.setdefault(name, []).extend(taken)
     tokens = repeats * sum(int(batch["attention_mask"].sum()) for batch in batches)
     bare = times["bare"]

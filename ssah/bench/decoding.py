@@ -12,7 +12,7 @@ from .timing import in_turn, ratio, seconds
 PROMPTS = 32
 SINGLES = 3
 #: Queries of the probe.
-QUERIES = 3
+QUERIES = 2
 STEPS = (2, 4, 6, 8, 10)
 #: Prompts that are asked again on the way, every so many tokens, and their answers' length.
 ASKED = 4
@@ -21,7 +21,7 @@ TOKENS = 48
 
 
 def rows(chat: Chat, prompts: list[str], repeats: int) -> Iterator[Row]:
-    """All of them."""
+    """All of them; the first warms the process up for the others."""
     yield in_a_batch(chat, prompts[:PROMPTS])
     yield probe(chat, prompts[:QUERIES], repeats)
     yield asking_again(chat, prompts[:ASKED], repeats)
@@ -64,6 +64,7 @@ def probe(chat: Chat, queries: list[str], repeats: int) -> Row:
             "bare": lambda: chat.model.generate(**batch, generation_config=settings),
         },
         repeats,
+        warm=True,
     )
     speeds = {name: repeats * len(queries) / sum(taken) for name, taken in times.items()}
     return Row(
@@ -88,7 +89,7 @@ def asking_again(chat: Chat, prompts: list[str], repeats: int) -> Row:
             generate_reevaluating(chat, prompts, every=EVERY, refusal="", **settings)
         )
 
-    times = in_turn({"asking": asking, "plain": plain}, repeats)
+    times = in_turn({"asking": asking, "plain": plain}, repeats, warm=True)
     speeds = {name: repeats * counts[name] / sum(taken) for name, taken in times.items()}
     by_call = ratio(times["asking"], times["plain"])
     by_token = by_call * counts["plain"] / counts["asking"]

@@ -17,7 +17,7 @@ from . import attribution, decoding, growth, table, timing, training
 def main(
     profile: str = "default",
     *,
-    repeats: int = 5,
+    repeats: int = 3,
     save: bool = False,
     figure: Path | None = None,
 ) -> int:

@@ -38,12 +38,15 @@ def seconds(call: Callable) -> float:
     return now() - started
 
 
-def in_turn(calls: Mapping[str, Callable], repeats: int) -> dict[str, list[float]]:
+def in_turn(
+    calls: Mapping[str, Callable], repeats: int, warm: bool = False
+) -> dict[str, list[float]]:
     """Seconds of every call, `repeats` times: each once, and again, so that drift hits all alike.
 
-    What a first call does once and for all (memory, threads) is not timed.
+    Before that each is called untimed, for what a first call does once and for all, unless the
+    process is `warm` already.
     """
-    for call in calls.values():
+    for call in () if warm else calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):

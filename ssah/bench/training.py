@@ -25,7 +25,7 @@ PEERS_SHARE = 0.2
 #: Of LoRA.
 RANK = 16
 #: Examples of a batch, and tokens of each, a third of them the answer.
-EXAMPLES = 16
+EXAMPLES = 8
 LENGTH = 64
 #: Rows and columns of the matrices whose product is taken for the peak.
 PEAK_SIZE = 1024
