@@ -20,6 +20,7 @@ _HOME = {
     "classification": ("Units", "classify", "iou", "scaled"),
     "ablation": ("ablated", "transplanted", "without_direction"),
     "finetuning": ("finetune",),
+    "rehearsal": ("plan_memory",),
     "deepening": ("finetune_given",),
     "evaluation": ("generate", "refusal_log_odds", "perplexity", "multiple_choice"),
     "reevaluation": ("generate_reevaluating",),

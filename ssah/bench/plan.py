@@ -5,21 +5,15 @@ sheet, and the share of it that is assumed to be reached. Nothing here is a meas
 last column.
 """
 
-import json
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 from transformers import LlamaConfig
 
 from ..claims import lab_of, load_profile
-from ..inputs.archives import REPOSITORY
 from ..rehearsal import MemoryPlan, plan_memory
 from ..units import UnitIndex
-
-#: Where README's part reads.
-SAVED = REPOSITORY / "data" / "plan.json"
+from .table import Plan, Planned
 
 #: Dense bf16 products of an H100 SXM, FLOP/s: half of the 1,979 TFLOP/s "with sparsity" of NVIDIA's
 #: H100 Tensor Core GPU data sheet.
@@ -60,26 +54,6 @@ SHAPES = {
 
 #: Of our stored results: which run of step `budget` moved as much.
 MEASURED = {("SmolLM2-135M", 1.0): "full", ("SmolLM2-135M", SHARE): "RU"}
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A row: GiB, GPUs and hours."""
-
-    model: str
-    share: float
-    weights: float
-    gradients: float
-    optimizer: float
-    #: kept by checkpointing, of `STEP_TOKENS` tokens
-    activations: float
-    total: float
-    moving: float
-    gpus: int
-    #: of one GPU, for `RUN_TOKENS` tokens
-    gpu_hours: float
-    #: what moved in our stored run; None where there is none
-    moving_stored: float | None
 
 
 def planned() -> list[Planned]:
@@ -129,13 +103,6 @@ def _gib(n_bytes: float) -> float:
     return round(n_bytes / 2**30, 3)
 
 
-def save(rows: list[Planned], path: Path = SAVED) -> None:
-    """Write them as JSON, with what they assume."""
-    assumed = {
-        "peak": H100_PEAK,
-        "share_of_peak": SHARE_OF_PEAK,
-        "run_tokens": RUN_TOKENS,
-        "step_tokens": STEP_TOKENS,
-    }
-    facts = {"assumed": assumed, "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+def computed() -> Plan:
+    """All rows, with what they assume."""
+    return Plan(H100_PEAK, H100_MEMORY, SHARE_OF_PEAK, RUN_TOKENS, STEP_TOKENS, planned())

@@ -7,8 +7,9 @@ from pathlib import Path
 from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
 
-#: Where `ssah bench --save` writes, and README's part reads.
+#: Where `ssah bench --save` writes, and README's parts read: what was measured, what was computed.
 SAVED = REPOSITORY / "data" / "bench.json"
+PLAN = REPOSITORY / "data" / "plan.json"
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,83 @@ def origin(measured: Measured) -> str:
         f"{machine['processor']} ({machine['platform']}), threads: {machine['threads']}, "
         f"torch {machine['torch']}; {machine['clock']}, each pair in turn."
     )
+
+
+# ---- bytes and hours of large models ---------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A model of which a share of the units trains: GiB, GPUs and hours."""
+
+    model: str
+    share: float
+    weights: float
+    gradients: float
+    optimizer: float
+    #: the inputs of all blocks, which checkpointing keeps
+    activations: float
+    total: float
+    #: what moves, and what moved in our stored run (None where there is none)
+    moving: float
+    moving_stored: float | None
+    gpus: int
+    #: of one GPU
+    gpu_hours: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rows, and what they assume."""
+
+    #: FLOP/s, and the bytes of a GPU
+    peak: float
+    memory: float
+    share_of_peak: float
+    #: tokens of a run, and those that are computed at once
+    run_tokens: int
+    step_tokens: int
+    rows: list[Planned]
+
+    def save(self, path: Path = PLAN) -> None:
+        """Write it as JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+
+
+def load_plan(path: Path = PLAN) -> Plan:
+    """What was saved; `SsahError` where nothing was, or nothing that can be read."""
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        rows = [Planned(**row) for row in facts.pop("rows")]
+        return Plan(**facts, rows=rows)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise SsahError(f"no plan in {path}: {error}; run `ssah bench --plan --save`") from error
+
+
+def plan_markdown(plan: Plan) -> str:
+    """The rows, and a sentence on what they assume."""
+    head = ["model", "units that move", "weights", "gradients", "optimizer", "kept activations",
+            "all, GiB", "of it moves (stored run)", "GPUs", "GPU hours"]
+    rows = []
+    for row in plan.rows:
+        moves = gibibytes(row.moving)
+        if row.moving_stored is not None:
+            moves += f" ({gibibytes(row.moving_stored)})"
+        parts = [row.weights, row.gradients, row.optimizer, row.activations]
+        gibs = [*map(gibibytes, parts), f"**{gibibytes(row.total)}**"]
+        hours = f"{row.gpu_hours:.3g}"
+        rows.append([row.model, f"{row.share:.0%}", *gibs, moves, str(row.gpus), hours])
+    assumed = (
+        f"Computed and not measured, except what stands in brackets: bf16 weights, AdamW, "
+        f"{plan.step_tokens} tokens at once with checkpointing; logits and the inside of a block "
+        f"are not counted. Hours: {plan.run_tokens / 1e6:g} million tokens, by the operations of "
+        f"all products with weights at {plan.share_of_peak:.0%} (assumed) of the "
+        f"{plan.peak / 1e12:.0f} TFLOP/s that an H100's data sheet names for dense bf16; GPUs: of "
+        f"{plan.memory / 1e9:.0f} GB, by the bytes alone. `ssah bench --plan`"
+    )
+    return f"{rows_table(head, rows)}\n\n{assumed}"
+
+
+def gibibytes(number: float) -> str:
+    """A number of GiB, with what matters of it."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"

@@ -46,8 +46,9 @@ def in_turn(
     Before that each is called untimed, for what a first call does once and for all, unless the
     process is `warm` already.
     """
-    for call in () if warm else calls.values():
-        call()
+    if not warm:
+        for call in calls.values():
+            call()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
