@@ -380,28 +380,15 @@ def _commit_of(provenance: dict) -> str:
 
 def verify(args) -> int:
     """Check results: hashes, keys, labels from stored scores (--spot, --full: with the model)."""
-    from .claims.verify import verify
+    from .claims.verify import announcement, verify
 
     profile = chosen_profile(args)
     depth = "full" if args.full else "spot" if args.spot else "quick"
-    if depth != "quick":
-        print(f"{depth}: needs the model and prompts ({_to_download()}), {_VERIFY_TIME[depth]}",
-              flush=True)
-    failed = verify(profile, depth=depth, into=args.into or BUILD)
+    into = args.into or BUILD
+    print(announcement(profile, depth=depth, into=into), flush=True)
+    failed = verify(profile, depth=depth, into=into)
     print(f"{failed} checks failed" if failed else "all checks passed")
     return int(failed > 0)
-
-
-#: Roughly, on two cores with the default profile.
-_VERIFY_TIME = {"spot": "about 5 minutes", "full": "about 2 hours (the first seed again)"}
-
-
-def _to_download() -> str:
-    """What of the pinned archives is not in the cache folder yet."""
-    missing = [archive for name, archive in archives.ARCHIVES.items()
-               if not archives.archive_path(name).exists()]
-    size = sum(archive.megabytes for archive in missing)
-    return f"up to {size:.0f} MB to download" if missing else "all in the cache folder"
 
 
 def compare(args) -> int:
@@ -514,10 +501,19 @@ def clean(args) -> int:
 
 
 def bench(args) -> int:
-    """Time the steps on this machine."""
-    from . import bench
+    """Time ours and its peers in turn on this machine; or plan memory and hours of large models."""
+    if args.plan:
+        from .bench import plan, table
 
-    return bench.main(args.profile, repeats=1 if args.quick else 5)
+        computed = plan.computed()
+        print(table.plan_markdown(computed))
+        if args.save:
+            computed.save()
+        return 0
+    from .bench import run
+
+    repeats = 1 if args.quick else 3
+    return run.main(args.profile, repeats=repeats, save=args.save, figure=args.figure)
 
 
 # ---- arguments and errors --------------------------------------------------------------------
@@ -664,7 +660,13 @@ def parser() -> argparse.ArgumentParser:
                          help=f"only these large models: {', '.join(archives.LARGE_FILES)}")
     add(clean).add_argument("--yes", action="store_true", help="do not ask")
     command = add(bench, profile)
-    command.add_argument("--quick", action="store_true", help="measure once instead of five times")
+    command.add_argument("--quick", action="store_true", help="measure once instead of three times")
+    command.add_argument("--save", action="store_true",
+                         help="into data/, from which `ssah readme` makes README's parts")
+    command.add_argument("--figure", type=Path, metavar="PATH",
+                         help="draw how time grows with tokens, blocks and width")
+    command.add_argument("--plan", action="store_true",
+                         help="measure nothing; bytes and hours of models of 7B to 70B weights")
     return top
 
 

@@ -205,9 +205,21 @@ def test_verify_says_what_it_will_download_and_how_long_it_takes(monkeypatch, tm
     for option in ([], ["--spot"], ["--full"]):
         cli.main(["verify", "--into", str(tmp_path), *option])
     assert asked == ["quick", "spot", "full"]
-    first, *rest = capsys.readouterr().out.splitlines()
-    assert first == "all checks passed"
-    assert "up to 177 MB to download" in rest[0] and "about 5 minutes" in rest[0]
+    quick, _, spot, _, full, _ = capsys.readouterr().out.splitlines()
+    assert "189 stored results" in quick and "nothing to download; about 19 s" in quick
+    assert "up to 177 MB to download" in spot and "about 5 minutes" in spot
+    assert "up to 177 MB to download" in full
+
+
+def test_minutes_of_a_full_check_are_those_that_the_stored_results_took(one_seed, tmp_path):
+    lab = lab_of(one_seed, compute=False)
+    needs = [Need("ablation", params) for params, _ in lab.stored("ablation")]
+    took = 0.0
+    for need in lab_of(one_seed, root=tmp_path).to_compute(needs):
+        took += lab.get(need.step, **need.params).provenance["seconds"]
+    found = verify.retraining_minutes(lab, lab_of(one_seed, root=tmp_path))
+    assert found == pytest.approx(took / 60) and took > 0
+    assert verify.retraining_minutes(lab, lab) == 0         # all of it is there
 
 
 def test_status_tells_corrupt_and_what_stands_on_it(capsys):

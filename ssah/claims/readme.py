@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..bench import table
 from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
 from ..lab import Lab
@@ -22,6 +23,7 @@ def sections(lab: Lab) -> dict[str, str]:
             found[name] = part(lab, claim.verdict(lab))
     bench = answers.labs()
     found |= {"findings": answers.findings(bench), "words": answers.ledger(bench)}
+    found |= {"bench": table.markdown(table.load()), "plan": table.plan_markdown(table.load_plan())}
     return found | {"provenance": provenance(lab)}
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import SsahError
+from ..inputs import archives
 from ..lab import Context, Lab
 from . import CLAIMS, lab_of, plan
 from .claim import Recheck
@@ -21,6 +22,53 @@ from .shared import foundation, material
 TOLERANCE = 0.02
 #: Answers whose NLL is computed again.
 ANSWERS = 8
+#: Of one core: a stored result that is read, hashed and compared.
+SECONDS_A_RESULT = 0.1
+#: What `spot` takes beside that, on two cores with the default profile.
+SPOT_MINUTES = 5
+
+
+def announcement(profile: Profile, *, depth: str, into: Path) -> str:
+    """What a check will read, download and take, in a line; nothing is computed for it.
+
+    Minutes of ``full`` are those that the same results took when they were stored.
+    """
+    lab = lab_of(profile, compute=False)
+    files = [path for path in lab.store.root.rglob("*") if path.is_file()]
+    megabytes = sum(path.stat().st_size for path in files) / 1e6
+    n_results = len(plan(profile))
+    seconds = max(1.0, n_results * SECONDS_A_RESULT)
+    reads = f"{depth}: reads {n_results} stored results ({megabytes:.1f} MB)"
+    if depth == "quick":
+        return f"{reads}, without a model and nothing to download; about {seconds:.0f} s"
+    minutes = SPOT_MINUTES
+    if depth == "full":
+        minutes += retraining_minutes(lab, lab_of(profile, root=into / "verify" / profile.name))
+    return f"{reads}, needs the model and prompts ({to_download()}); about {minutes:.0f} minutes"
+
+
+def to_download() -> str:
+    """What of the pinned archives is not in the cache folder yet."""
+    missing = [archive for name, archive in archives.ARCHIVES.items()
+               if not archives.archive_path(name).exists()]
+    size = sum(archive.megabytes for archive in missing)
+    return f"up to {size:.0f} MB to download" if missing else "all in the cache folder"
+
+
+def retraining_minutes(lab: Lab, scratch: Lab) -> float:
+    """What the first seed's removals, and all that they stand on, took when they were stored.
+
+    Without those that an earlier check has made in `scratch`.
+    """
+    first = lab.profile.seeds[0]
+    needs = [need for need in plan(lab.profile)
+             if need.step == "ablation" and need.params.get("seed") == first]
+    seconds = 0.0
+    for need in scratch.to_compute(needs):
+        _, result, _ = lab.look(need.step, need.params)
+        if result is not None:
+            seconds += result.provenance["seconds"]
+    return seconds / 60
 
 
 def verify(profile: Profile, *, depth: str, into: Path) -> int:
