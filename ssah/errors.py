@@ -11,7 +11,11 @@ class SsahError(Exception):
 
 
 class NotStored(SsahError):
-    """A result that is in no store, and that nobody asked to compute."""
+    """A result that is in no store, and that nobody asked to compute; `label`: which, if one."""
+
+    def __init__(self, message: str, label: str = ""):
+        super().__init__(message)
+        self.label = label
 
 
 def check_models_installed() -> None:

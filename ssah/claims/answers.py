@@ -3,14 +3,22 @@
 All of it is read from the store; a row that was not run says so.
 """
 
+from ..errors import NotStored
 from ..lab import Lab
 from ..lab.words import markdown_table
-from . import lab_of, verdicts
+from . import lab_of, verdict, verdicts
 from .four_kinds import by_hand, removed
 from .profiles import BENCH
 from .rules import ROWS, Verdict, caveats, numbers, sentence
 
+#: Of a row that has no words: its runs are planned and not stored; or the plan has none.
 NOT_RUN = "not run yet"
+NOT_PLANNED = "not planned"
+#: What is said below a ledger with rows that are not planned.
+WHY_NOT_PLANNED = (
+    "*Not planned*: the made-up organism has a known answer to C2-SCU and C8 alone, and what else "
+    "is measured on it decides nothing. Models aligned by their makers have no twin without safety "
+    "training (C1-unaligned, C6), and to train them (C3, C4, C5, C7) takes more than two cores.")
 #: The model whose answers are known, since its safety units were planted: a control of the rules.
 CONTROL = "organism"
 #: The mimetype under which notebook 09 leaves words and sentences for the front page.
@@ -55,16 +63,28 @@ def sentences(lab: Lab) -> str:
 def _ledger(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
     ran = {name: lab for name, lab in found.items() if by_model[name]}
     head = ["", "claim", *(lab.profile.model.label for lab in ran.values())]
-    rows = [[row.id, row.statement, *(_cell(by_model[name].get(row.id)) for name in ran)]
-            for row in ROWS.values()]
-    return markdown_table(head, rows) + _to_come(found, ran)
+    rows = []
+    for row in ROWS.values():
+        cells = [_cell(lab, row.id, by_model[name].get(row.id)) for name, lab in ran.items()]
+        rows.append([row.id, row.statement, *cells])
+    return f"{markdown_table(head, rows)}\n\n{WHY_NOT_PLANNED}{_to_come(found, ran)}"
 
 
-def _cell(verdict: Verdict | None) -> str:
-    """The two words, with the numbers that decided below them."""
-    if verdict is None:
-        return NOT_RUN
-    return "<br>".join([f"**{verdict}**", *numbers(verdict)])
+def _cell(lab: Lab, row_id: str, found: Verdict | None) -> str:
+    """The two words, with the numbers that decided below them; or why there are none."""
+    if found is None:
+        return why_not(lab, row_id)
+    return "<br>".join([f"**{found}**", *numbers(found)])
+
+
+def why_not(lab: Lab, row_id: str) -> str:
+    """Why a row has no words: `NOT_RUN` or `NOT_PLANNED`."""
+    try:
+        verdict(lab, row_id)
+    except NotStored as missing:
+        planned = {need.label for need in lab.plan()}
+        return NOT_RUN if missing.label in planned else NOT_PLANNED
+    raise ValueError(f"{row_id} has its words")
 
 
 def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:
@@ -113,8 +133,8 @@ def _sentences(found: dict[str, Verdict]) -> str:
 def _caveats(found: dict[str, Verdict]) -> list[str]:
     """Every caveat once, with the rows that it is about."""
     rows: dict[str, list[str]] = {}
-    for row_id, verdict in found.items():
-        for caveat in caveats(verdict):
+    for row_id, found_of_row in found.items():
+        for caveat in caveats(found_of_row):
             rows.setdefault(caveat, []).append(row_id)
     return [f"{', '.join(ids)}; {caveat}." for caveat, ids in rows.items()]
 
@@ -128,8 +148,8 @@ def gates(found: dict[str, Lab]) -> str:
     for name, verdicts_of in words(found).items():
         label = found[name].profile.model.label
         of_rows: dict[tuple, list[str]] = {}
-        for row_id, verdict in verdicts_of.items():
-            for gate in verdict.gates:
+        for row_id, of_row in verdicts_of.items():
+            for gate in of_row.gates:
                 key = (gate.name, "yes" if gate.passed else "no", gate.found)
                 of_rows.setdefault(key, []).append(row_id)
         rows += [[label, gate, holds, what, ", ".join(ids)]
@@ -149,11 +169,13 @@ def report(found: dict[str, Lab]) -> None:
     for name, lab in found.items():
         cells = [_noted(verdict) for verdict in by_model[name].values()]
         measured = "" if name == CONTROL else _measured(lab)
+        without = {row_id: why_not(lab, row_id) for row_id in ROWS
+                   if row_id not in by_model[name]}
         models.append({"label": lab.profile.model.label, "control": name == CONTROL,
-                       "measured": measured, "cells": cells,
+                       "measured": measured, "cells": cells, "without": without,
                        "caveats": _caveats(by_model[name])})
     display({"text/markdown": shown, "text/plain": "two words a row and model",
-             ANSWERS: {"models": models}}, raw=True)
+             ANSWERS: {"models": models, "not_planned": WHY_NOT_PLANNED}}, raw=True)
 
 
 def _noted(verdict: Verdict) -> dict:

@@ -79,7 +79,7 @@ class Lab:
             self.get(need.step, **need.params)
         state, result, reason = self.look(name, params)
         if state == "missing" and not self.compute:
-            raise NotStored(self._why_not(name, params, reason))
+            raise NotStored(self._why_not(name, params, reason), tag)
         if state != "ok" or self._afresh(tag):
             result = self._computed(name, params, reason or "asked for afresh")
         self.fresh[tag] = result

@@ -64,13 +64,15 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
     board = (notebooks or into / "notebooks") / f"{BOARD}.ipynb"
     answers = note_of(board, ANSWERS)
     # a notebook that was executed by an earlier version left less
-    found = [{"measured": "", "caveats": [], **model} for model in answers.get("models", [])]
+    found = [{"measured": "", "caveats": [], "without": {}, **model}
+             for model in answers.get("models", [])]
     models = sorted(found, key=lambda model: model["control"])
     opening = say(
         TEMPLATE, "front", title=TITLE, profile=profile, chip=chip, rows=ROWS.values(),
         begin=START if START in [outcome.number for outcome in outcomes] else "",
         explorer=EXPLORER if (into / EXPLORER).exists() else "",
-        answers=answers, ran=[model for model in models if model["cells"]],
+        answers=answers, not_planned=answers.get("not_planned", ""),
+        ran=[model for model in models if model["cells"]],
         to_come=[model["label"] for model in models if not model["cells"]],
         first_bench=note_of(board, LEDGER), board=BOARD, claims=CLAIMS,
         drawn=drawn_claims(outcomes, figures), figures=link(figures, into),

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ...errors import SsahError
+from ...errors import NotStored
 from ...lab import Lab
 from ...lab.words import say
 from .. import rules
@@ -61,7 +61,7 @@ def has_runs(lab: Lab) -> bool:
         return False
     try:
         lab.require([need for seed in lab.seeds for need in bench(lab.profile, seed)])
-    except SsahError:       # not run yet
+    except NotStored:       # not run yet
         return False
     return True
 
