@@ -696,7 +696,8 @@ def _side_by_side() -> argparse.ArgumentParser:
     workers.add_argument("--scheduler", metavar="ADDRESS",
                          help="on the workers of a Dask cluster that runs already")
     shared.add_argument("--memory", type=_positive(float), metavar="GIB",
-                        help="with --jobs: what the steps may take together (all of this machine)")
+                        help="with --jobs: what the steps may take together, of the GPU where there "
+                             "is one (all the memory of this machine)")
     return shared
 
 

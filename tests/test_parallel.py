@@ -1,6 +1,7 @@
 """Steps on Dask workers that are processes: the same results, whatever happens to them."""
 
 import contextlib
+import importlib
 import os
 import select
 import shutil
@@ -18,7 +19,7 @@ from ssah import cli
 from ssah.claims.shared import memory
 from ssah.errors import SsahError
 from ssah.inputs import archives
-from ssah.lab import Need, Store, find_step, parallel
+from ssah.lab import Need, Store, code, find_step, parallel
 from ssah.lab.graph import Task, at_least, chains, longest_chain, tasks_of
 from ssah.lab.parallel import Outcome, Recipe
 
@@ -304,11 +305,6 @@ def test_a_models_size_is_read_off_its_name(model, billions):
 
 def use_copy(folder: str) -> str:
     """In a worker: from now on the toy package is the one in this folder."""
-    import importlib
-    import sys
-
-    from ssah.lab import code
-
     before = sys.path[0]
     sys.path[0] = folder
     del sys.modules["toy_steps"]
@@ -341,6 +337,32 @@ def test_a_worker_with_other_code_is_refused_and_told_how_to_mend_it(workers, tm
     finally:
         workers.run(use_copy, before, workers=[one])
     assert contents(tmp_path / "lab", SEEDS) == {}
+
+
+def hide(name: str) -> None:
+    """In a worker: a module cannot be imported, as where its package is not installed."""
+    sys.modules[f"hidden {name}"] = sys.modules[name]
+    sys.modules[name] = None
+
+
+def show(name: str) -> None:
+    """In a worker: it can be imported again."""
+    sys.modules[name] = sys.modules.pop(f"hidden {name}")
+
+
+@pytest.mark.parametrize("name", ["ssah.lab.parallel", "toy_steps"])
+def test_a_worker_without_the_package_is_refused(workers, tmp_path, name):
+    lab = lab_at(tmp_path)
+    tasks = tasks_of(lab, SEEDS, declared)
+    recipe = Recipe(lab_at, {"folder": tmp_path}, {}, parallel.packages_of(tasks))
+    workers.run(importlib.invalidate_caches)
+    one, _ = workers.scheduler_info()["workers"]
+    workers.run(hide, name, workers=[one])
+    try:
+        with pytest.raises(parallel.OtherWorker, match="cannot import .*pip install -e"):
+            parallel.check_workers(workers, recipe, tasks)
+    finally:
+        workers.run(show, name, workers=[one])
 
 
 class Scheduler:

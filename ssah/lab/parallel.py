@@ -243,10 +243,17 @@ def check_workers(client, recipe: Recipe, tasks: list[Task]) -> list[float]:
                         f"that it has them (the largest: {max(shares):.1f}); {how}")
     try:
         client.run(check_code, recipe.packages)
-    except (ImportError, AttributeError) as error:
-        raise OtherWorker(f"a worker cannot import what is run here ({error}); install this "
-                          f"version on it: `pip install -e {Path.cwd()}`") from error
+    except OtherWorker:
+        raise
+    except Exception as error:      # Dask wraps what happens before a function is called
+        raise _cannot_import(error) from error
     return shares
+
+
+def _cannot_import(error: Exception) -> OtherWorker:
+    return OtherWorker(f"a worker cannot import what is run here ({error}); install this version "
+                       f"of it there (`pip install -e {Path(__file__).parents[2]}`, if it sees "
+                       "that folder), and start the worker again")
 
 
 # ---- running ---------------------------------------------------------------------------------
@@ -299,8 +306,10 @@ def _outcome(label: str, future, labels: dict[str, str]) -> Outcome:
     error = future.exception()
     if error is None:
         return future.result()
-    if not isinstance(error, engine().KilledWorker):
+    if isinstance(error, OtherWorker):
         raise error
+    if not isinstance(error, engine().KilledWorker):
+        raise _cannot_import(error) from error
     if labels[error.task] != label:
         return Outcome(label, left_out=True)
     times = error.allowed_failures + 1
