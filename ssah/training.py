@@ -82,9 +82,10 @@ def answer_loss(chat: Chat, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, i
         first = len(head) - 1  # the prompt's last token predicts the answer's first
         predicting[row, first : first + len(tail)] = True
     hidden = chat.model.base_model(**batch, use_cache=False).last_hidden_state
-    logits = chat.model.lm_head(hidden[predicting])  # (answer tokens, vocabulary)
+    # of a model that is spread over devices the last states lie on another than the first
+    logits = chat.model.lm_head(hidden[predicting.to(hidden.device)])  # (answer tokens, vocabulary)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets = batch["input_ids"].roll(-1, dims=1)[predicting]
+    targets = batch["input_ids"].roll(-1, dims=1)[predicting].to(logits.device)
     return F.cross_entropy(logits, targets), int(batch["attention_mask"].sum())
 
 

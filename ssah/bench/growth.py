@@ -55,6 +55,8 @@ def draw(growth: list[Growth], path: Path) -> None:
     figure, axes = plt.subplots(1, len(growth), figsize=(9, 3), sharey=True, layout="constrained")
     for axis, line in zip(axes, growth):
         axis.loglog(line.values, line.seconds, marker="o")
+        axis.set_xticks(line.values, line.values)
+        axis.minorticks_off()
         axis.set_xlabel(line.size)
         axis.set_title(f"grows with the power {line.slope:.2f}", fontsize="medium")
     axes[0].set_ylabel("attribution, seconds")

@@ -1,7 +1,6 @@
 """All measurements in order; printed, and saved or drawn if asked for."""
 
 import datetime
-import subprocess
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from ..catalog import load_chat_model
 from ..claims.profiles import load_profile
 from ..inputs.archives import REPOSITORY
 from ..inputs.prompts import load_prompts
+from ..lab import machine
 from ..lab.machine import device
 from . import attribution, decoding, growth, table, timing, training
 
@@ -38,6 +38,7 @@ def main(
 
 def measure(profile: str, repeats: int) -> table.Measured:
     """All rows, and how time grows; a line to the terminal as each row is there."""
+    code = commit()                         # that runs, whatever happens to the checkout meanwhile
     chosen = load_profile(profile)
     bf16 = torch.cuda.is_available()        # on most CPUs it is not a fast format
     dtype = "bfloat16" if bf16 else "float32"
@@ -62,7 +63,7 @@ def measure(profile: str, repeats: int) -> table.Measured:
     return table.Measured(
         command=f"ssah bench{chosen.option}" + (" --quick" if repeats == 1 else ""),
         date=datetime.date.today().isoformat(),
-        commit=commit(),
+        commit=code,
         machine=timing.machine(),
         model=f"{chosen.model.label}, {dtype}",
         rows=rows,
@@ -71,8 +72,8 @@ def measure(profile: str, repeats: int) -> table.Measured:
 
 
 def commit() -> str:
-    """The commit of the code in short, "unknown" outside of a checkout."""
-    found = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    return found.stdout.strip() or "unknown"
+    """The commit of the code in short, and whether it was changed; "unknown" without git."""
+    found = machine.commit(REPOSITORY, ("ssah",))
+    if found["commit"] is None:
+        return "unknown"
+    return found["commit"][:7] + ("" if found["clean"] else " + changes")
