@@ -156,9 +156,10 @@ const SHAPES = {
   RU: "M0 -6L6 5H-6Z",
 };
 
+const ends = values => [Math.min(...values), Math.max(...values)];
+
 function onto(values, from, to) {
-  const least = Math.min(...values);
-  const most = Math.max(...values);
+  const [least, most] = ends(values);
   return value => from + (to - from) * (0.06 + 0.86 * (value - least) / (most - least));
 }
 
@@ -195,6 +196,14 @@ function drawnRuns(runs, measure, upwards, target, chosen) {
   made.append(svg("text", {x: width - 8, y: height - 10, "text-anchor": "end"},
                   "training loss, lower →"));
   made.append(svg("text", {x: edge + 4, y: 14}, `↑ ${upwards}`));
+  const below = height - edge + 14;
+  for (const loss of ends(points.map(point => point.probe_loss))) {
+    made.append(svg("text", {x: x(loss), y: below, "text-anchor": "middle"}, loss.toFixed(1)));
+  }
+  made.append(svg("text", {x: x(target), y: below, "text-anchor": "middle"}, target.toFixed(2)));
+  for (const value of ends(points.map(point => point[measure]))) {
+    made.append(svg("text", {x: edge - 5, y: y(value) + 4, "text-anchor": "end"}, value.toFixed(1)));
+  }
   const others = [...runs.keys()].filter(place => place !== chosen);
   for (const place of [...others, chosen]) {      // the chosen one lies on top
     const {title: name, colour} = data.training.lines[place];
