@@ -37,7 +37,7 @@ class Link:
 class Pages(HTMLExporter):
     """The cells of a notebook as HTML: equations are MathML, code is folded.
 
-    A cell with the tag ``solution`` is folded whole, so that no reader sees what it gives by chance.
+    A cell with the tag ``solution`` is folded whole, so that nobody sees what it gives by chance.
     """
 
     raw_template = """{% extends 'basic/index.html.j2' %}

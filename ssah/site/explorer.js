@@ -156,9 +156,10 @@ const SHAPES = {
   RU: "M0 -6L6 5H-6Z",
 };
 
+const ends = values => [Math.min(...values), Math.max(...values)];
+
 function onto(values, from, to) {
-  const least = Math.min(...values);
-  const most = Math.max(...values);
+  const [least, most] = ends(values);
   return value => from + (to - from) * (0.06 + 0.86 * (value - least) / (most - least));
 }
 
@@ -178,7 +179,8 @@ function showTraining() {
 function atEqualLoss(points, target) {
   const there = points.find(point => point.probe_loss <= target);
   if (!there) return `the loss of full fine-tuning (${target.toFixed(2)} nats) is not reached.`;
-  const attacks = there.keyword_asr === null ? "" : `, keyword ASR ${percent(there.keyword_asr, 0)}`;
+  const rate = there.keyword_asr;
+  const attacks = rate === null ? "" : `, keyword ASR ${percent(rate, 0)}`;
   return `after ${there.epoch} epochs the loss is ${there.probe_loss.toFixed(2)} nats (full `
     + `fine-tuning ends at ${target.toFixed(2)}); log-odds ${there.log_odds.toFixed(2)}${attacks}.`;
 }
@@ -195,12 +197,22 @@ function drawnRuns(runs, measure, upwards, target, chosen) {
   made.append(svg("text", {x: width - 8, y: height - 10, "text-anchor": "end"},
                   "training loss, lower →"));
   made.append(svg("text", {x: edge + 4, y: 14}, `↑ ${upwards}`));
+  const below = height - edge + 14;
+  for (const loss of ends(points.map(point => point.probe_loss))) {
+    made.append(svg("text", {x: x(loss), y: below, "text-anchor": "middle"}, loss.toFixed(1)));
+  }
+  made.append(svg("text", {x: x(target), y: below, "text-anchor": "middle"}, target.toFixed(2)));
+  for (const value of ends(points.map(point => point[measure]))) {
+    made.append(svg("text", {x: edge - 5, y: y(value) + 4, "text-anchor": "end"},
+                    value.toFixed(1)));
+  }
   const others = [...runs.keys()].filter(place => place !== chosen);
   for (const place of [...others, chosen]) {      // the chosen one lies on top
     const {title: name, colour} = data.training.lines[place];
-    const d = `M${runs[place].map(point => `${x(point.probe_loss)} ${y(point[measure])}`).join("L")}`;
-    const look = place === chosen ? {class: "run chosen", style: `stroke: ${colour}`} : {class: "run"};
-    made.append(svg("path", {d, ...look}));
+    const corners = runs[place].map(point => `${x(point.probe_loss)} ${y(point[measure])}`);
+    const d = `M${corners.join("L")}`;
+    const chosenLook = {class: "run chosen", style: `stroke: ${colour}`};
+    made.append(svg("path", {d, ...(place === chosen ? chosenLook : {class: "run"})}));
     const wide = svg("path", {d, class: "reach", "data-line": place}, title(name));
     wide.addEventListener("pointerenter", () => choose(place));
     made.append(wide);

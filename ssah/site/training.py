@@ -36,7 +36,7 @@ def choices(lab: Lab) -> dict:
 
 
 def line(checkpoints: pd.DataFrame) -> list[dict]:
-    """One run: epoch, loss on the probe examples (nats) and the `MEASURES`, None where not taken."""
+    """One run: epoch, loss on the probe examples (nats), `MEASURES`; None where not taken."""
     columns = ["epoch", "probe_loss", *(column for column, _ in MEASURES)]
     rounded = checkpoints.sort_values("epoch")[columns].round(4)
     filled = rounded.astype(object).where(rounded.notna(), None)
