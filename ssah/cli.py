@@ -547,6 +547,8 @@ def estimate(profile, needs: list) -> str:
 
 def duration(minutes: float) -> str:
     """``45 min``, ``3.0 hours``."""
+    if minutes < 1:
+        return "less than a minute"
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} hours"
 
 
