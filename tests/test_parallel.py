@@ -234,12 +234,14 @@ def test_a_step_that_ends_its_worker_every_time_is_given_up_by_real_workers(work
 
 #: A run that a test interrupts; the folders of results and of pipes are its arguments.
 INTERRUPTED = """
+import signal
 import sys
 from pathlib import Path
 from ssah.lab import Need, parallel
 from test_parallel import made
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)    # tests in the background ignore it
     results, gates = sys.argv[1:]
     try:
         with parallel.own_workers([2.0, 2.0], threads=1) as client:
