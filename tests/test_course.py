@@ -364,8 +364,10 @@ GRADERS = os.environ.get("SSAH_GRADERS", "")
 
 
 def run_grader(command: list[str], folder: Path) -> None:
-    """A command of the other environment."""
-    run = subprocess.run([str(Path(GRADERS) / "bin" / command[0]), *command[1:]], cwd=folder,
+    """A command of the other environment, which calls others of it by name."""
+    programs = Path(GRADERS) / "bin"
+    environment = os.environ | {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}"}
+    run = subprocess.run([str(programs / command[0]), *command[1:]], cwd=folder, env=environment,
                          capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
 
