@@ -7,12 +7,10 @@ last column.
 
 import math
 
-import numpy as np
-from transformers import LlamaConfig
-
 from ..claims import lab_of, load_profile
 from ..rehearsal import MemoryPlan, plan_memory
 from ..units import UnitIndex
+from .shapes import llama, random_units
 from .table import Plan, Planned
 
 #: Dense bf16 products of an H100 SXM, FLOP/s: half of the 1,979 TFLOP/s "with sparsity" of NVIDIA's
@@ -31,25 +29,12 @@ STEP_TOKENS = 8192
 SHARE = 0.2
 
 
-def _llama(vocabulary: int, hidden: int, inner: int, blocks: int, heads: int, kv_heads: int,
-           tied: bool = False) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=hidden,
-        intermediate_size=inner,
-        num_hidden_layers=blocks,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        tie_word_embeddings=tied,
-    )
-
-
 #: Shapes by name; the first is that of our first bench.
 SHAPES = {
-    "SmolLM2-135M": _llama(49152, 576, 1536, 30, 9, 3, tied=True),
-    "Llama-2-7B": _llama(32000, 4096, 11008, 32, 32, 32),
-    "Llama-3-8B": _llama(128256, 4096, 14336, 32, 32, 8),
-    "Llama-3-70B": _llama(128256, 8192, 28672, 80, 64, 8),
+    "SmolLM2-135M": llama(49152, 576, 1536, 30, 9, 3, tied=True),
+    "Llama-2-7B": llama(32000, 4096, 11008, 32, 32, 32),
+    "Llama-3-8B": llama(128256, 4096, 14336, 32, 32, 8),
+    "Llama-3-70B": llama(128256, 8192, 28672, 80, 64, 8),
 }
 
 #: Of our stored results: which run of step `budget` moved as much.
@@ -64,12 +49,6 @@ def planned() -> list[Planned]:
         fifth = random_units(UnitIndex.of(config), SHARE)
         rows.append(_row(name, SHARE, plan_memory(config, trainable=fifth)))
     return rows
-
-
-def random_units(index: UnitIndex, share: float) -> np.ndarray:
-    """Boolean (len(index),), the same ones every time."""
-    order = np.random.default_rng(0).permutation(len(index))
-    return order < round(share * len(index))
 
 
 def _row(name: str, share: float, plan: MemoryPlan) -> Planned:

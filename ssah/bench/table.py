@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
+from ..lab.words import markdown_table
 
 #: Where `ssah bench --save` writes, and README's parts read: what was measured, what was computed.
 SAVED = REPOSITORY / "data" / "bench.json"
@@ -67,7 +68,7 @@ def load(path: Path = SAVED) -> Measured:
 
 def markdown(measured: Measured) -> str:
     """Table, growth, and what they belong to."""
-    table = rows_table(
+    table = markdown_table(
         ["what", "measured", "against", "ratio", "aim"],
         [[row.what, row.measured, row.against, row.ratio, row.aim] for row in measured.rows],
     )
@@ -76,12 +77,6 @@ def markdown(measured: Measured) -> str:
         parts.append(growth_sentence(measured.growth))
     parts.append(origin(measured))
     return "\n\n".join(parts)
-
-
-def rows_table(head: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def growth_sentence(growth: list[Growth]) -> str:
@@ -175,7 +170,7 @@ def plan_markdown(plan: Plan) -> str:
         f"{plan.peak / 1e12:.0f} TFLOP/s that an H100's data sheet names for dense bf16; GPUs: of "
         f"{plan.memory / 1e9:.0f} GB, by the bytes alone. `ssah bench --plan`"
     )
-    return f"{rows_table(head, rows)}\n\n{assumed}"
+    return f"{markdown_table(head, rows)}\n\n{assumed}"
 
 
 def gibibytes(number: float) -> str:

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM
 
 from .. import finetuning, masking
 from ..models import Chat
 from ..units import UnitIndex
 from . import peers
+from .shapes import llama, random_units
 from .table import Row
 from .timing import in_turn, ratio, seconds
 
@@ -22,6 +23,8 @@ from .timing import in_turn, ratio, seconds
 AIMS = {0.2: "<= 0.75", 0.72: "<= 0.95"}
 #: The share that peers move.
 PEERS_SHARE = 0.2
+#: Words of the random models.
+VOCABULARY = 2048
 #: Of LoRA.
 RANK = 16
 #: Examples of a batch, and tokens of each, a third of them the answer.
@@ -36,16 +39,7 @@ FULL = "full step"
 
 def stack(width: int, inner: int, heads: int, kv_heads: int, blocks: int) -> torch.nn.Module:
     """A random Llama of float32 with few blocks and words, on the GPU if there is one."""
-    config = LlamaConfig(
-        vocab_size=2048,
-        hidden_size=width,
-        intermediate_size=inner,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        num_hidden_layers=blocks,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-    )
+    config = llama(VOCABULARY, width, inner, blocks, heads, kv_heads, tied=True)
     where = "cuda" if torch.cuda.is_available() else "cpu"
     with torch.device(where):
         return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -156,13 +150,13 @@ def full(model, index: UnitIndex, bf16: bool, stacked: ExitStack) -> Stepper:
 
 def part(model, index: UnitIndex, share: float, bf16: bool, stacked: ExitStack) -> Stepper:
     """Random units train and the rest is frozen; until `stacked` ends."""
-    state = stacked.enter_context(masking.moving(model, index, some(index, share)))
+    state = stacked.enter_context(masking.moving(model, index, random_units(index, share)))
     return Stepper(model, state.parameters, bf16, after_update=state.sync)
 
 
 def dense(model, index: UnitIndex, share: float, bf16: bool) -> Stepper:
     """The same units train by gradients of the whole model, masked."""
-    mask_gradients = peers.gradient_mask(model, index, some(index, share))
+    mask_gradients = peers.gradient_mask(model, index, random_units(index, share))
     return Stepper(model, list(model.parameters()), bf16, before_update=mask_gradients)
 
 
@@ -176,7 +170,7 @@ def trainer_row(model, index: UnitIndex, reference: Stepper, repeats: int) -> Ro
 
     Inexact: its rate falls from step to step, and it computes logits of the prompts too.
     """
-    mask_gradients = peers.gradient_mask(model, index, some(index, PEERS_SHARE))
+    mask_gradients = peers.gradient_mask(model, index, random_units(index, PEERS_SHARE))
     between = peers.BetweenSteps(mask_gradients, reference.step)
     with tempfile.TemporaryDirectory() as folder:
         peers.run_trainer(model, reference.batch, between, repeats + 1, folder, reference.bf16)
@@ -217,9 +211,3 @@ def matmul_peak(dtype: torch.dtype, device: torch.device, repeats: int) -> float
     left @ right
     best = min(seconds(lambda: left @ right) for _ in range(max(repeats, 5)))
     return 2 * PEAK_SIZE**3 / best
-
-
-def some(index: UnitIndex, share: float) -> np.ndarray:
-    """Random units, the same ones every time: Boolean (len(index),)."""
-    order = np.random.default_rng(0).permutation(len(index))
-    return order < round(share * len(index))

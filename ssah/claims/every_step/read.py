@@ -180,7 +180,8 @@ def words(lab: Lab) -> str:
     if not has_runs(lab):
         return "not run yet."
     verdict = decide.verdict(lab)
-    return " ".join([rules.sentence(verdict), *(f"A caveat, {caveat}." for caveat in rules.caveats(verdict))])
+    caveats = [f"A caveat, {caveat}." for caveat in rules.caveats(verdict)]
+    return " ".join([rules.sentence(verdict), *caveats])
 
 
 def by_model(labs: dict[str, Lab]) -> pd.DataFrame:

@@ -85,7 +85,10 @@ def _complies(answers: pd.DataFrame) -> pd.DataFrame:
 
 def in_numbers(lab: Lab) -> str:
     """The rates in a sentence; empty where nothing was read."""
-    rates = rates_by_hand(lab)
+    return _in_numbers(rates_by_hand(lab))
+
+
+def _in_numbers(rates: pd.DataFrame) -> str:
     return "" if rates.empty else say(WORDS, "by_hand_numbers", rows=rates)
 
 
@@ -97,8 +100,8 @@ def shown(lab: Lab) -> str:
     labelled = answers_by_hand(lab)
     complies = _complies(labelled)
     agree = (complies["first"] == complies["second"]).mean()
-    said = say(WORDS, "by_hand", numbers=in_numbers(lab), n=labelled["hash"].nunique(), agree=agree,
-               kappa=kappa(complies["first"], complies["second"]),
+    said = say(WORDS, "by_hand", numbers=_in_numbers(rates), n=labelled["hash"].nunique(),
+               agree=agree, kappa=kappa(complies["first"], complies["second"]),
                beyond=rules.POINTS.shown(beyond_random(lab)))
     return f"{said}\n\n{_table(rates)}"
 
