@@ -1,6 +1,5 @@
 """Shared by all tests: no network, no folder of the user, one thread, and models of a few thousand weights."""
 
-import contextlib
 import os
 import tempfile
 
@@ -14,7 +13,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from filelock import FileLock
 from transformers import (
     AutoModelForCausalLM,
     Gemma3TextConfig,
@@ -32,8 +30,7 @@ from transformers import (
 from ssah import models
 from ssah.claims import PLACE, plan
 from ssah.finetuning import encode_examples, finetune
-from ssah.lab import Lab, label, slug
-from ssah.lab.steps import bound
+from ssah.lab import Lab
 from ssah.units import UnitIndex
 from ssah.claims.profiles import load_profile
 
@@ -160,28 +157,6 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
-class SharedLab(Lab):
-    """A lab whose store two test processes share: each result is computed by one of them."""
-
-    def get(self, name, /, **params):
-        with self.locked(name, params):
-            return super().get(name, **params)
-
-    def artifact(self, name, params):
-        with self.locked(name, params):
-            return super().artifact(name, params)
-
-    def locked(self, name, params):
-        """The lock of one result; a result's needs are locked after it, so nobody waits in a ring."""
-        params = bound(name, params)
-        if label(name, params) in self.fresh:
-            return contextlib.nullcontext()
-        folder = self.store.root.parent / "locks" / name
-        folder.mkdir(parents=True, exist_ok=True)
-        # the same lock for the same file, which a result may take again for its artifacts
-        return FileLock(folder / f"{slug(params)}.lock", is_singleton=True)
-
-
 @pytest.fixture(scope="session")
 def smoke_cache(tmp_path_factory, worker_id):
     """A cache folder with the smoke profile's results, the same one for all test processes."""
@@ -195,9 +170,12 @@ def smoke_cache(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def smoke_lab(smoke_cache):
-    """The smoke profile's experiments, for tests that only read them: each is computed once."""
+    """The smoke profile's experiments, for tests that only read them.
+
+    Test processes share its store, and a lab sees to it that each is computed by one of them.
+    """
     place = replace(PLACE, cache=lambda: smoke_cache)     # not the private one of a test
-    return SharedLab(load_profile("smoke"), place, root=smoke_cache / "results" / "smoke")
+    return Lab(load_profile("smoke"), place, root=smoke_cache / "results" / "smoke")
 
 
 @pytest.fixture(scope="session")
