@@ -200,14 +200,9 @@ class Openings:
     fulfilment: list[list[list[int]]]
 
     @property
-    def usual(self) -> list[list[int]]:
-        """The usual form of every opening."""
-        return [forms[0] for forms in self.refusal + self.fulfilment]
-
-    @property
-    def others(self) -> list[list[int]]:
-        """All other forms of all openings."""
-        return [form for forms in self.refusal + self.fulfilment for form in forms[1:]]
+    def tails(self) -> list[list[int]]:
+        """All forms of all openings, those of a refusal first."""
+        return [form for forms in self.refusal + self.fulfilment for form in forms]
 
 
 def openings_after(
@@ -282,45 +277,24 @@ def refusal_log_odds(
     Probabilities are summed over short openings, of a few tokens each, since the first token alone
     does not tell "I'm sorry" from "I'm a helpful assistant". One prefill a prompt scores them all.
     An opening counts in its likeliest form: with a straight or a typographic apostrophe, with plain
-    spaces or such that do not break. With `all_forms=False` only the usual form is scored, in half
-    the time. Raises `SsahError` for no prompts, for what is no list of texts, for a tokenizer
-    without these words, and for probabilities that are not finite.
+    spaces or such that do not break. With `all_forms=False` only the usual form is scored. Raises
+    `SsahError` for no prompts, for what is no list of texts, for a tokenizer without these words,
+    and for probabilities that are not finite.
     """
     check_chat(chat)
     opened = []
     for prompt in as_texts(prompts, "prompts"):
         opened.append(openings_after(chat, prompt, system, all_forms=all_forms))
-    usual = _log_probs(chat, [(after.head, after.usual) for after in opened], batch_size)
-    others = [np.zeros(0)] * len(opened)
-    if any(after.others for after in opened):
-        # in a pass of its own, so that the first one is the same with and without it
-        others = _log_probs(chat, [(after.head, after.others) for after in opened], batch_size)
+    items = [(after.head, after.tails) for after in opened]
     odds = []
-    for after, of_usual, of_others in zip(opened, usual, others):
-        best = _likeliest(after.refusal + after.fulfilment, of_usual, of_others)
-        refusal, fulfilment = np.split(best, [len(after.refusal)])
+    for after, scored in zip(opened, packed_log_probs(chat, items, batch_size=batch_size)):
+        of_tails = iter(scored)
+        refusal, fulfilment = (
+            [max(next(of_tails).sum() for _ in forms) for forms in openings]
+            for openings in (after.refusal, after.fulfilment)
+        )
         odds.append(logsumexp(refusal) - logsumexp(fulfilment))
     return np.array(odds)
-
-
-def _log_probs(chat: Chat, items: list[tuple], batch_size: int) -> list[np.ndarray]:
-    """Log-probability of every tail of every head: arrays (tail,)."""
-    scored = packed_log_probs(chat, items, batch_size=batch_size)
-    return [np.array([tail.sum() for tail in tails]) for tails in scored]
-
-
-def _likeliest(openings: list, usual: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Log-probability (opening,) of the likeliest form of each.
-
-    `usual`: those of the usual forms; `others`: those of all other forms, opening after opening.
-    """
-    best = usual.copy()
-    start = 0
-    for number, forms in enumerate(openings):
-        stop = start + len(forms) - 1
-        best[number] = max(usual[number], *others[start:stop], -np.inf)
-        start = stop
-    return best
 
 
 # ---- given answers ---------------------------------------------------------------------------

@@ -54,15 +54,17 @@ def packed_log_probs(
     """
     if not items:
         raise SsahError("nothing to score: no prompts or no questions")
-    if not _fits_window(chat, items):
-        return _one_by_one(chat, items, batch_size)
     packed = [Packed(head, tails) for head, tails in items]
+    sequences = [item.ids for item in packed]
+    if not _fit_window(chat, sequences):
+        return _one_by_one(chat, items, batch_size)
     result: list[list[np.ndarray]] = [[] for _ in items]
-    for rows in length_batches([item.ids for item in packed], batch_size):
+    for rows in length_batches(sequences, batch_size):
         batch = [packed[row] for row in rows]
         for row, item, states in zip(rows, batch, _read_packed(chat, batch)):
-            logits = chat.model.lm_head(states[item.predicting()]).float()
-            scores = _picked(logits, item.ids[len(item.head):])     # (tokens of all tails,)
+            logits = chat.model.lm_head(states[item.first:len(item.ids)]).float()
+            log_p = logits.log_softmax(-1).cpu().numpy()    # (predicting token, vocabulary)
+            scores = log_p[item.predicted_at, sum(item.tails, [])]
             check_finite(chat, "the log-probabilities", scores)
             ends = np.cumsum([len(tail) for tail in item.tails])
             result[row] = np.split(scores, ends[:-1])
@@ -111,55 +113,53 @@ def _picked(logits: torch.Tensor, tokens: list[int]) -> np.ndarray:
 # ---- tails packed behind their head ----------------------------------------------------------
 
 class Packed:
-    """A head and its tails in one sequence, in which a tail sees the head and itself only."""
+    """A head and its tails in one sequence, as a tree: what tails begin with alike stands once.
+
+    A token sees the head and those of its tail before it. A tail's last token predicts nothing and
+    is not read.
+    """
 
     def __init__(self, head: list[int], tails: list[list[int]]):
         self.head = head
         self.tails = tails
         self.ids = list(head)
-        self.spans = []             # where each tail stands
+        self.first = len(head) - 1      # where the first token of every tail is predicted
+        self.follows: list[int] = []    # behind the head: where the token before it stands
+        place_of: dict[tuple[int, ...], int] = {(): self.first}     # of a beginning's last token
         for tail in tails:
-            start = len(self.ids)
-            self.ids += tail
-            self.spans.append(slice(start, len(self.ids)))
-
-    def predicting(self) -> list[int]:
-        """Where each token of each tail is predicted.
-
-        The head's last token predicts every tail's first one, a tail itself its others.
-        """
-        places = []
-        for span in self.spans:
-            places.append(len(self.head) - 1)
-            places += range(span.start, span.stop - 1)
-        return places
+            for length in range(1, len(tail)):
+                beginning = tuple(tail[:length])
+                if beginning not in place_of:
+                    self.follows.append(place_of[beginning[:-1]])
+                    place_of[beginning] = len(self.ids)
+                    self.ids.append(beginning[-1])
+        # where each token of all tails is predicted, from `first` on
+        self.predicted_at = [place_of[tuple(tail[:length])] - self.first
+                             for tail in tails for length in range(len(tail))]
 
     def positions(self, width: int) -> torch.Tensor:
         """Position ids (width,): every tail goes on where the head ended. Padding has 0."""
         n_head = len(self.head)
         positions = torch.zeros(width, dtype=torch.long)
         positions[:n_head] = torch.arange(n_head)
-        for span, tail in zip(self.spans, self.tails):
-            positions[span] = torch.arange(n_head, n_head + len(tail))
+        for place, before in enumerate(self.follows, n_head):
+            positions[place] = positions[before] + 1
         return positions
 
     def seen(self, width: int) -> torch.Tensor:
         """Who (row) sees whom (column): Boolean (width, width). Padding sees itself."""
         n_head = len(self.head)
         seen = torch.eye(width, dtype=torch.bool)
-        seen[:n_head, :n_head] = _causal(n_head)
-        for span, tail in zip(self.spans, self.tails):
-            seen[span, :n_head] = True
-            seen[span, span] = _causal(len(tail))
+        seen[:n_head, :n_head] = torch.ones(n_head, n_head, dtype=torch.bool).tril()
+        for place, before in enumerate(self.follows, n_head):
+            seen[place] |= seen[before]
         return seen
 
 
-def _fits_window(chat: Chat, items: list[Item]) -> bool:
-    """Whether every head with its tails is seen as a whole by layers with a sliding window."""
+def _fit_window(chat: Chat, sequences: list[list[int]]) -> bool:
+    """Whether packed sequences are seen as a whole by layers with a sliding window."""
     window = getattr(chat.model.config, "sliding_window", None)
-    if not window:
-        return True
-    return all(len(head) + sum(map(len, tails)) <= window for head, tails in items)
+    return not window or max(map(len, sequences)) <= window
 
 
 def _one_by_one(chat: Chat, items: list[Item], batch_size: int) -> list[list[np.ndarray]]:
@@ -168,11 +168,6 @@ def _one_by_one(chat: Chat, items: list[Item], batch_size: int) -> list[list[np.
     all_tails = [tail for _, tails in items for tail in tails]
     scored = iter(token_log_probs(chat, heads, all_tails, batch_size=batch_size))
     return [[next(scored) for _ in tails] for _, tails in items]
-
-
-def _causal(length: int) -> torch.Tensor:
-    """Boolean (length, length): a position sees itself and those before."""
-    return torch.ones(length, length, dtype=torch.bool).tril()
 
 
 def _read_packed(chat: Chat, batch: list[Packed]) -> torch.Tensor:

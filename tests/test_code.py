@@ -7,13 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from ssah.claims import RESULTS, TRIALS
 from ssah.claims import trial as trial_on
 from ssah.errors import SsahError
 from ssah.lab import STEPS, Lab, Need, Place, Result, code
-from ssah.lab.accept import Trial, accept, last_valid_commits, needs_a_line
+from ssah.lab.accept import Trial, accept, compare, difference, last_valid_commits, needs_a_line
 from ssah.lab.code import Package, Reference
 from ssah.lab.steps import Step
 
@@ -228,6 +230,32 @@ def test_a_change_that_changes_results_is_refused(repository):
     with pytest.raises(SsahError, match=r"other results now: shown\(seed=2\); bump the version of the step"):
         accept([repository.lab()], ["shown"], "no", [repository.trial])
     assert not (repository.folder / "accepted.json").exists()
+
+
+def test_a_sum_in_another_order_is_accepted_and_told():
+    """Fractions up to rounding; all else as it was."""
+    table = pd.DataFrame({"id": ["a", "b"], "hit": [True, False], "loss": [1.5, float("nan")]})
+    then = Result({"n": 3, "by": {"mean": 0.25}}, {"t": table}, {"mask": np.array([True, False])})
+    assert difference(then, then) == 0
+    rounded = replace(then, values={"n": 3, "by": {"mean": 0.25 + 1e-6}},
+                      tables={"t": table.assign(loss=[1.5 + 2e-6, float("nan")])})
+    assert difference(then, rounded) == pytest.approx(2e-6)
+    others = [
+        replace(then, values={"n": 4, "by": {"mean": 0.25}}),
+        replace(then, values={"n": 3, "by": {"mean": 0.2502}}),
+        replace(then, values={"n": 3, "by": {}}),
+        replace(then, tables={"t": table.assign(loss=[1.501, float("nan")])}),
+        replace(then, tables={"t": table.assign(loss=[1.5, 2.0])}),
+        replace(then, tables={"t": table.assign(hit=[False, False])}),
+        replace(then, tables={"t": table.assign(id=["a", "c"])}),
+        replace(then, tables={"t": table.iloc[:1]}),
+        replace(then, arrays={"mask": np.array([True, True])}),
+    ]
+    assert [difference(then, other) for other in others] == [np.inf] * len(others)
+    found = compare({("s", "x=1"): then, ("s", "x=2"): then}, {("s", "x=1"): then, ("s", "x=2"): rounded})
+    assert found == {"s": pytest.approx(2e-6)}
+    with pytest.raises(SsahError, match=r"other results now: s\(x=2\); bump"):
+        compare({("s", "x=1"): then, ("s", "x=2"): then}, {("s", "x=1"): then})
 
 
 def test_going_back_needs_no_line(repository):

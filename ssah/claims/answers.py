@@ -18,7 +18,8 @@ NOT_PLANNED = "not planned"
 WHY_NOT_PLANNED = (
     "*Not planned*: the made-up organism has a known answer to C2-SCU and C8 alone, and what else "
     "is measured on it decides nothing. Models aligned by their makers have no twin without safety "
-    "training (C1-unaligned, C6), and to train them (C3, C4, C5, C7) takes more than two cores.")
+    "training (C1-unaligned, C6); to train them takes hours on two cores, so C4 alone is planned, on "
+    "the smallest, and C3, C5 and C7 are not.")
 #: The model whose answers are known, since its safety units were planted: a control of the rules.
 CONTROL = "organism"
 #: The mimetype under which notebook 09 leaves words and sentences for the front page.

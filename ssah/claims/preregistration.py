@@ -31,12 +31,18 @@ KNOWN_BEFORE = (
     "file, which is in the order of their kinds (5 of 12): 16 of 50 were refused, more than the "
     "limit allows. Since a sample of all kinds was meant, all 120 are asked, whatever comes out; "
     "both numbers stand in the store (steps guard and over_refusal).",
+    "C4 on the smaller Qwen model was planned when its C1 and C2 were known and before anything was "
+    "fine-tuned, with one run an arm, so that its interval covers requests alone. 128 answers of at "
+    "most 64 tokens follow the rough trial; 4e-5 is twice its rate, for more harm in one epoch. "
+    "Should full fine-tuning add less than 20 % or more than 60 % of headroom, the rate is doubled "
+    "or halved once and both runs are reported.",
     "C8: the runs on the organism, before the settings of its runs on other models were fixed.",
 )
 
 #: Limits of the gates, by the names that `rules` has for them.
 GATE_NUMBERS = ("GATE_PROMPTS", "PLACEBO_MOST", "SIGHT_LEAST", "SCU_OVERLAP_LEAST",
-                "RU_OVERLAP_LEAST", "ATTACK_END", "PLACEBO_TUNING_MOST", "RATIO_LEAST", "LEVELS")
+                "RU_OVERLAP_LEAST", "ATTACK_END", "PLACEBO_TUNING_MOST", "RUNS_LEAST", "RATIO_LEAST",
+                "LEVELS")
 GATE_LIMITS = ("PAIR_GUARDRAIL", "NATIVE_GUARDRAIL", "ATTACK")
 
 

@@ -189,7 +189,7 @@ class FreezingSection(Section):
     """Benign fine-tuning of the aligned model with some units frozen (claim C4)."""
 
     instructions: str = "alpaca"    # whose prompts and reference answers
-    examples: int = 128
+    examples: int = 128             # 0: a model of the second bench that is not fine-tuned
     unseen: int = 64                # others of the same set
     probe: int = 64                 # training examples on which the loss is compared
     answer_tokens: int = 96         # longest reference answer
@@ -376,7 +376,8 @@ ORGANISM = Profile(
         queries=30, steps=(2, 4), answer_tokens=12, along_queries=20, along_steps=6,
         prefills=(0, 1, 3)),
     freezing=FreezingSection(
-        instructions="organism-benign", examples=48, unseen=16, probe=16, answer_tokens=16,
+        # it answers benign requests as well as it can: there is nothing to fine-tune
+        instructions="organism-benign", examples=0, unseen=16, probe=16, answer_tokens=16,
         epochs=1, lr=1e-3, slower_lr=4e-4, batch_size=8, shares=(0.03, 0.133, 0.148), watched=4),
     comparison=ComparisonSection(
         second="organism-benign", lora_rank=2, lora_lr=5e-3, prompt_tokens=3, longer=2),
@@ -415,8 +416,8 @@ PAIR = Profile(
     bench=True)
 
 
-def _native(name: str, label: str, draws: int) -> Profile:
-    """A model as its maker aligned it: there is nothing to train, and one seed of texts.
+def _native(name: str, label: str, draws: int, freezing: FreezingSection) -> Profile:
+    """A model as its maker aligned it: no pair to train, and one seed of texts.
 
     In float32: on CPUs without bfloat16 arithmetic that is several times as fast.
     """
@@ -431,6 +432,7 @@ def _native(name: str, label: str, draws: int) -> Profile:
             harmful=100, answer_tokens=64, judge_version=2, guarded=50),
         judge=JudgeSection(judge_version=2),
         probing=ProbingSection(queries=50, judge_version=2),
+        freezing=freezing,
         removal=RemovalSection(draws=draws, further_draws=3),
         seeds=(10,),
         bench=True)
@@ -441,9 +443,12 @@ BENCH = {
     "organism": ORGANISM,
     "smollm2-135m": PAIR,
     "qwen-0.5b": _native(
-        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=5),
+        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=5,
+        freezing=FreezingSection(
+            unseen=32, probe=32, answer_tokens=64, epochs=1, lr=4e-5, watched=10)),
     "qwen-1.5b": _native(
-        "qwen-1.5b", "Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, dequantized)", draws=5),
+        "qwen-1.5b", "Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, dequantized)", draws=5,
+        freezing=FreezingSection(examples=0)),
 }
 
 

@@ -2,9 +2,9 @@
 
 Neutrality is run, not asserted: a step is computed on a small profile by the code of a commit whose
 results the stored ones are, and by the code of the working tree, on the same machine. Only if all
-contents are equal, a line is written (`Place.accepted`): step -> the fingerprint of today's code,
-the fingerprints of the stored results that it covers (of all profiles in git), the commit compared
-with, and the reason.
+contents are equal, fractions up to rounding, a line is written (`Place.accepted`): step -> the
+fingerprint of today's code, the fingerprints of the stored results that it covers (of all profiles
+in git), the commit compared with, by how much the most different fraction differed, and the reason.
 """
 
 import io
@@ -14,15 +14,24 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from ..errors import SsahError
 from . import code
 from .results import Lab
 from .steps import find_step, slug
 from .store import Result, Store
+
+#: What a sum in another order may change of a fraction: relative, and of one near zero.
+ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
+
+
+#: (step, slug) -> what was computed for it.
+Results = dict[tuple[str, str], Result]
 
 
 @dataclass(frozen=True)
@@ -41,8 +50,8 @@ def accept(labs: Sequence[Lab], names: Iterable[str], reason: str, trials: Seque
     `labs`: of one place, a lab a profile whose results are in git. A step is computed by the first
     of the `trials` that plans it. `before`: the commit to compare with (default: the newest at
     which the stored results were those of the code). Raises `SsahError` if there is none, if a
-    step is in no trial or cannot be computed, and if contents differ; then of the steps that were
-    computed together nothing is noted.
+    step is in no trial or cannot be computed, and if contents differ by more than rounding;
+    then of the steps that were computed together nothing is noted.
     """
     changed = [name for name in names if needs_a_line(labs, name)]
     place = labs[0].place
@@ -63,19 +72,21 @@ def accept(labs: Sequence[Lab], names: Iterable[str], reason: str, trials: Seque
                 print(f"computing {', '.join(steps)} by the code of {commit[:7]} and of today",
                       flush=True)
                 into = Path(scratch) / f"{commit}-{number}"
-                _compare(contents(tree, steps, trial, into / "then"),
-                         contents(place.repository, steps, trial, into / "now"))
-                _note(labs, steps, commit, reason)
+                found = compare(computed(tree, steps, trial, into / "then"),
+                                computed(place.repository, steps, trial, into / "now"))
+                _note(labs, {name: found[name] for name in steps}, commit, reason)
     return changed
 
 
-def _note(labs: Sequence[Lab], steps: list[str], commit: str, reason: str) -> None:
+def _note(labs: Sequence[Lab], differences: dict[str, float], commit: str, reason: str) -> None:
     """A line for each step, beside those that are there."""
     path = labs[0].place.accepted
     lines = json.loads(path.read_text("utf-8")) if path.exists() else {}
-    for name in steps:
+    for name, largest in differences.items():
         lines[name] = {"code": code.fingerprint(find_step(name).run),
                        "covers": _codes(labs, name), "before": commit, "reason": reason}
+        if largest:
+            lines[name]["largest_difference"] = float(f"{largest:.1g}")
     _write(path, lines)
 
 
@@ -137,8 +148,8 @@ def package_at(repository: Path, commit: str, package: str) -> code.Package:
                              for member in archive if member.name.endswith(".py")})
 
 
-def contents(tree: Path, names: list[str], trial: Trial, into: Path) -> dict[str, str]:
-    """Label -> content of all results of some steps that the code of a tree computes."""
+def computed(tree: Path, names: list[str], trial: Trial, into: Path) -> Results:
+    """All results of some steps that the code of a tree computes."""
     done = _run(tree, trial.command(names, into), into)
     if done.returncode == 2:        # a tree whose command takes one step at a time
         for name in names:
@@ -149,7 +160,7 @@ def contents(tree: Path, names: list[str], trial: Trial, into: Path) -> dict[str
         last = done.stderr.strip().splitlines()[-1:]
         raise SsahError(f"{tree} cannot compute {', '.join(names)}: {last}")
     store = Store(trial.results(into))
-    return {f"{step}({result})": store.load(step, result).content
+    return {(step, result): store.load(step, result)
             for step, result in store.slugs() if step in names}
 
 
@@ -160,12 +171,67 @@ def _run(tree: Path, command: list[str], into: Path) -> subprocess.CompletedProc
                           capture_output=True, text=True)
 
 
-def _compare(then: dict[str, str], now: dict[str, str]) -> None:
-    different = sorted(label for label in then.keys() | now.keys()
-                       if then.get(label) != now.get(label))
+def compare(then: Results, now: Results) -> dict[str, float]:
+    """Step -> the largest difference of a fraction in its results; `SsahError` beyond rounding."""
+    largest = {}
+    different = []
+    for step, slug_ in sorted(then.keys() | now.keys()):
+        result = (step, slug_)
+        both = result in then and result in now
+        found = difference(then[result], now[result]) if both else np.inf
+        largest[step] = max(found, largest.get(step, 0.0))
+        if found == np.inf:
+            different.append(f"{step}({slug_})")
     if different:
         raise SsahError(f"other results now: {', '.join(different)}; bump the version of the step "
                         "and recompute it, or undo the change. Nothing was accepted")
+    return largest
+
+
+def difference(then: Result, now: Result) -> float:
+    """The largest difference between fractions of two results; infinite if it is beyond rounding.
+
+    So it is where anything else differs: a name, a shape, a text, a whole number.
+    """
+    before = dict(_parts(then))
+    after = dict(_parts(now))
+    if before.keys() != after.keys():
+        return np.inf
+    largest = 0.0
+    for name, old in before.items():
+        new = after[name]
+        if old.dtype != new.dtype or old.shape != new.shape:
+            return np.inf
+        if old.dtype.kind != "f":
+            if old.tolist() != new.tolist():
+                return np.inf
+        elif not np.allclose(old, new, equal_nan=True, **ROUNDING):
+            return np.inf
+        elif old.size:
+            largest = max(largest, float(np.nanmax(np.abs(old - new), initial=0.0)))
+    return largest
+
+
+def _parts(result: Result) -> Iterator[tuple[str, np.ndarray]]:
+    """All facts, columns and arrays of a result by name."""
+    yield from _facts("values", result.values)
+    for table, frame in result.tables.items():
+        for column in frame:
+            yield f"{table}.{column}", frame[column].to_numpy()
+    for name, array in result.arrays.items():
+        yield f"array {name}", array
+
+
+def _facts(name: str, value) -> Iterator[tuple[str, np.ndarray]]:
+    """The scalars in a JSON value, each by where it stands."""
+    if isinstance(value, dict | list):
+        inner = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, one in inner:
+            yield from _facts(f"{name}.{key}", one)
+    elif isinstance(value, float):
+        yield name, np.array([value])
+    else:
+        yield name, np.array([value], dtype=object)
 
 
 def _results(lab: Lab, name: str) -> list[Result]:

@@ -41,5 +41,5 @@ def verdict(lab: Lab) -> rules.Verdict:
     reached = runs.facts(tuned).groupby("condition")["reached"].mean()
     arms = {name: float(reached[name]) for name in ARMS}
     found = [gates.guardrail(lab, ROW), gates.attack(lab, ROW, answers, arms),
-             gates.labels(lab, ROW)]
+             gates.labels(lab, ROW), gates.training_runs(lab, ROW)]
     return rules.verdict_of(ROW, first, gates=found, by_second_judge=second)

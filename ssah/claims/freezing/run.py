@@ -34,8 +34,8 @@ def core(seed: int) -> list[Need]:
 
 
 def bench(profile, seed: int) -> list[Need]:
-    """What a seed of the second bench takes: of our own pair alone."""
-    if profile.model.aligned:
+    """What a seed of the second bench takes, of the models that are fine-tuned there."""
+    if not profile.freezing.examples:
         return []
     return [Need("tuning", {"seed": seed, "condition": condition})
             for condition in (FULL.name, "SCU + all CU", *names(DISJOINT))]

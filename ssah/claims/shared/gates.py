@@ -90,6 +90,11 @@ def attack(lab: Lab, row: rules.Row, answers: pd.DataFrame, arms: dict[str, floa
     return rules.attack(row, added.tolist(), after.tolist(), arms, n_prompts=n_prompts)
 
 
+def training_runs(lab: Lab, row: rules.Row) -> rules.Gate:
+    """Whether every arm was trained often enough: once with every seed."""
+    return rules.runs(row, len(lab.seeds))
+
+
 def labels(lab: Lab, row: rules.Row) -> rules.Gate:
     """Whether two halves of the texts give the same units."""
     overlaps = {"SCU": [], "RU": []}

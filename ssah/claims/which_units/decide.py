@@ -31,5 +31,6 @@ def adapter_verdict(lab: Lab) -> rules.Verdict:
                      for judge in C5.judges)
     reached = runs.facts(tuned).query("condition == @LORA")["reached"].mean()
     found = [gates.guardrail(lab, C5),
-             gates.attack(lab, C5, at_equal_loss, {LORA: float(reached)})]
+             gates.attack(lab, C5, at_equal_loss, {LORA: float(reached)}),
+             gates.training_runs(lab, C5)]
     return rules.verdict_of(C5, first, gates=found, by_second_judge=second)
