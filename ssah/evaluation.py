@@ -214,15 +214,28 @@ def openings_after(
     other's), and so is one with words that the tokenizer does not know. Raises `SsahError` if a
     list is left empty.
     """
+    return _encoded_openings(chat, prompt, system, opening_forms(all_forms))
+
+
+def opening_forms(all_forms: bool = True) -> dict[str, list[list[str]]]:
+    """``refusal`` and ``fulfilment`` -> the forms of every short opening, the usual one first."""
     table = data_file("openings").query("probe == '0'")
-    forms = {text: forms_of(text) if all_forms else [text] for text in table["text"]}
-    texts = [form for text in forms for form in forms[text]]
+    return {
+        kind: [forms_of(text) if all_forms else [text] for text in rows["text"]]
+        for kind, rows in table.groupby("kind")
+    }
+
+
+def _encoded_openings(
+    chat: Chat, prompt: str, system: str, forms: dict[str, list[list[str]]]
+) -> Openings:
+    """See `openings_after`; `forms`: of `opening_forms`."""
+    texts = [form for openings in forms.values() for opening in openings for form in opening]
     head, tails = chat.continuations(prompt, texts, system)
     ids = dict(zip(texts, map(tuple, tails)))
     found = {}
-    for kind, rows in table.groupby("kind"):
-        openings = [[ids[form] for form in forms[text]] for text in rows["text"]]
-        found[kind] = _distinct(openings, chat)
+    for kind, openings in forms.items():
+        found[kind] = _distinct([[ids[form] for form in opening] for opening in openings], chat)
         if not found[kind]:
             raise SsahError(
                 f"the tokenizer of {chat.name!r} knows none of the {kind} openings, which are "
@@ -282,9 +295,10 @@ def refusal_log_odds(
     and for probabilities that are not finite.
     """
     check_chat(chat)
+    forms = opening_forms(all_forms)
     opened = []
     for prompt in as_texts(prompts, "prompts"):
-        opened.append(openings_after(chat, prompt, system, all_forms=all_forms))
+        opened.append(_encoded_openings(chat, prompt, system, forms))
     items = [(after.head, after.tails) for after in opened]
     odds = []
     for after, scored in zip(opened, packed_log_probs(chat, items, batch_size=batch_size)):

@@ -32,7 +32,8 @@ def description(peak_memory) -> dict:
             "peak_memory_gib": round(peak_memory(where), 2)}
 
 
-def versions(packages) -> dict[str, str]:
+@functools.cache
+def versions(packages: tuple[str, ...]) -> dict[str, str]:
     """The installed versions of some packages."""
     return {name: importlib.metadata.version(name) for name in packages}
 
