@@ -19,7 +19,7 @@ _HOME = {
     "units": ("UnitIndex",),
     "attribution": ("importance", "scoring_batches"),
     "classification": ("Units", "classify", "iou", "scaled"),
-    "ablation": ("ablated", "transplanted", "without_direction"),
+    "ablation": ("ablated", "transplanted", "without_direction", "rounded"),
     "finetuning": ("finetune",),
     "rehearsal": ("plan_memory",),
     "deepening": ("begun_refusals", "fulfilment_beginnings"),

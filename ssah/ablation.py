@@ -1,4 +1,4 @@
-"""Temporary edits of a model: units removed, the refusal direction removed, units borrowed.
+"""Temporary edits of a model: units or the refusal direction removed, units borrowed, rounding.
 
 Every edit is a context manager that puts the model back bit for bit, also after an exception.
 Saving the edited model is refused: this package publishes no degraded weights.
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from .attribution import unit_outputs
+from .attribution import linear_weights, unit_outputs
 from .errors import SsahError
 from .families import Rows, blocks, check_same_index, stream_writers
 from .units import UnitIndex
@@ -93,6 +93,27 @@ def without_direction(model, direction):
     with _edited(model, "without its refusal direction") as edit:
         for writer in writers:
             edit.output(writer, project)
+        yield model
+
+
+@contextmanager
+def rounded(model, bits: int):
+    """Round the weights of all linear maps of all blocks to `bits` bits, and back again.
+
+    To the nearest of evenly spaced values around 0, which end at the largest weight of a row (an
+    output channel): what weight-only quantization does without calibration. Raises `SsahError` for
+    less than 2 bits or more than 16.
+    """
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 16:
+        raise SsahError(f"bits is a whole number from 2 to 16; got {bits!r}")
+    most = 2 ** (bits - 1) - 1
+    with _edited(model, f"rounded to {bits} bits") as edit:
+        for weight in linear_weights(model).values():
+            full = weight.detach().float()
+            steps = full.abs().amax(dim=1, keepdim=True) / most     # (outputs, 1)
+            steps[steps == 0] = 1       # a row of zeros stays
+            whole = torch.arange(len(weight), device=weight.device)
+            edit.replace(weight, 0, whole, (full / steps).round() * steps)
         yield model
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from conftest import random_model, unit_elements
 
-from ssah.ablation import ablated, transplanted, without_direction
-from ssah.attribution import activation_moments, unit_outputs
+from ssah.ablation import ablated, rounded, transplanted, without_direction
+from ssah.attribution import activation_moments, linear_weights, unit_outputs
 from ssah.errors import SsahError
 from ssah.families import blocks
 from ssah.models import save_weights, tiny_chat
@@ -350,4 +350,50 @@ def test_neither_length_nor_sign_of_the_direction_matters(chat):
 def test_what_is_no_direction_is_refused(chat, direction, message):
     """A zero vector would silently turn every output into NaN."""
     with pytest.raises(SsahError, match=message), without_direction(chat.model, direction):
+        pass
+
+
+# ---- rounding --------------------------------------------------------------------------------
+
+
+def test_weights_are_rounded_by_hand():
+    """At 3 bits a row has seven values, from minus to plus its largest weight, in thirds of it."""
+    chat = tiny_chat()
+    weight = next(iter(linear_weights(chat.model).values()))
+    with torch.no_grad():
+        weight[0] = 0.0
+        weight[0, :5] = torch.tensor([0.9, -0.44, 0.46, 0.1, -0.2])
+        weight[1] = 0.0
+    before = weights(chat.model)
+    with rounded(chat.model, 3):
+        expected = torch.tensor([0.9, -0.3, 0.6, 0.0, -0.3])
+        torch.testing.assert_close(weight[0, :5], expected)
+        assert not weight[1].any()
+        with pytest.raises(SsahError, match="rounded to 3 bits; leave the `with` block"):
+            chat.model.save_pretrained("nowhere")
+    assert unchanged(chat.model, before)
+
+
+@pytest.mark.parametrize("bits", (2, 4, 8, 16))
+def test_rounding_stays_within_half_a_step_and_touches_linear_maps_alone(bits):
+    chat = tiny_chat()
+    before = weights(chat.model)
+    with rounded(chat.model, bits):
+        after = weights(chat.model)
+        inside = linear_weights(chat.model)
+        for name, old in before.items():
+            if name not in inside:
+                assert torch.equal(after[name], old)
+                continue
+            steps = old.abs().amax(1, keepdim=True) / (2 ** (bits - 1) - 1)
+            # a hundredth more: float32 has 24 bits
+            assert ((after[name] - old).abs() <= 0.505 * steps).all()
+            levels = [len(row.unique()) for row in after[name]]
+            assert max(levels) <= 2**bits - 1
+            assert bits == 16 or not torch.equal(after[name], old)
+
+
+@pytest.mark.parametrize("bits", (1, 17, 4.0, True, "4"))
+def test_bits_that_cannot_be_meant_are_refused(bits):
+    with pytest.raises(SsahError, match="a whole number from 2 to 16"), rounded(tiny_chat().model, bits):
         pass

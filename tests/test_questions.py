@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah.claims.questions import read
+from ssah.claims.profiles import BENCH
+from ssah.claims.questions import read, run, unseen
 from ssah.classification import Units
+from ssah.errors import SsahError
 from ssah.lab import Result
 from ssah.units import UnitIndex
 
@@ -94,3 +96,51 @@ def test_a_text_and_a_near_copy_in_two_splits_are_seen():
     found = read.shared_prompts(lab)
     assert found.loc[("harmful", "align and identify")].tolist() == [1, 2]
     assert "1 texts and 2 groups" in read.leakage_seen(found)
+
+
+# ---- attacks that nobody trained against -----------------------------------------------------
+
+def answered(fulfilled: str, **params) -> pd.DataFrame:
+    """Answers to as many requests: ``c`` complied, ``r`` refused."""
+    return pd.DataFrame({"id": range(len(fulfilled)), "system": "default", "seed": 10,
+                         "label": ["comply" if letter == "c" else "refuse" for letter in fulfilled],
+                         "keyword": [letter == "r" for letter in fulfilled], **params})
+
+
+class Attacked:
+    """A lab in which one attack makes 6 of 12 requests succeed, and rounding none."""
+
+    profile = SimpleNamespace(evaluation=SimpleNamespace(systems=("default",)), seeds=(10,),
+                              model=SimpleNamespace(label="a model"))
+
+    def frame(self, step: str, table: str) -> pd.DataFrame:
+        if step == "removal":
+            return pd.concat([answered("r" * 12, units="nothing"), answered("c" * 12, units="SCU")])
+        return pd.concat([answered("cr" * 6, attack="prefix injection"),
+                          answered("r" * 12, attack="8 bits")])
+
+
+def test_attacks_stand_beside_the_model_as_it_is():
+    table = unseen.attacked(Attacked())
+    assert table.index.tolist() == ["nothing", "prefix injection", "8 bits"]
+    assert [rate.mean for rate in table["keyword_asr"]] == [0, 0.5, 0]
+    change = table.loc["prefix injection", "change"]
+    # Student's interval over 12 requests: 0.5 +- 2.2010 * sqrt(0.25 / 11)
+    assert change.low == pytest.approx(0.5 - 2.2010 * np.sqrt(0.25 / 11), abs=1e-4)
+    said = unseen.seen(Attacked(), table)
+    assert "Of 2 attacks 1 raise it clearly: asked to begin" in said
+    assert "| as it is | 0 [0, 0] | 0 [0, 0] |  |" in unseen.shown(table)
+
+
+def test_what_is_asked_holds_the_request_and_nothing_else_of_it():
+    for attack in run.ATTACKS:
+        assert attack.template.format(request="bake a cake").count("bake a cake") == 1
+    with pytest.raises(SsahError, match="unknown attack 'flattery'; known: prefix injection"):
+        run.find_attack("flattery")
+
+
+def test_a_made_up_language_is_attacked_by_rounding_alone():
+    planned = [need.params["attack"] for need in run.bench(BENCH["organism"], 0)]
+    assert planned == ["8 bits", "4 bits"]
+    assert len(run.bench(BENCH["qwen-0.5b"], 10)) == len(run.ATTACKS)
+    assert run.bench(BENCH["smollm2-135m"], 11) == []

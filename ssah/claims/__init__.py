@@ -17,6 +17,7 @@ from . import (
     every_step,
     four_kinds,
     freezing,
+    questions,
     reasoning_direction,
     redundant_units,
     which_units,
@@ -51,7 +52,8 @@ def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     """
     seeds = profile.seeds[:n_seeds]
     if profile.bench:
-        needs = [need for seed in seeds for claim in CLAIMS for need in claim.bench(profile, seed)]
+        rooms = [*(claim.bench for claim in CLAIMS), questions.bench]
+        needs = [need for seed in seeds for bench in rooms for need in bench(profile, seed)]
         return with_upstream(profile, needs)
     if profile.probing.pair:        # two models of one's own: notebook 01 alone
         claims = (reasoning_direction.CLAIM,)
