@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy.stats import rankdata
 
 from .errors import SsahError
 from .units import UnitIndex
@@ -147,7 +146,7 @@ def scaled(importance, index: UnitIndex, scale: str = "log-z") -> np.ndarray:
 def _scaled_module(scores: np.ndarray, scale: str) -> np.ndarray:
     """One module's scores; those of a global scale are standardized later, all together."""
     if scale == "rank":
-        return (rankdata(scores) - 0.5) / len(scores)
+        return (pd.Series(scores).rank().to_numpy() - 0.5) / len(scores)
     if scale.startswith("log"):
         scores = np.log(scores + FLOOR * np.median(scores) + np.finfo(float).tiny)
     if scale in ("z", "log-z"):

@@ -16,7 +16,7 @@ from math import exp, log
 
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student_t
+from scipy.special import stdtrit
 
 from ..errors import SsahError
 
@@ -138,7 +138,8 @@ def crossed_variance(values: np.ndarray) -> tuple[float, float]:
 def _interval(values: np.ndarray, variance: float, freedom: float,
               factors: tuple[str, str]) -> Estimate:
     mean = float(values.mean())
-    quantiles = student_t.ppf([(1 + level) / 2 for level in LEVELS], freedom)
+    # of Student's t
+    quantiles = stdtrit(freedom, [(1 + level) / 2 for level in LEVELS])
     wide, narrow = (float(half) for half in quantiles * np.sqrt(variance))
     n = " x ".join(f"{size} {factor}" for size, factor in zip(values.shape, factors))
     return Estimate(mean, mean - wide, mean + wide, mean - narrow, mean + narrow, n)

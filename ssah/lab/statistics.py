@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, rankdata
 
 from ..errors import SsahError
 
@@ -34,6 +33,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
     For one seed: answers of several seeds to the same prompts are never pooled.
     """
+    from scipy.stats import binomtest       # a second to import, for few
+
     interval = binomtest(int(successes), int(n)).proportion_ci(LEVEL, method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -143,7 +144,7 @@ def aurocs(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """`auroc` of every row: `scores` and `positive` (bool) are (rows, n), the result (rows,)."""
     n_positive = positive.sum(axis=1)
     n_negative = (~positive).sum(axis=1)
-    ranks = rankdata(scores, axis=1)
+    ranks = pd.DataFrame(scores).rank(axis=1).to_numpy()
     rank_sums = np.where(positive, ranks, 0).sum(axis=1)
     pairs_won = rank_sums - n_positive * (n_positive + 1) / 2
     n_pairs = n_positive * n_negative

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import xarray as xr
-from scipy.stats import spearmanr
 
 from ...inputs.words import data_file
 from ...lab import Lab
@@ -121,7 +120,8 @@ def prediction(scores: pd.DataFrame, refused: np.ndarray) -> dict:
     """How well each column of `scores` (a row a query) goes with what was refused."""
     correlation = np.nan
     if np.ptp(scores["direction"]) > 0:
-        correlation = spearmanr(scores["direction"], scores["log-odds"]).statistic
+        ranks = scores[["direction", "log-odds"]].corr(method="spearman")
+        correlation = ranks.loc["direction", "log-odds"]
     few = min(refused.sum(), (~refused).sum())
     return {
         "refused": int(refused.sum()),
