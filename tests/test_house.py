@@ -56,7 +56,9 @@ def allowed(name: str) -> tuple[str, ...]:
         return ("ssah.errors", "ssah.inputs.", *library)
     if name == "ssah.claims.claim":
         return ("ssah.errors", "ssah.lab", "ssah.lab.", "ssah.claims.rules")
-    if name in ("ssah.claims.rules", "ssah.claims.published"):
+    if parts[1:3] == ["claims", "rules"]:
+        return ("ssah.errors", "ssah.claims.rules.")
+    if name == "ssah.claims.published":
         return ("ssah.errors",)
     if name == "ssah.claims.profiles":
         return ("ssah.errors", "ssah.inputs.")

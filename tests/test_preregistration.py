@@ -26,7 +26,7 @@ def test_profiles_are_those_that_were_fixed(registered):
 
 
 def test_a_moved_margin_would_be_seen(registered, monkeypatch):
-    monkeypatch.setattr(rules, "PLACEBO_MOST", 0.2)
+    monkeypatch.setattr(rules.gates, "PLACEBO_MOST", 0.2)
     assert registered["gates"] != preregistration.fixed()["gates"]
 
 

@@ -126,6 +126,7 @@ def test_a_model_that_refuses_safe_requests_has_no_guardrail():
 # ---- the steps, on a model of a few thousand weights -----------------------------------------
 
 DRY = replace(SMOKE, name="dry", model=replace(SMOKE.model, aligned="tiny:1"), bench=True,
+              classification=replace(SMOKE.classification, bank=True),
               seeds=(10,), removal=RemovalSection(draws=2, further_draws=1, passages=4,
                                                   passage_tokens=16),
               second_judge=SecondJudgeSection(seeds=0))      # the tiny tokenizer has no yes

@@ -13,6 +13,7 @@ import pandas as pd
 from ..inputs import archives
 from ..lab import Lab
 from . import planning, rules
+from .rules import estimates, gates
 from .profiles import BENCH, SECTIONS
 
 PATH = archives.DATA / "preregistration.json"
@@ -39,10 +40,12 @@ KNOWN_BEFORE = (
     "C8: the runs on the organism, before the settings of its runs on other models were fixed.",
 )
 
-#: Limits of the gates, by the names that `rules` has for them.
-GATE_NUMBERS = ("GATE_PROMPTS", "PLACEBO_MOST", "SIGHT_LEAST", "SCU_OVERLAP_LEAST",
-                "RU_OVERLAP_LEAST", "ATTACK_END", "PLACEBO_TUNING_MOST", "RUNS_LEAST", "RATIO_LEAST",
-                "LEVELS")
+#: Where limits of the gates stand -> their names there.
+GATE_NUMBERS = {
+    gates: ("GATE_PROMPTS", "PLACEBO_MOST", "SIGHT_LEAST", "SCU_OVERLAP_LEAST", "RU_OVERLAP_LEAST",
+            "ATTACK_END", "PLACEBO_TUNING_MOST", "RUNS_LEAST"),
+    estimates: ("RATIO_LEAST", "LEVELS"),
+}
 GATE_LIMITS = ("PAIR_GUARDRAIL", "NATIVE_GUARDRAIL", "ATTACK")
 
 
@@ -50,8 +53,9 @@ def fixed() -> dict:
     """Rules, gates, profiles and the hash of the excluded prompts, as plain JSON."""
     found = {
         "rows": {name: asdict(row) for name, row in rules.ROWS.items()},
-        "gates": {name: getattr(rules, name) for name in GATE_NUMBERS}
-        | {name: _limits(getattr(rules, name)) for name in GATE_LIMITS},
+        "gates": {name: getattr(place, name) for place, names in GATE_NUMBERS.items()
+                  for name in names}
+        | {name: _limits(getattr(gates, name)) for name in GATE_LIMITS},
         "profiles": {name: _settings(profile) for name, profile in BENCH.items()},
         "excluded": archives.fingerprint("data:excluded.csv"),
     }
