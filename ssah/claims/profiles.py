@@ -303,7 +303,7 @@ class Profile:
     reevaluation: ReevaluationSection = field(default_factory=ReevaluationSection)
     seeds: tuple[int, ...] = (0, 1, 2)
     chosen: str = ""        # what chooses it on the command line, if not its name
-    bench: bool = False     # of the second bench (rules.py); its plan is another
+    bench: bool = False     # of the second bench (`rules`); its plan is another
 
     @property
     def option(self) -> str:
