@@ -100,6 +100,7 @@ def accept(args) -> int:
 def status(args) -> int:
     """Show which planned results are there and valid; nothing is computed."""
     from ..claims import lab_of, plan
+    from ..lab.machine import in_short
 
     profile = chosen_profile(args)
     elsewhere = args.recomputed or args.into
@@ -112,20 +113,12 @@ def status(args) -> int:
             why = f"the code behind it changed since: `ssah accept {need.step}`, or recompute it"
         origin = result.provenance if result else {}
         rows.append([need.label, found, origin.get("date", ""), origin.get("seconds", ""),
-                     _commit_of(origin), why])
+                     in_short(origin) if origin else "", why])
     print(text_table(["result", "state", "date", "seconds", "commit", "why"], rows))
     counts = Counter(row[1] for row in rows)
     totals = ", ".join(f"{n} {name}" for name, n in counts.items())
     print(f"\n{len(rows)} results in {lab.store.root}: {totals}")
     return int(set(counts) != {"ok"})
-
-
-def _commit_of(provenance: dict) -> str:
-    """The commit that made a result, in short; empty where there is no result."""
-    if not provenance:
-        return ""
-    commit = (provenance.get("commit") or "none")[:7]
-    return commit if provenance.get("clean") else f"{commit} + changes"
 
 
 def verify(args) -> int:
