@@ -238,6 +238,8 @@ def test_every_row_is_asked_once_for_its_words(tmp_path, monkeypatch):
     assert asked == list(found) == list(rules.ROWS)
     assert found["C2-SCU"] == found["C4"] == ledger.NOT_RUN
     assert found["C3"] == found["C7"] == ledger.NOT_PLANNED
+    # they miss runs that are planned for C4 and C2
+    assert found["C5"] == found["C6-tax"] == ledger.NOT_PLANNED
 
 
 def test_a_damaged_result_is_no_row_that_was_not_run(tmp_path):

@@ -6,7 +6,7 @@ All of it is read from the store; a row that was not run says so.
 from ..errors import NotStored
 from ..lab import Lab
 from ..lab.words import markdown_table
-from . import lab_of, verdict, verdicts
+from . import claim, lab_of, verdict, verdicts
 from .four_kinds import by_hand, removed
 from .profiles import BENCH
 from .rules import ROWS, Verdict, caveats, numbers, sentence
@@ -43,14 +43,22 @@ def words(found: dict[str, Lab]) -> dict[str, dict[str, Verdict]]:
 
 def answered(lab: Lab) -> dict[str, Verdict | str]:
     """What there is on every row: its words, or why there are none, `NOT_RUN` or `NOT_PLANNED`."""
-    planned = {need.label for need in lab.plan()}
     found: dict[str, Verdict | str] = {}
     for row_id in ROWS:
         try:
             found[row_id] = verdict(lab, row_id)
         except NotStored as missing:
-            found[row_id] = NOT_RUN if missing.label in planned else NOT_PLANNED
+            found[row_id] = NOT_RUN if _is_planned(lab, row_id, missing) else NOT_PLANNED
     return found
+
+
+def _is_planned(lab: Lab, row_id: str, missing: NotStored) -> bool:
+    """Whether a row will have words: its claim has runs on this model, and what is missing too.
+
+    What it misses first may be planned for another row alone.
+    """
+    runs = claim(ROWS[row_id].claim).bench(lab.profile, lab.seeds[0])
+    return bool(runs) and missing.label in {need.label for need in lab.plan()}
 
 
 def _with_words(rows: dict[str, Verdict | str]) -> dict[str, Verdict]:
