@@ -11,9 +11,10 @@ import pytest
 from test_runs_of_notebooks import write_notebook
 
 from ssah import SsahError, cli
-from ssah.inputs import archives
 from ssah.claims import lab_of, plan, verify
 from ssah.claims.profiles import SMOKE, absolute, load_profile
+from ssah.cli import estimates, places
+from ssah.inputs import archives
 from ssah.lab import Need, notebooks, slug
 
 
@@ -24,7 +25,7 @@ def two_notebooks(tmp_path, monkeypatch):
     folder.mkdir()
     write_notebook(folder, "01_a", "print(n_seeds)")
     write_notebook(folder, "02_b", "raise KeyError('x')")
-    monkeypatch.setattr(cli, "NOTEBOOKS", folder)
+    monkeypatch.setattr(places, "NOTEBOOKS", folder)
     return folder
 
 
@@ -75,8 +76,8 @@ def test_other_errors_are_not_hidden(monkeypatch):
 # ---- notebooks -------------------------------------------------------------------------------
 
 def test_run_reports_failure_and_never_imports_torch(two_notebooks, tmp_path):
-    script = ("import sys; from ssah import cli; from pathlib import Path; "
-              f"cli.NOTEBOOKS = Path({str(two_notebooks)!r}); code = cli.main(sys.argv[1:]); "
+    script = ("import sys; from ssah import cli; from ssah.cli import places; from pathlib import Path; "
+              f"places.NOTEBOOKS = Path({str(two_notebooks)!r}); code = cli.main(sys.argv[1:]); "
               "assert 'torch' not in sys.modules; sys.exit(code)")
     done = subprocess.run([sys.executable, "-c", script, "run", "--into", str(tmp_path / "build"), "-p", "n_seeds=2"],
                           capture_output=True, text=True)
@@ -97,9 +98,9 @@ def test_rerun_prints_an_estimate_and_recomputes_one_seed_or_all(two_notebooks, 
 
 def test_the_estimate_adds_what_the_steps_declare():
     needs = [Need("budget", {"seed": 0, "trained": "full"})] * 3
-    assert cli.estimate(load_profile("default"), needs) == "about 45 min on two cores"
-    assert cli.estimate(load_profile("default"), needs * 4) == "about 3.0 hours on two cores"
-    another = cli.estimate(load_profile("model:owner/name"), needs)
+    assert estimates.estimate(load_profile("default"), needs) == "about 45 min on two cores"
+    assert estimates.estimate(load_profile("default"), needs * 4) == "about 3.0 hours on two cores"
+    another = estimates.estimate(load_profile("model:owner/name"), needs)
     assert another == "about 45 min on two cores for a model of 135M weights, in proportion for others"
 
 

@@ -71,7 +71,7 @@ def allowed(name: str) -> tuple[str, ...]:
         return shared
     if parts[2:3] and parts[2] in (*ROOMS, "every_step"):
         return room_may(parts, shared)
-    return ("ssah.",)       # the door, cli, bench, scoreboard, readme, verify
+    return ("ssah.",)       # the door, cli/, bench, scoreboard, readme, verify
 
 
 def room_may(parts: list[str], shared: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,7 +128,15 @@ def test_a_claim_imports_no_other(room):
 def test_only_the_command_line_knows_the_pages():
     users = {name for name in MODULES if not name.startswith("ssah.site")
              and any(module.startswith("ssah.site") for module in imports(name))}
-    assert users == {"ssah.cli"}
+    assert users == {"ssah.cli.notebooks"}
+
+
+def test_files_of_commands_know_no_other_and_nobody_knows_them():
+    """But the file of their arguments, and `main`, to which `recompute` is what goes on by parts."""
+    commands = {f"ssah.cli.{name}" for name in ("notebooks", "results", "course", "machine")}
+    assert commands < set(MODULES)
+    users = {name for name in MODULES if imports(name) & commands}
+    assert users == {"ssah.cli", "ssah.cli.arguments"}
 
 
 def test_the_rules_see_a_breach(tmp_path, monkeypatch):

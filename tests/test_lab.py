@@ -11,7 +11,7 @@ import pytest
 from ssah.claims import PLACE, lab_of, profiles, results_of
 from ssah.errors import SsahError
 from ssah.inputs import archives
-from ssah.lab import Lab, Need, Result, Store, code, keys, step, steps
+from ssah.lab import Lab, Need, Result, Store, code, keys, machine, step, steps
 
 
 class Toys:
@@ -308,6 +308,13 @@ def test_provenance_says_how_to_get_the_result_again(toys, lab):
     assert provenance["params"] == {"factor": 3} and provenance["version"] == 1
     assert set(provenance["packages"]) == set(PLACE.packages)
     assert {"seconds", "date", "commit", "device", "peak_memory_gib"} <= set(provenance)
+
+
+@pytest.mark.parametrize("commit, clean, said", [
+    ("0123456789abcdef", True, "0123456"), ("0123456789abcdef", False, "0123456 + changes"),
+    (None, False, "unknown")])
+def test_a_commit_is_said_in_short(commit, clean, said):
+    assert machine.in_short({"commit": commit, "clean": clean}) == said
 
 
 def test_results_of_other_profiles_never_reach_the_repository(tmp_path):

@@ -17,6 +17,8 @@ from toy_steps import lab_at
 
 from ssah import cli
 from ssah.claims.shared import memory
+from ssah.cli import jobs
+from ssah.cli import notebooks as commands
 from ssah.errors import SsahError
 from ssah.inputs import archives
 from ssah.lab import Need, Store, code, find_step, parallel
@@ -476,7 +478,7 @@ def test_what_failed_is_said_with_the_reason_and_what_stood_on_it(monkeypatch, c
                 Outcome("base_answers", left_out=True)]
     monkeypatch.setattr(parallel, "compute", lambda *_: outcomes)
     monkeypatch.setattr(parallel, "own_workers", lambda *_: contextlib.nullcontext())
-    monkeypatch.setattr(cli, "run_notebooks", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(commands, "run_notebooks", lambda *_: pytest.fail("it ran"))
     assert cli.main(["rerun", "--profile", "smoke", "--jobs", "2"]) == 1
     said = capsys.readouterr().out
     assert "1 of 3 results failed:\n  judge_on_people: ValueError: x" in said
@@ -486,7 +488,7 @@ def test_what_failed_is_said_with_the_reason_and_what_stood_on_it(monkeypatch, c
 
 def test_an_estimate_with_jobs_starts_no_worker(monkeypatch, capsys):
     monkeypatch.setattr(parallel, "own_workers", lambda *_: pytest.fail("it ran"))
-    monkeypatch.setattr(cli, "run_notebooks", lambda *_: pytest.fail("it ran"))
+    monkeypatch.setattr(commands, "run_notebooks", lambda *_: pytest.fail("it ran"))
     given = ["rerun", "--profile", "smoke", "--jobs", "2", "--estimate", "--memory"]
     assert cli.main([*given, "4"]) == 0
     assert "2 workers with 2.0 GiB each: at least " in capsys.readouterr().out
@@ -496,12 +498,12 @@ def test_an_estimate_with_jobs_starts_no_worker(monkeypatch, capsys):
 
 def test_the_least_time_is_said_in_words():
     tasks = [task("x", minutes=60, memory=3), task("y", minutes=60, memory=3), task("z")]
-    assert cli.side_by_side(tasks, [3.0, 1.0], 1) == (
+    assert jobs.side_by_side(tasks, [3.0, 1.0], 1) == (
         "2 workers with 3.0 and 1.0 GiB: at least 2.0 hours. One after the other it is 2.0 hours; "
         "the longest chain, of which each waits for the one before it, is 60 min (x). Only 1 of "
         "the workers can run what takes most memory (3.0 GiB). Minutes are those of two threads; "
         "here a step has one, and may take twice as long.")
-    assert "wait for the first one" in cli.side_by_side(tasks, [], None)
+    assert "wait for the first one" in jobs.side_by_side(tasks, [], None)
 
 
 def test_without_dask_one_line_names_the_remedy(monkeypatch, capsys):

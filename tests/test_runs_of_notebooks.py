@@ -8,7 +8,8 @@ import nbformat
 import pytest
 from nbformat import v4
 
-from ssah import SsahError, cli
+from ssah import SsahError
+from ssah.cli import notebooks as commands
 from ssah.claims import load_profile
 from ssah.lab import notebooks, pages
 
@@ -167,10 +168,10 @@ def test_what_is_read_changes_with_code_data_and_settings(tmp_path, monkeypatch)
     later = notebooks.digest_of([tmp_path], "a")
     assert len({before, after, later, notebooks.digest_of([tmp_path], "b")}) == 4
     profile = load_profile("default")
-    read = cli.what_is_read(profile)
-    assert cli.what_is_read(profile) == read
+    read = commands.what_is_read(profile)
+    assert commands.what_is_read(profile) == read
     monkeypatch.setenv("SSAH_ANYTHING", "1")
-    assert cli.what_is_read(profile) != read
+    assert commands.what_is_read(profile) != read
 
 
 def test_nothing_of_the_private_kernel_is_left(finished):
@@ -179,9 +180,9 @@ def test_nothing_of_the_private_kernel_is_left(finished):
 
 
 def test_only_recomputing_and_other_profiles_write_beside_the_committed_files(tmp_path):
-    assert cli.kernel_variables({"profile": "default"}, tmp_path) == {} == cli.kernel_variables({"recompute": False}, tmp_path)
+    assert commands.kernel_variables({"profile": "default"}, tmp_path) == {} == commands.kernel_variables({"recompute": False}, tmp_path)
     for parameters in ({"profile": "smoke"}, {"recompute": True}, {"n_seeds": 1}):
-        assert cli.kernel_variables(parameters, tmp_path)["SSAH_FIGURES"] == str(tmp_path / "figures")
+        assert commands.kernel_variables(parameters, tmp_path)["SSAH_FIGURES"] == str(tmp_path / "figures")
 
 
 def test_two_run_side_by_side(tmp_path):

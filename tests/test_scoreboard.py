@@ -161,8 +161,10 @@ def test_readme_sections_are_replaced_and_nothing_else():
 def test_readme_names_every_folder_of_the_package():
     """The tree in README has a line for each folder, and none that is not there."""
     tree = readme.README.read_text().split("## How it is laid out")[1].split("```")[1]
-    for folder in ("inputs/", "lab/", "claims/", "shared/"):
-        assert folder in tree
+    folders = {path.parent.name for path in (REPOSITORY / "ssah").glob("*/__init__.py")}
+    assert {"inputs", "lab", "claims", "cli"} < folders
+    for folder in (*folders, "shared"):
+        assert f" {folder}/ " in tree, folder
     for path in (REPOSITORY / "ssah").glob("*.py"):
         assert path.stem in tree or path.stem == "__init__", path.stem
 

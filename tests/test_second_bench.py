@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ssah.claims import PLACE, lab_of, plan, rules, verdict, verdicts
+from ssah.claims import answers as ledger
 from ssah.claims.four_kinds import decide, removal
 from ssah.claims.freezing import decide as freezing
 from ssah.claims.profiles import BENCH, SMOKE, RemovalSection, SecondJudgeSection
@@ -224,6 +225,22 @@ def test_a_row_without_results_has_no_words(tmp_path):
         verdict(lab, "C7")
     with pytest.raises(SsahError, match="unknown row 'C2'; known: C1-aligned"):
         verdict(lab, "C2")
+
+
+def test_every_row_is_asked_once_for_its_words(tmp_path, monkeypatch):
+    asked = []
+
+    def ask(lab, row_id):
+        asked.append(row_id)
+        return verdict(lab, row_id)
+
+    monkeypatch.setattr(ledger, "verdict", ask)
+    found = ledger.answered(lab_of(BENCH["qwen-0.5b"], root=tmp_path, compute=False))
+    assert asked == list(found) == list(rules.ROWS)
+    assert found["C2-SCU"] == found["C4"] == ledger.NOT_RUN
+    assert found["C3"] == found["C7"] == ledger.NOT_PLANNED
+    # they miss runs that are planned for C4 and C2
+    assert found["C5"] == found["C6-tax"] == ledger.NOT_PLANNED
 
 
 def test_a_damaged_result_is_no_row_that_was_not_run(tmp_path):

@@ -389,7 +389,8 @@ def test_workflows_run_what_is_there():
     assert targets == {"run", "test"}
     for target in targets:
         assert f"\n{target}: " in (REPOSITORY / "Makefile").read_text("utf-8")
-    assert re.findall(r"bin/ssah (\w+)", text) == ["site"] and callable(cli.site)
+    assert re.findall(r"bin/ssah (\w+)", text) == ["site"]
+    assert callable(cli.parser().parse_args(["site", "folder"]).function)
     container = json.loads((REPOSITORY / ".devcontainer/devcontainer.json").read_text("utf-8"))
     assert container["postCreateCommand"].startswith("make ")
 

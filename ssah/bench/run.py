@@ -38,7 +38,8 @@ def main(
 
 def measure(profile: str, repeats: int) -> table.Measured:
     """All rows, and how time grows; a line to the terminal as each row is there."""
-    code = commit()                         # that runs, whatever happens to the checkout meanwhile
+    # of the code that runs, whatever happens to the checkout meanwhile
+    commit = machine.in_short(machine.commit(REPOSITORY, ("ssah",)))
     chosen = load_profile(profile)
     bf16 = torch.cuda.is_available()        # on most CPUs it is not a fast format
     dtype = "bfloat16" if bf16 else "float32"
@@ -63,17 +64,9 @@ def measure(profile: str, repeats: int) -> table.Measured:
     return table.Measured(
         command=f"ssah bench{chosen.option}" + (" --quick" if repeats == 1 else ""),
         date=datetime.date.today().isoformat(),
-        commit=code,
+        commit=commit,
         machine=timing.machine(),
         model=f"{chosen.model.label}, {dtype}",
         rows=rows,
         growth=list(growth.measured(fewer)),
     )
-
-
-def commit() -> str:
-    """The commit of the code in short, and whether it was changed; "unknown" without git."""
-    found = machine.commit(REPOSITORY, ("ssah",))
-    if found["commit"] is None:
-        return "unknown"
-    return found["commit"][:7] + ("" if found["clean"] else " + changes")

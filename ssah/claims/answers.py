@@ -6,7 +6,7 @@ All of it is read from the store; a row that was not run says so.
 from ..errors import NotStored
 from ..lab import Lab
 from ..lab.words import markdown_table
-from . import lab_of, verdict, verdicts
+from . import claim, lab_of, verdict, verdicts
 from .four_kinds import by_hand, removed
 from .profiles import BENCH
 from .rules import ROWS, Verdict, caveats, numbers, sentence
@@ -41,11 +41,36 @@ def words(found: dict[str, Lab]) -> dict[str, dict[str, Verdict]]:
     return {name: verdicts(lab) for name, lab in found.items()}
 
 
+def answered(lab: Lab) -> dict[str, Verdict | str]:
+    """What there is on every row: its words, or why there are none, `NOT_RUN` or `NOT_PLANNED`."""
+    found: dict[str, Verdict | str] = {}
+    for row_id in ROWS:
+        try:
+            found[row_id] = verdict(lab, row_id)
+        except NotStored as missing:
+            found[row_id] = NOT_RUN if _is_planned(lab, row_id, missing) else NOT_PLANNED
+    return found
+
+
+def _is_planned(lab: Lab, row_id: str, missing: NotStored) -> bool:
+    """Whether a row will have words: its claim has runs on this model, and what is missing too.
+
+    What it misses first may be planned for another row alone.
+    """
+    runs = claim(ROWS[row_id].claim).bench(lab.profile, lab.seeds[0])
+    return bool(runs) and missing.label in {need.label for need in lab.plan()}
+
+
+def _with_words(rows: dict[str, Verdict | str]) -> dict[str, Verdict]:
+    """The rows that have words."""
+    return {row_id: found for row_id, found in rows.items() if isinstance(found, Verdict)}
+
+
 # ---- as Markdown -----------------------------------------------------------------------------
 
 def ledger(found: dict[str, Lab]) -> str:
     """The words on every row and every model that ran, as Markdown; then what did not run."""
-    return _ledger(found, words(found))
+    return _ledger(found, {name: answered(lab) for name, lab in found.items()})
 
 
 def findings(found: dict[str, Lab]) -> str:
@@ -61,31 +86,21 @@ def sentences(lab: Lab) -> str:
     return _sentences(found)
 
 
-def _ledger(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
-    ran = {name: lab for name, lab in found.items() if by_model[name]}
+def _ledger(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict | str]]) -> str:
+    ran = {name: lab for name, lab in found.items() if _with_words(by_model[name])}
     head = ["", "claim", *(lab.profile.model.label for lab in ran.values())]
     rows = []
     for row in ROWS.values():
-        cells = [_cell(lab, row.id, by_model[name].get(row.id)) for name, lab in ran.items()]
+        cells = [_cell(by_model[name][row.id]) for name in ran]
         rows.append([row.id, row.statement, *cells])
     return f"{markdown_table(head, rows)}\n\n{WHY_NOT_PLANNED}{_to_come(found, ran)}"
 
 
-def _cell(lab: Lab, row_id: str, found: Verdict | None) -> str:
+def _cell(found: Verdict | str) -> str:
     """The two words, with the numbers that decided below them; or why there are none."""
-    if found is None:
-        return why_not(lab, row_id)
+    if isinstance(found, str):
+        return found
     return "<br>".join([f"**{found}**", *numbers(found)])
-
-
-def why_not(lab: Lab, row_id: str) -> str:
-    """Why a row has no words: `NOT_RUN` or `NOT_PLANNED`."""
-    try:
-        verdict(lab, row_id)
-    except NotStored as missing:
-        planned = {need.label for need in lab.plan()}
-        return NOT_RUN if missing.label in planned else NOT_PLANNED
-    raise ValueError(f"{row_id} has its words")
 
 
 def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:
@@ -164,17 +179,17 @@ def report(found: dict[str, Lab]) -> None:
     """Show findings and ledger in a notebook, and leave them for the front page."""
     from IPython.display import display
 
-    by_model = words(found)
-    shown = f"{_findings(found, by_model)}\n\n{_ledger(found, by_model)}"
+    by_model = {name: answered(lab) for name, lab in found.items()}
+    spoken = {name: _with_words(rows) for name, rows in by_model.items()}
+    shown = f"{_findings(found, spoken)}\n\n{_ledger(found, by_model)}"
     models = []
     for name, lab in found.items():
-        cells = [_noted(verdict) for verdict in by_model[name].values()]
+        cells = [_noted(verdict) for verdict in spoken[name].values()]
         measured = "" if name == CONTROL else _measured(lab)
-        without = {row_id: why_not(lab, row_id) for row_id in ROWS
-                   if row_id not in by_model[name]}
+        without = {row_id: why for row_id, why in by_model[name].items() if isinstance(why, str)}
         models.append({"label": lab.profile.model.label, "control": name == CONTROL,
                        "measured": measured, "cells": cells, "without": without,
-                       "caveats": _caveats(by_model[name])})
+                       "caveats": _caveats(spoken[name])})
     display({"text/markdown": shown, "text/plain": "two words a row and model",
              ANSWERS: {"models": models, "not_planned": WHY_NOT_PLANNED}}, raw=True)
 

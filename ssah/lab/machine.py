@@ -53,3 +53,14 @@ def commit(repository: Path, watched: tuple[str, ...]) -> dict:
         changes = git("status", "--porcelain", "--", *watched)
         return {"commit": head or None, "clean": bool(head) and not changes}
     return {"commit": None, "clean": False}
+
+
+def in_short(commit: dict) -> str:
+    """A commit as `commit` tells it, in a word or two: ``1234567``, ``1234567 + changes``.
+
+    Without git: ``unknown``.
+    """
+    if not commit["commit"]:
+        return "unknown"
+    changes = "" if commit["clean"] else " + changes"
+    return commit["commit"][:7] + changes
