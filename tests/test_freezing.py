@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hand_made_runs import HandMadeRuns
 
-from ssah.claims.freezing import CLAIM, read
+from ssah.claims.freezing import CLAIM, decide, natives, read
 from ssah.claims.freezing.read import judge_c4
 from ssah.claims.freezing.run import COMPARED, OTHER_EXAMPLES, own_answers
 from ssah.claims.profiles import load_profile
@@ -461,3 +461,43 @@ def test_the_papers_table_is_as_published():
     dolly = table.loc[("Llama2-7B-Chat", "Dolly")]
     assert dolly.tolist() == [0.19, 11.92, 3.65, 2.88]
     assert len(table) == 4
+
+
+# ---- the second bench ------------------------------------------------------------------------
+
+class OnTheWay(HandMadeRuns):
+    """Of the second bench: the full run and some arms are stored."""
+
+    def __init__(self, *conditions, seeds=(0, 1)):
+        super().__init__(seeds)
+        self.conditions = conditions
+
+    def stored(self, step):
+        """All seeds of the conditions, but one: the last seed of the last condition."""
+        pairs = [(name, seed) for name in self.conditions for seed in self.seeds]
+        for name, seed in pairs[:-1]:
+            yield {"condition": name, "seed": seed}, None
+
+
+def test_arms_are_those_with_every_seed_and_none_without_the_full_run():
+    lab = OnTheWay("remainder", "SCU + all CU", "full", "most safety")
+    assert list(natives.arms(lab)) == ["full", "SCU + all CU", "remainder"]
+    without = OnTheWay("SCU + all CU", "full")
+    assert natives.arms(without) == {} and natives.in_numbers(without) == ""
+    assert natives.begun([lab, without]) == [lab]
+
+
+def test_what_fine_tuning_did_is_said_in_numbers():
+    said = natives.seen(OnTheWay("full", "SCU + all CU", "remainder"))
+    assert said.startswith("**What we see** (")
+    assert "keyword ASR goes from 0% (strict 0%) to 75% (strict 75%) with nothing frozen" in said
+    assert "to 0% (strict 0%) with SCU + all CU frozen (50% of the units)." in said
+    assert "missed" not in said
+
+
+def test_one_run_an_arm_is_a_caveat_and_three_are_none():
+    profile = SimpleNamespace()
+    for seeds, passed in (((10,), False), ((10, 11, 12), True)):
+        gate = decide.gates.training_runs(SimpleNamespace(seeds=seeds, profile=profile), decide.ROW)
+        assert (gate.passed, gate.blocking) == (passed, False)
+        assert f"in {len(seeds)} run" in gate.found and "(at least 3)" in gate.found

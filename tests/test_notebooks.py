@@ -1,5 +1,6 @@
 """Every notebook: well-kept as a file, runs from cache without torch, and recomputes on the smoke model."""
 
+import ast
 import os
 import re
 import subprocess
@@ -38,6 +39,28 @@ def test_committed_form(path):
     assert all("  # " in line for line in parameters.source.splitlines())
     assert all(len(cell.source.splitlines()) <= 25 for cell in code)
     assert sum(c.cell_type == "markdown" for c in notebook.cells) >= len(code) - 1
+
+
+def names_of(notebook) -> tuple[set[str], set[str]]:
+    """The names that the cells of a notebook import, and those that they give to something else."""
+    source = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    imported = set()
+    given = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            imported |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            given |= {node.name, *(argument.arg for argument in node.args.args)}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            given.add(node.id)
+    return imported, given
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_no_cell_gives_an_imported_name_to_something_else(path):
+    """A later cell would find an answer where it looks for the module `answers`."""
+    imported, given = names_of(nbformat.read(path, as_version=4))
+    assert imported and not imported & given
 
 
 def forbid(folder: Path, *names: str) -> Path:
@@ -91,6 +114,18 @@ def test_a_notebook_runs_on_recomputed_results(path, smoke_seed, monkeypatch, tm
     run_notebook(path, **given)
     plt.close("all")
     assert drawn == figures_of(path)
+
+
+@pytest.mark.extended
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if "\\nif live:" in path.read_text("utf-8")
+                                  or '"if live:' in path.read_text("utf-8")], ids=lambda p: p.stem)
+def test_live_cells_run(path, monkeypatch, tmp_path):
+    """On a model that is made for them; all else from the committed results."""
+    monkeypatch.setattr(style, "save", lambda figure, name, origin: None)
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path))
+    monkeypatch.chdir(path.parent)
+    run_notebook(path, live=True)
+    plt.close("all")
 
 
 def test_figures_are_there_and_labelled(executed):

@@ -62,16 +62,16 @@ def test_a_kind_that_moves_one_measure_alone():
 def test_units_are_counted_by_head():
     # block 0: two channels of the first head; block 1: one of each head, and one of the MLP
     units = labelled([0, 2, 12, 15, 18])
-    counts = read._per_head(units, units.mask("SCU"))
+    counts = read.per_head(units, units.mask("SCU"))
     np.testing.assert_array_equal(counts, [[2, 0], [1, 1]])
 
 
 def test_whole_heads_are_as_uneven_as_can_be():
     whole = np.array([[3, 0], [3, 0]])
     random = np.random.default_rng(0)
-    drawn = [read._unevenness(dealt) for dealt in read._dealt(whole, 3, random)]
+    drawn = [read.unevenness(dealt) for dealt in read.dealt(whole, 3, random)]
     # of the 20 ways to deal 3 of 6 channels, 2 fill a head: in both blocks 1 draw of 100
-    assert np.mean(np.array(drawn) >= read._unevenness(whole)) == pytest.approx(0.01, abs=0.012)
+    assert np.mean(np.array(drawn) >= read.unevenness(whole)) == pytest.approx(0.01, abs=0.012)
     # variance over two heads: 2.25 in 2 ways, 0.25 in 18
     assert np.mean(drawn) == pytest.approx(0.1 * 2.25 + 0.9 * 0.25, abs=0.05)
 

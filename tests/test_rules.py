@@ -307,7 +307,7 @@ def test_a_caveat_does_not_block():
     verdict = verdict_of(row, Measured(exactly(3.0), LARGE), gates=[*passed(row), caveat])
     assert str(verdict) == "reproduced, specific"
     assert "labels" not in rules.sentence(verdict)
-    assert rules.caveats(verdict) == ["labels: overlap 45%"]
+    assert rules.caveats(verdict) == ["overlap 45% (gate *labels*)"]
 
 
 def test_a_gate_that_was_not_measured_is_refused():
@@ -450,13 +450,6 @@ def test_the_attack_is_fair_and_the_arms_arrive(added, ends_at, reached, holds):
     gate = rules.attack(ROWS["C4"], added, ends_at, {"full": 1.0, "LoRA": reached}, n_prompts=80)
     assert (gate.passed, gate.blocking) == (holds, True)
     assert ("LoRA" in gate.found) == (reached < 1)
-
-
-def test_the_word_stands_on_the_smallest_fair_dose():
-    doses = [rules.attack(ROWS["C4"], [added], [added], {}, n_prompts=80)
-             for added in (0.1, 0.3, 0.5)]
-    assert rules.dose_of_the_word(doses) == 1
-    assert rules.dose_of_the_word(doses[:1]) is None
 
 
 @pytest.mark.parametrize("lost, holds", [

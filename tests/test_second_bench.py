@@ -346,7 +346,7 @@ def test_the_attack_gate_counts_a_makers_model_in_headroom():
     gate = gates.attack(ours, row, answers, {"SCU + all CU": 1.0})
     assert gate.passed and "adds 30%" in gate.found and "ends at 70%" in gate.found
     gate = gates.attack(makers, row, answers, {"SCU + all CU": 1.0})
-    assert "adds 50%" in gate.found and "ends at 50%" in gate.found
+    assert "adds 50% of what could be lost" in gate.found and "ends at 70%" in gate.found
     assert not gates.attack(ours, row, answers, {"SCU + all CU": 0.5}).passed
 
 

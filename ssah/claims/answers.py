@@ -3,11 +3,14 @@
 All of it is read from the store; a row that was not run says so.
 """
 
+from collections.abc import Collection
+
 from ..errors import NotStored
 from ..lab import Lab
 from ..lab.words import markdown_table
 from . import claim, lab_of, verdict, verdicts
 from .four_kinds import by_hand, removed
+from .freezing import natives
 from .profiles import BENCH
 from .rules import ROWS, Verdict, caveats, numbers, sentence
 
@@ -78,11 +81,11 @@ def findings(found: dict[str, Lab]) -> str:
     return _findings(found, words(found))
 
 
-def sentences(lab: Lab) -> str:
-    """One plain sentence a row that was run, as a Markdown list."""
-    found = verdicts(lab)
+def sentences(lab: Lab, rows: Collection[str] = tuple(ROWS)) -> str:
+    """One plain sentence a row that was run, as a Markdown list. `rows`: the ids that are asked."""
+    found = {row_id: verdict for row_id, verdict in verdicts(lab).items() if row_id in rows}
     if not found:
-        return f"No row of this bench is complete on {lab.profile.model.label} yet."
+        return f"Not complete on {lab.profile.model.label} yet: {', '.join(rows)}."
     return _sentences(found)
 
 
@@ -121,15 +124,16 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
 
 
 def _measured(lab: Lab) -> str:
-    """What removing units did, in numbers that need no rule; nothing where it was not tried."""
+    """What removing and freezing units did, in numbers that need no rule; or nothing."""
     if not _was_tried(lab):
         return ""
-    return f"{removed.in_numbers(lab)} {by_hand.in_numbers(lab)}".strip()
+    parts = (removed.in_numbers(lab), by_hand.in_numbers(lab), natives.in_numbers(lab))
+    return " ".join(filter(None, parts))
 
 
 def _was_tried(lab: Lab) -> bool:
     """Whether something was removed from the model."""
-    return any(True for _ in lab.stored("removal"))
+    return lab.has("removal")
 
 
 def _on_the_way(found: dict[str, Lab]) -> str:
@@ -152,7 +156,7 @@ def _caveats(found: dict[str, Verdict]) -> list[str]:
     for row_id, found_of_row in found.items():
         for caveat in caveats(found_of_row):
             rows.setdefault(caveat, []).append(row_id)
-    return [f"{', '.join(ids)}; {caveat}." for caveat, ids in rows.items()]
+    return [f"On {', '.join(ids)}: {caveat}." for caveat, ids in rows.items()]
 
 
 def gates(found: dict[str, Lab]) -> str:

@@ -36,7 +36,9 @@ KNOWN_BEFORE = (
     "fine-tuned, with one run an arm, so that its interval covers requests alone. 128 answers of at "
     "most 64 tokens follow the rough trial; 4e-5 is twice its rate, for more harm in one epoch. "
     "Should full fine-tuning add less than 20 % or more than 60 % of headroom, the rate is doubled "
-    "or halved once and both runs are reported.",
+    "or halved once and both runs are reported. After its first run, with nothing frozen, the gate "
+    "on the attack was mended: it had taken the added share of headroom for the end of attack "
+    "success, too; the run passes by both.",
     "C8: the runs on the organism, before the settings of its runs on other models were fixed.",
 )
 

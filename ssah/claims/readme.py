@@ -34,14 +34,15 @@ def provenance(lab: Lab) -> str:
     torch = _all_of(facts["packages"].str["torch"])
     transformers = _all_of(facts["packages"].str["transformers"])
     device = _all_of(facts["device"]).replace(" 1 threads", " 1 thread")
-    commits = _all_of(facts["commit"].str[:7], ", ")
+    commits = facts["commit"].nunique()
     return (f"Computed {facts['date'].min()} to {facts['date'].max()} on {device} "
             f"({_all_of(facts['platform'])}), torch {torch}, transformers {transformers}, in "
-            f"{facts['seconds'].sum() / 3600:.1f} hours; commits {commits}.")
+            f"{facts['seconds'].sum() / 3600:.1f} hours, by the code of {commits} commits; each result "
+            "names its own.")
 
 
-def _all_of(values: pd.Series, between: str = " or ") -> str:
-    return between.join(sorted(values.dropna().unique()))
+def _all_of(values: pd.Series) -> str:
+    return " or ".join(sorted(values.dropna().unique()))
 
 
 def rewrite(lab: Lab, path: Path = README) -> bool:

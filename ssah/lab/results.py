@@ -169,6 +169,10 @@ class Lab:
             elif state != "missing":
                 print(f"left out: {need.label} is {state} ({why})", file=sys.stderr)
 
+    def has(self, name: str) -> bool:
+        """Whether a planned run of a step is stored and valid."""
+        return any(True for _ in self.stored(name))
+
     def frame(self, name: str, table: str) -> pd.DataFrame:
         """One table of a step: all its stored planned runs below each other.
 

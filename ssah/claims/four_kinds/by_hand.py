@@ -102,8 +102,15 @@ def shown(lab: Lab) -> str:
     agree = (complies["first"] == complies["second"]).mean()
     said = say(WORDS, "by_hand", numbers=_in_numbers(rates), n=labelled["hash"].nunique(),
                agree=agree, kappa=kappa(complies["first"], complies["second"]),
-               beyond=rules.POINTS.shown(beyond_random(lab)))
+               beyond=rules.POINTS.shown(beyond_random(lab)),
+               read_draw=rates.loc["random SCU", "judge"], all_draws=_strict_asr(lab, "random SCU"))
     return f"{said}\n\n{_table(rates)}"
+
+
+def _strict_asr(lab: Lab, units: str) -> float:
+    """Strict ASR of a removal by the judge, over all its draws."""
+    answers = with_system(lab, "removal")
+    return float(answers.loc[answers["units"] == units, "strict_asr"].mean())
 
 
 def _table(rates: pd.DataFrame) -> str:

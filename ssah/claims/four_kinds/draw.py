@@ -5,12 +5,12 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from ..shared.pictures import by_model
 from ..shared.style import (
     COLOURS,
     LABEL_STYLES,
     MARKERS,
     WIDTH,
-    fill_panels,
     interval_panels,
     legend_above,
     plain_log,
@@ -55,16 +55,10 @@ def removals(models: dict[str, tuple[pd.DataFrame, pd.DataFrame]]):
 
     `models`: name -> `removed.table_one` and `removed.per_draw`.
     """
-    heights = [1.2 + 0.3 * len(table) for table, _ in models.values()]
-    figure = plt.figure(figsize=(WIDTH, sum(heights)))
-    parts = figure.subfigures(len(models), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, (name, (table, points)) in zip(parts, models.items()):
-        axes = part.subplots(1, len(REMOVAL_PANELS), sharey=True)
-        names = table["title"].to_dict()
-        fill_panels(axes, table, points, REMOVAL_PANELS, names=names, style_of=_removal_style)
-        axes[2].locator_params(axis="x", nbins=5)
-        axes[0].set_ylabel("removed")
-        part.suptitle(name, fontsize=10.5, weight="bold")
+    figure, axes = by_model(models, REMOVAL_PANELS, "removed", lambda table: table["title"].to_dict(),
+                            _removal_style)
+    for perplexity in axes[:, 2]:
+        perplexity.locator_params(axis="x", nbins=5)
     return figure
 
 

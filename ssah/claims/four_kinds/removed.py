@@ -6,7 +6,7 @@ import pandas as pd
 from ...lab import Lab
 from ...lab.words import markdown_table, say
 from .. import rules
-from ..shared.tables import with_system
+from ..shared.tables import outcomes, with_system
 from .read import WORDS
 from .removal import REMOVALS
 
@@ -29,8 +29,9 @@ def per_draw(lab: Lab) -> pd.DataFrame:
 def table_one(lab: Lab) -> pd.DataFrame:
     """A row a removal that is stored, as fractions, with 95 % intervals ``low`` and ``high``.
 
-    Columns ASR and strict ASR (with system prompt), wiki ppl (geometric mean), draws, share and
-    title. An interval crosses requests with draws or with seeds.
+    Columns ASR and strict ASR (with system prompt), wiki ppl (geometric mean), how many draws or
+    seeds both stand on (``answered``, ``read``), share and title. An interval crosses requests with
+    draws or with seeds.
     """
     answers = with_system(lab, "removal")
     points = per_draw(lab)
@@ -42,7 +43,9 @@ def table_one(lab: Lab) -> pd.DataFrame:
         if len(part):
             of_row = points[points["units"] == name]
             perplexity = np.exp(np.log(of_row["wiki ppl"]).mean())
-            rows[name] = {"title": removal.title, "share": shares[name], "draws": len(of_row),
+            rows[name] = {"title": removal.title, "share": shares[name],
+                          "answered": of_row["keyword_asr"].count(),
+                          "read": of_row["wiki ppl"].count(),
                           **_estimates(part), "wiki ppl": perplexity}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("removed")
 
@@ -64,16 +67,22 @@ def shown(lab: Lab) -> str:
     for _, row in table_one(lab).iterrows():
         rates = [f"{row[name]:.0%} [{row[f'{name} low']:.0%}, {row[f'{name} high']:.0%}]"
                  for name in RATES]
-        rows.append([row["title"], f"{row['share']:.2%}", f"{row['draws']:.0f}", *rates,
-                     f"{row['wiki ppl']:.1f}"])
-    head = ["removed", "units", "draws or seeds", "keyword ASR", "strict ASR",
-            "Wikipedia perplexity"]
+        rows.append([row["title"], f"{row['share']:.2%}", *rates, f"{row['answered']:.0f}",
+                     f"{row['wiki ppl']:.1f}", f"{row['read']:.0f}"])
+    head = ["removed", "units", "keyword ASR", "strict ASR", "draws", "Wikipedia perplexity",
+            "draws"]
     return markdown_table(head, rows)
 
 
 def in_numbers(lab: Lab) -> str:
     """The SCU beside as many random units and the refusal direction, in a few sentences."""
-    return say(WORDS, "removed_numbers", rows=table_one(lab))
+    return say(WORDS, "removed_numbers", rows=table_one(lab), bare=_without_system(lab))
+
+
+def _without_system(lab: Lab) -> float | None:
+    """Keyword ASR with nothing removed and no system prompt; None where that was not asked."""
+    answers = lab.frame("removal", "answers").query("units == 'nothing' and system == 'none'")
+    return float(outcomes(answers)["keyword_asr"].mean()) if len(answers) else None
 
 
 def seen(lab: Lab) -> str:

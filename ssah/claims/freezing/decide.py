@@ -5,12 +5,11 @@ import pandas as pd
 from ...lab import Lab
 from .. import rules
 from ..shared import gates, runs
+from .run import ARMS
 
 ROW = rules.ROWS["C4"]
 #: Who is frozen in the paper's comparison, and the two disjoint sets of the second question.
-FROZEN = "SCU + all CU"
-CHOSEN, REMAINDER = "most safety", "remainder"
-ARMS = (FROZEN, CHOSEN, REMAINDER)
+FROZEN, CHOSEN, REMAINDER = ARMS
 
 
 def avoided(answers: pd.DataFrame, judge: str) -> rules.Estimate | None:

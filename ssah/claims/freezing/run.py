@@ -26,6 +26,8 @@ OWN_ANSWERS = "own answers"
 OTHER_EXAMPLES = (SECOND_SET, OWN_ANSWERS)
 #: Who is compared on them.
 COMPARED = ("full", "SCU + all CU", "random large without SCU")
+#: With which units frozen models of the second bench are fine-tuned.
+ARMS = ("SCU + all CU", *names(DISJOINT))
 
 
 def core(seed: int) -> list[Need]:
@@ -38,7 +40,7 @@ def bench(profile, seed: int) -> list[Need]:
     if not profile.freezing.examples:
         return []
     return [Need("tuning", {"seed": seed, "condition": condition})
-            for condition in (FULL.name, "SCU + all CU", *names(DISJOINT))]
+            for condition in (FULL.name, *ARMS)]
 
 
 def extended(seed: int) -> list[Need]:

@@ -92,14 +92,14 @@ def places(lab: Lab) -> pd.DataFrame:
     """
     rows = {}
     for scale in SCALES:
-        parts = [_parts(units, units.mask("SCU")) for units in _of_seeds(lab, scale)]
+        parts = [_parts(units, units.mask("SCU")) for units in labels_of_seeds(lab, scale)]
         rows[f"SCU, {scale}"] = pd.DataFrame(parts).mean()
-    everything, *_ = _of_seeds(lab, SCALES[0])
+    everything, *_ = labels_of_seeds(lab, SCALES[0])
     rows["all units"] = pd.Series(_parts(everything, np.ones(len(everything.index), bool)))
     return pd.DataFrame(rows).T
 
 
-def _of_seeds(lab: Lab, scale: str) -> list[Units]:
+def labels_of_seeds(lab: Lab, scale: str) -> list[Units]:
     """The labels of every seed's aligned model by a scale, at the shares of Table 1."""
     shares = lab.get("shares").values
     return [classify_scores(lab.get("attribution", seed=seed), scale, **shares)
@@ -129,18 +129,18 @@ def heads(lab: Lab) -> pd.DataFrame:
     likely chance is as uneven or more; ``fullest``: the largest part of a head that is SCU.
     """
     rows = {}
-    for seed, units in zip(lab.seeds, _of_seeds(lab, SCALES[0])):
-        counts = _per_head(units, units.mask("SCU"))
-        found = _unevenness(counts)
-        drawn = _dealt(counts, units.index.head_dim, np.random.default_rng(seed))
-        by_chance = np.array([_unevenness(dealt) for dealt in drawn])
+    for seed, units in zip(lab.seeds, labels_of_seeds(lab, SCALES[0])):
+        counts = per_head(units, units.mask("SCU"))
+        found = unevenness(counts)
+        drawn = dealt(counts, units.index.head_dim, np.random.default_rng(seed))
+        by_chance = np.array([unevenness(of_draw) for of_draw in drawn])
         rows[seed] = {"unevenness": found, "by chance": by_chance.mean(),
                       "p": (1 + (by_chance >= found).sum()) / (1 + DRAWS),
                       "fullest": counts.max() / units.index.head_dim}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("seed")
 
 
-def _per_head(units: Units, mask: np.ndarray) -> np.ndarray:
+def per_head(units: Units, mask: np.ndarray) -> np.ndarray:
     """How many units of every attention head a mask has; (block, head)."""
     index = units.index
     in_attention = (index.table["kind"] == "attn").to_numpy()
@@ -148,12 +148,12 @@ def _per_head(units: Units, mask: np.ndarray) -> np.ndarray:
     return of_attention.sum(axis=2)
 
 
-def _unevenness(counts: np.ndarray) -> float:
+def unevenness(counts: np.ndarray) -> float:
     """Mean squared distance of a head's count from the mean of its block."""
     return float(counts.var(axis=1).mean())
 
 
-def _dealt(counts: np.ndarray, head_dim: int, random: np.random.Generator) -> np.ndarray:
+def dealt(counts: np.ndarray, head_dim: int, random: np.random.Generator) -> np.ndarray:
     """The counts of every block dealt anew to its heads, `DRAWS` times; (draw, block, head)."""
     room = np.full(counts.shape[1], head_dim)
     blocks = [random.multivariate_hypergeometric(room, total, size=DRAWS)

@@ -13,23 +13,21 @@ from .run import ATTACKS
 
 #: The rates of an answer, with the titles of their columns.
 RATES = {"keyword_asr": "keyword ASR", "strict_asr": "strict ASR"}
+#: The rate that decides: one attack forbids the words by which keywords know a refusal.
+DECIDES = "strict_asr"
 #: The row of the model as it is.
 NOTHING = "nothing"
 
 
 def begun(labs: Iterable[Lab]) -> list[Lab]:
-    """Those of which an attack is stored, and the answers without one."""
-    return [lab for lab in labs if _has(lab, "unseen_attack") and _has(lab, "removal")]
-
-
-def _has(lab: Lab, step: str) -> bool:
-    return any(True for _ in lab.stored(step))
+    """Those of which an attack is stored."""
+    return [lab for lab in labs if lab.has("unseen_attack")]
 
 
 def attacked(lab: Lab) -> pd.DataFrame:
     """A row an attack, the model as it is first: `rules.Estimate` of both rates over requests.
 
-    Columns title, keyword_asr, strict_asr (fractions), and ``change`` of keyword_asr, paired by
+    Columns title, keyword_asr, strict_asr (fractions), and ``change`` of `DECIDES`, paired by
     request.
     """
     removed = with_system(lab, "removal")
@@ -37,13 +35,13 @@ def attacked(lab: Lab) -> pd.DataFrame:
     answers = {NOTHING: removed[(removed["units"] == NOTHING) & (removed["seed"] == seed)]}
     answers |= dict(list(with_system(lab, "unseen_attack").groupby("attack")))
     titles = {NOTHING: "as it is", **{attack.name: attack.title for attack in ATTACKS}}
-    before = answers[NOTHING].set_index("id")["keyword_asr"]
+    before = answers[NOTHING].set_index("id")[DECIDES]
     rows = {}
     for name, title in titles.items():
         if name in answers:
             of_row = answers[name].set_index("id")
             rows[name] = {"title": title, **{rate: _mean(of_row[rate]) for rate in RATES},
-                          "change": _mean(of_row["keyword_asr"] - before)}
+                          "change": _mean(of_row[DECIDES] - before)}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
@@ -59,7 +57,7 @@ def shown(table: pd.DataFrame) -> str:
         change = "" if name == NOTHING else _percent(row["change"], sign="+")
         rows.append([row["title"], *(_percent(row[rate]) for rate in RATES), change])
     return markdown_table(["attack", *(f"{title} %" for title in RATES.values()),
-                           "change of keyword ASR, points"], rows)
+                           f"change of {RATES[DECIDES]}, points"], rows)
 
 
 def _percent(estimate: rules.Estimate, sign: str = "") -> str:
@@ -68,7 +66,10 @@ def _percent(estimate: rules.Estimate, sign: str = "") -> str:
 
 
 def seen(lab: Lab, table: pd.DataFrame) -> str:
-    """Which attacks move keyword ASR clearly (95 % interval on one side of 0). `table`: `attacked`."""
+    """Which attacks move the rate that decides clearly (95 % interval on one side of 0).
+
+    `table`: of `attacked`.
+    """
     changes = table.drop(index=NOTHING)
     raised = changes[[change.low > 0 for change in changes["change"]]]
     lowered = changes[[change.high < 0 for change in changes["change"]]]

@@ -27,12 +27,11 @@ from .gates import (
     PAIR_GUARDRAIL,
     Limit,
     attack,
-    dose_of_the_word,
+    enough_runs,
     guardrail,
     labels,
     placebo,
     placebo_tuning,
-    runs,
     sight,
     tax,
 )

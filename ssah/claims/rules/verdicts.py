@@ -238,7 +238,7 @@ def sentence(verdict: Verdict) -> str:
 
 def caveats(verdict: Verdict) -> list[str]:
     """The gates that failed and block nothing, each with what was found."""
-    return [f"{gate.name}: {gate.found}" for gate in verdict.gates
+    return [f"{gate.found} (gate *{gate.name}*)" for gate in verdict.gates
             if not gate.passed and not gate.blocking]
 
 

@@ -1,5 +1,6 @@
 """Figures that several claims draw: the paper's table and ours, tuned models, labels of answers."""
 
+from collections.abc import Callable
 from functools import partial
 
 import matplotlib.pyplot as plt
@@ -15,6 +16,7 @@ from .style import (
     QUIET,
     THIN,
     WIDTH,
+    fill_panels,
     hollow_if_dotted,
     interval_panels,
     marked,
@@ -36,6 +38,32 @@ def table_two(table: pd.DataFrame, points: pd.DataFrame):
     size = (WIDTH, 0.36 * len(table) + 0.9)
     figure, _ = interval_panels(table, points, PANELS, "frozen" + star, size, style_of=style_of,
                                 names=names)
+    return figure
+
+
+def by_model(models: dict[str, tuple[pd.DataFrame, pd.DataFrame]], panels, ylabel: str,
+             names_of: Callable[[pd.DataFrame], dict[str, str]],
+             style_of: Callable[[str], dict] = style_of):
+    """A row of panels a model, in each a row a condition: the figure, and its axes (model, panel).
+
+    `models`: name -> a table with intervals, and its points; `names_of(table)`: of its rows.
+    """
+    heights = [1.2 + 0.3 * len(table) for table, _ in models.values()]
+    figure = plt.figure(figsize=(WIDTH, sum(heights)))
+    parts = figure.subfigures(len(models), 1, height_ratios=heights, squeeze=False)[:, 0]
+    rows = []
+    for part, (name, (table, points)) in zip(parts, models.items()):
+        axes = part.subplots(1, len(panels), sharey=True)
+        fill_panels(axes, table, points, panels, names=names_of(table), style_of=style_of)
+        axes[0].set_ylabel(ylabel)
+        part.suptitle(name, fontsize=10.5, weight="bold")
+        rows.append(axes)
+    return figure, np.array(rows)
+
+
+def tuned_by_model(models: dict[str, tuple[pd.DataFrame, pd.DataFrame]]):
+    """`table_two` of several models. `models`: name -> `runs.table_two` and `runs.points`."""
+    figure, _ = by_model(models, PANELS, "frozen", lambda table: marked(table, NAMES)[0])
     return figure
 
 
