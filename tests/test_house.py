@@ -60,8 +60,8 @@ def allowed(name: str) -> tuple[str, ...]:
         return ("ssah.errors", "ssah.claims.rules.")
     if name == "ssah.claims.published":
         return ("ssah.errors",)
-    if name == "ssah.claims.profiles":
-        return ("ssah.errors", "ssah.inputs.")
+    if parts[1:3] == ["claims", "profiles"]:
+        return ("ssah.errors", "ssah.claims.profiles.")
     if parts[1:2] == ["teach"]:     # checks may compare with all that reads results
         return (*library, "ssah.errors", "ssah.inputs.", "ssah.claims", "ssah.claims.rules",
                 "ssah.claims.shared.measuring", "ssah.teach.")
