@@ -15,7 +15,7 @@ import pytest
 
 import ssah
 from ssah.claims import CLAIMS, questions
-from ssah.claims.four_kinds.run import CONDITIONS
+from ssah.claims.four_kinds.conditions import CONDITIONS
 from ssah.claims.shared import pictures, style
 from ssah.errors import SsahError
 from ssah.inputs.archives import REPOSITORY

@@ -6,7 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah.claims.four_kinds import choices, costs, judge, read, rechecks, run
+from ssah.claims.four_kinds import (
+    choices,
+    conditions,
+    costs,
+    judge,
+    ratio_scan,
+    read,
+    rechecks,
+    run,
+)
 from ssah.claims.four_kinds.read import judge_c2
 from ssah.claims.profiles import load_profile
 from ssah.claims.shared.foundation import sorted_batches
@@ -18,7 +27,7 @@ from ssah.lab import Result
 from ssah.lab.statistics import Estimate, wilson
 from ssah.units import UnitIndex
 
-CONDITIONS = [condition.name for condition in run.CONDITIONS]
+CONDITIONS = [condition.name for condition in conditions.CONDITIONS]
 
 
 class HandMade:
@@ -255,35 +264,35 @@ def units():
 @pytest.mark.parametrize("kind", ["SCU", "UCU", "RU"])
 def test_every_set_has_a_random_twin(units, kind):
     """As many units of every module, none of them of the set itself."""
-    own = run.find_condition(kind).mask(units, 0)
-    twin = run.find_condition(f"random {kind}").mask(units, 0)
+    own = conditions.find_condition(kind).mask(units, 0)
+    twin = conditions.find_condition(f"random {kind}").mask(units, 0)
     assert (units.labels[own] == kind).all()
     assert own.sum() == twin.sum() == 4
     assert not (own & twin).any()
     for _, _, where in units.index.modules():
         assert own[where].sum() == twin[where].sum() == 1
-    other = run.find_condition(f"random {kind}").mask(units, 1)
+    other = conditions.find_condition(f"random {kind}").mask(units, 1)
     assert (other != twin).any()
 
 
 @pytest.mark.parametrize("name", ["none", "direction"])
 def test_two_rows_remove_no_unit(units, name):
-    assert not run.find_condition(name).mask(units, 0).any()
+    assert not conditions.find_condition(name).mask(units, 0).any()
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(
         SsahError, match="unknown condition 'ESU'; known: none, SCU, UCU, RU, ra"
     ):
-        run.find_condition("ESU")
+        conditions.find_condition("ESU")
     with pytest.raises(
         SsahError, match="unknown variation 'x'; known: as in Table 1, scale z"
     ):
-        run.find_variation("x")
+        conditions.find_variation("x")
 
 
 def test_a_variation_changes_one_choice():
-    for variation in run.VARIATIONS:
+    for variation in conditions.VARIATIONS:
         changed = [
             variation.scale != "",
             variation.scores != {},
@@ -291,11 +300,11 @@ def test_a_variation_changes_one_choice():
         ]
         assert sum(changed) == (variation.choice != "nothing")
         assert len(variation.scores) <= 1
-    assert run.find_variation("score wanda").attribution(2) == {
+    assert conditions.find_variation("score wanda").attribution(2) == {
         "seed": 2,
         "method": "wanda",
     }
-    assert run.find_variation("scale z").attribution(0) == {"seed": 0}
+    assert conditions.find_variation("scale z").attribution(0) == {"seed": 0}
 
 
 def scan_table(rows) -> pd.DataFrame:
@@ -321,8 +330,8 @@ SCAN = scan_table(
 
 def test_shares_by_the_rule():
     """In any order of rows: the first broken, the first ruined, the last harmless."""
-    assert run.choose_shares(SCAN) == {"scu": 0.01, "ucu": 0.1, "ru": 0.2}
-    assert run.choose_shares(SCAN.iloc[::-1]) == {"scu": 0.01, "ucu": 0.1, "ru": 0.2}
+    assert ratio_scan.choose_shares(SCAN) == {"scu": 0.01, "ucu": 0.1, "ru": 0.2}
+    assert ratio_scan.choose_shares(SCAN.iloc[::-1]) == {"scu": 0.01, "ucu": 0.1, "ru": 0.2}
 
 
 def test_shares_where_none_meets_its_rule():
@@ -339,7 +348,7 @@ def test_shares_where_none_meets_its_rule():
             ("RU", 0.2, 1.0, 20.0),
         ]
     )
-    assert run.choose_shares(table) == {"scu": 0.02, "ucu": 0.2, "ru": 0.1}
+    assert ratio_scan.choose_shares(table) == {"scu": 0.02, "ucu": 0.2, "ru": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -364,7 +373,7 @@ def test_the_scan_says_what_was_taken_and_whether_it_meets_the_rule(chosen, met)
 
 
 def test_the_scan_starts_with_the_intact_model():
-    points = run.scan_points(load_profile("smoke"))
+    points = ratio_scan.scan_points(load_profile("smoke"))
     grids = load_profile("smoke").classification
     assert points[0] == ("none", 0.0)
     assert [share for label, share in points if label == "UCU"] == list(grids.ucu_grid)
@@ -404,7 +413,7 @@ class Varied(Ablations):
 
 def test_variations_by_hand():
     table = choices.variations(Varied())
-    assert list(table.index) == [variation.name for variation in run.VARIATIONS]
+    assert list(table.index) == [variation.name for variation in conditions.VARIATIONS]
     control = table.loc[choices.CONTROL]
     assert control["iou"] == pytest.approx(6 / 14)
     assert table["iou"].drop(choices.CONTROL).eq(1).all()

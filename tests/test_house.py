@@ -60,8 +60,8 @@ def allowed(name: str) -> tuple[str, ...]:
         return ("ssah.errors", "ssah.claims.rules.")
     if name == "ssah.claims.published":
         return ("ssah.errors",)
-    if name == "ssah.claims.profiles":
-        return ("ssah.errors", "ssah.inputs.")
+    if parts[1:3] == ["claims", "profiles"]:
+        return ("ssah.errors", "ssah.claims.profiles.")
     if parts[1:2] == ["teach"]:     # checks may compare with all that reads results
         return (*library, "ssah.errors", "ssah.inputs.", "ssah.claims", "ssah.claims.rules",
                 "ssah.claims.shared.measuring", "ssah.teach.")
@@ -80,8 +80,11 @@ def room_may(parts: list[str], shared: tuple[str, ...]) -> tuple[str, ...]:
     kind = parts[3] if len(parts) > 3 else "__init__"
     if kind.startswith("draw"):
         return ("ssah.claims.shared.", "ssah.classification")
-    if kind in ("run", "removal", "second_judge", "leaning"):
-        return (*shared, f"{own}.conditions", f"{own}.run")
+    if kind == "conditions":        # rows by name, which both sides read
+        return ("ssah.errors", "ssah.classification")
+    if kind in ("run", "ratio_scan", "direction", "transplant", "behaviour", "variations",
+                "removal", "second_judge", "leaning"):
+        return (*shared, f"{own}.conditions", f"{own}.direction", f"{own}.run")
     if kind == "__init__":
         return ("ssah.claims.claim", own + ".")
     # read, and what stands beside it: names of steps, never what computes or draws

@@ -1,7 +1,24 @@
-"""C2: four kinds of units (Table 1)."""
+"""C2: four kinds of units (Table 1).
+
+The steps of the first bench: `ratio_scan` (how many units each kind gets), `run` (Table 1 and the
+plan), `direction`; of its first seed alone `transplant`, `behaviour`, `variations`. What they take
+out or choose otherwise is in `conditions`. Of the second bench: `removal`, `second_judge`.
+"""
 
 from ..claim import Claim, attacks
-from . import decide, read, rechecks, removal, run, second_judge
+from . import (  # noqa: F401  (those that are not named below register their steps)
+    behaviour,
+    decide,
+    direction,
+    ratio_scan,
+    read,
+    rechecks,
+    removal,
+    run,
+    second_judge,
+    transplant,
+    variations,
+)
 
 
 def bench(profile, seed: int) -> list:

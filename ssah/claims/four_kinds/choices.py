@@ -9,7 +9,8 @@ from ...lab import Lab
 from ...lab.words import say
 from ..shared.measuring import answer_perplexity
 from ..shared.tables import interval, outcomes, with_interval
-from .run import VARIATIONS, find_condition, meets_rule
+from .conditions import VARIATIONS, find_condition
+from .ratio_scan import meets_rule
 
 WORDS = Path(__file__).with_name("words.md.j2")
 

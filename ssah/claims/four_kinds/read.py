@@ -21,8 +21,8 @@ from ..shared.tables import (
     shown,
 )
 from .choices import AS_IN_TABLE_1, CONTROL, shared_part, variations
+from .conditions import CONDITIONS
 from .judge import comply_by_hand
-from .run import CONDITIONS
 
 WORDS = Path(__file__).with_name("words.md.j2")
 

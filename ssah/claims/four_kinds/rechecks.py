@@ -8,7 +8,10 @@ import pandas as pd
 from ...lab import Lab, Result
 from ..claim import Recheck
 from ..shared.measuring import classified
-from .run import CONDITIONS, VARIATIONS, choose_shares, shares_of, varied_units
+from .conditions import CONDITIONS, VARIATIONS
+from .ratio_scan import choose_shares
+from .run import shares_of
+from .variations import varied_units
 
 #: Of a rate, around the range that the committed seeds span.
 MARGIN = 0.1

@@ -24,7 +24,7 @@ from ..shared.measuring import (
 )
 from ..shared.memory import asks_model
 from ..shared.two_by_two import highest, stored_two_by_two
-from .run import directions, log_odds_without
+from .direction import directions, log_odds_without
 
 #: Random draws of a seed have numbers below this one.
 MOST_DRAWS = 1000

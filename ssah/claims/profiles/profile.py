@@ -1,0 +1,59 @@
+"""A profile: all sections of a run, and its seeds."""
+
+import shlex
+from dataclasses import dataclass, field
+
+from .claim_sections import (
+    BudgetSection,
+    ComparisonSection,
+    FreezingSection,
+    ProbingSection,
+    ReevaluationSection,
+    RemovalSection,
+    SecondJudgeSection,
+)
+from .sections import (
+    AlignmentSection,
+    CalibrationSection,
+    ClassificationSection,
+    DataSection,
+    EvaluationSection,
+    JudgeSection,
+    ModelSection,
+)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All sections of a run and the seeds of its core."""
+
+    name: str
+    model: ModelSection = field(default_factory=ModelSection)
+    data: DataSection = field(default_factory=DataSection)
+    alignment: AlignmentSection = field(default_factory=AlignmentSection)
+    calibration: CalibrationSection = field(default_factory=CalibrationSection)
+    classification: ClassificationSection = field(default_factory=ClassificationSection)
+    evaluation: EvaluationSection = field(default_factory=EvaluationSection)
+    judge: JudgeSection = field(default_factory=JudgeSection)
+    probing: ProbingSection = field(default_factory=ProbingSection)
+    freezing: FreezingSection = field(default_factory=FreezingSection)
+    comparison: ComparisonSection = field(default_factory=ComparisonSection)
+    budget: BudgetSection = field(default_factory=BudgetSection)
+    removal: RemovalSection = field(default_factory=RemovalSection)
+    second_judge: SecondJudgeSection = field(default_factory=SecondJudgeSection)
+    reevaluation: ReevaluationSection = field(default_factory=ReevaluationSection)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    chosen: str = ""        # what chooses it on the command line, if not its name
+    bench: bool = False     # of the second bench (`rules`); its plan is another
+
+    @property
+    def option(self) -> str:
+        """What chooses it on the command line, with a space before; empty for the default one."""
+        if self.name == "default":
+            return ""
+        return f" --profile {shlex.quote(self.chosen or self.name)}"
+
+
+#: The sections of a profile, by name.
+SECTIONS = tuple(name for name in Profile.__dataclass_fields__
+                 if name not in ("name", "seeds", "chosen", "bench"))
