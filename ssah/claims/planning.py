@@ -1,7 +1,7 @@
 """How likely each word is at the planned size, by simulation, before anything is run.
 
-A row that could only end in *cannot tell* would be a waste of its runs; this shows that none
-does. Spreads are those of the first bench, rounded up; the truths are assumed.
+A row that could only end in *cannot tell* would be a waste of its runs; this shows how likely
+that is. Spreads are those of the first bench, rounded up; the truths are assumed.
 """
 
 from dataclasses import dataclass
