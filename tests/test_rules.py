@@ -340,7 +340,7 @@ def test_a_verdict_is_a_plain_sentence():
                          gates=passed(row), by_second_judge=Measured(NOTHING, LARGE))
     assert rules.sentence(verdict) == (
         "Removing the units called safety-critical takes refusals away: reproduced, and "
-        "it is these units (48 % of what could be lost [40, 56]; beyond other units 40 % of what "
+        "it is these units (48% of what could be lost [40, 56]; beyond other units 40% of what "
         "could be lost [31, 49]); another judge of the answers gives another word.")
 
 

@@ -14,17 +14,20 @@ from .freezing import natives
 from .profiles import BENCH
 from .rules import ROWS, Verdict, caveats, numbers, sentence
 
-#: Of a row that has no words: its runs are planned and not stored; or the plan has none.
+#: The model whose safety units were planted, and the rows of which its answer is known for that.
+CONTROL = "organism"
+KNOWN = ("C2-SCU", "C8")
+#: Of a row that has no words: its runs are planned and not stored; the plan has none; or it is
+#: another row of the control.
 NOT_RUN = "not run yet"
 NOT_PLANNED = "not planned"
-#: What is said below a ledger with rows that are not planned.
-WHY_NOT_PLANNED = (
-    "*Not planned*: the made-up organism has a known answer to C2-SCU and C8 alone, and what else "
-    "is measured on it decides nothing. Models aligned by their makers have no twin without safety "
-    "training (C1-unaligned, C6); to train them takes hours on two cores, so C4 alone is planned, on "
-    "the smallest, and C3, C5 and C7 are not.")
-#: The model whose answers are known, since its safety units were planted: a control of the rules.
-CONTROL = "organism"
+NOT_KNOWN = "no known answer"
+#: What is said below a ledger with such rows.
+WHY_NO_WORDS = (
+    "*No known answer*: of the organism only the safety units were planted, so it is a control of "
+    f"{' and '.join(KNOWN)} alone. *Not planned*: models aligned by their makers have no twin "
+    "without safety training (C1-unaligned, C6), and to train them takes hours on two cores: C4 is "
+    "planned, on the smallest, and C3, C5 and C7 are not.")
 #: The mimetype under which notebook 09 leaves words and sentences for the front page.
 ANSWERS = "application/vnd.ssah.answers+json"
 
@@ -45,13 +48,15 @@ def words(found: dict[str, Lab]) -> dict[str, dict[str, Verdict]]:
 
 
 def answered(lab: Lab) -> dict[str, Verdict | str]:
-    """What there is on every row: its words, or why there are none, `NOT_RUN` or `NOT_PLANNED`."""
+    """What there is on every row: its words, or why there are none (such as `NOT_RUN`)."""
     found: dict[str, Verdict | str] = {}
     for row_id in ROWS:
         try:
             found[row_id] = verdict(lab, row_id)
         except NotStored as missing:
             found[row_id] = NOT_RUN if _is_planned(lab, row_id, missing) else NOT_PLANNED
+        if lab.profile.name == CONTROL and row_id not in KNOWN:
+            found[row_id] = NOT_KNOWN
     return found
 
 
@@ -96,7 +101,7 @@ def _ledger(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict | str]]
     for row in ROWS.values():
         cells = [_cell(by_model[name][row.id]) for name in ran]
         rows.append([row.id, row.statement, *cells])
-    return f"{markdown_table(head, rows)}\n\n{WHY_NOT_PLANNED}{_to_come(found, ran)}"
+    return f"{markdown_table(head, rows)}\n\n{WHY_NO_WORDS}{_to_come(found, ran)}"
 
 
 def _cell(found: Verdict | str) -> str:
@@ -195,7 +200,7 @@ def report(found: dict[str, Lab]) -> None:
                        "measured": measured, "cells": cells, "without": without,
                        "caveats": _caveats(spoken[name])})
     display({"text/markdown": shown, "text/plain": "two words a row and model",
-             ANSWERS: {"models": models, "not_planned": WHY_NOT_PLANNED}}, raw=True)
+             ANSWERS: {"models": models, "not_planned": WHY_NO_WORDS}}, raw=True)
 
 
 def _noted(verdict: Verdict) -> dict:

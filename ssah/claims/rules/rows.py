@@ -19,11 +19,12 @@ class Unit:
         """An estimate as text: ``48 points [40, 56]``."""
         low = self._number(estimate.low)
         high = self._number(estimate.high)
-        return f"{self._number(estimate.mean)} {self.name} [{low}, {high}]"
+        return f"{self.amount(estimate.mean)} [{low}, {high}]"
 
     def amount(self, value: float) -> str:
         """One number as text, as δ is: ``10 points``."""
-        return f"{self._number(value)} {self.name}"
+        space = "" if self.name.startswith("%") else " "
+        return f"{self._number(value)}{space}{self.name}"
 
     def _number(self, value: float) -> str:
         scaled = exp(value) if self.logarithm else value * self.factor

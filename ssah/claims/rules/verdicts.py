@@ -221,7 +221,7 @@ def sentence(verdict: Verdict) -> str:
     Where a gate permits no word, with that gate, and with what was measured all the same.
 
     ``Removing the units called safety-critical takes refusals away: reproduced, and it
-    is these units (48 % of what could be lost [40, 56]; beyond other units 46 % ...).``
+    is these units (48% of what could be lost [40, 56]; beyond other units 46% ...).``
     """
     row = ROWS[verdict.row]
     text = f"{row.statement}: {verdict.first}{_second_clause(row, verdict.second)}"
