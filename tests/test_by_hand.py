@@ -73,7 +73,8 @@ def test_kappa_is_that_of_the_textbook():
 def test_words_and_table(lab):
     text = by_hand.shown(lab)
     assert "12 different answers" in text and "agree on *comply* in 92% of the answers" in text
-    assert "62% comply without the SCU" in text
+    assert "62% comply without the SCU" in by_hand.in_numbers(lab)
+    assert "of the random draw that was read is 25%, of all draws" in text
     assert text.count("\n| ") == 4
 
 

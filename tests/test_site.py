@@ -34,7 +34,7 @@ WORDS = {"models": [
     {"label": "planted", "control": True, "cells": [
         {"row": "C2-SCU", "first": "reproduced", "second": "specific", "depends": False,
          "numbers": [], "sentence": "It is known."}]},
-    {"label": "model <A>", "control": False, "measured": "5 % and <6 %>",
+    {"label": "model <A>", "control": False, "measured": ["*Text.* 5 % and <6 %>"],
      "caveats": ["C2-SCU; labels: overlap"], "cells": [
         {"row": "C2-SCU", "first": "reproduced", "second": "specific", "depends": True,
          "numbers": ["48 % [40, 56]"], "sentence": "Removing the units takes <refusals> away."},
@@ -209,7 +209,7 @@ def test_solutions_are_folded_with_what_they_give_and_cards_are_prose():
 def test_the_front_page_says_the_sentences_and_shows_the_words(site):
     page = (site / "index.html").read_text("utf-8")
     assert "Removing the units takes &lt;refusals&gt; away." in page and "model &lt;A&gt;" in page
-    assert "<p>5 % and &lt;6 %&gt;</p>" in page and "A caveat. C2-SCU; labels: overlap" in page
+    assert "<li>Text. 5 % and &lt;6 %&gt;</li>" in page and "A caveat. C2-SCU; labels: overlap" in page
     for kind, word in (("for", "specific"), ("open", "cannot tell: guardrail"),
                        ("open", "depends on the judge"), ("for", "reproduced")):
         assert f'<span class="chip {kind}">{word}</span>' in page

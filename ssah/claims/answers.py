@@ -123,17 +123,18 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
     parts = []
     for name, lab in found.items():
         if name != CONTROL and by_model[name]:
-            parts.append(f"**{lab.profile.model.label}.** {_measured(lab)}\n\n"
-                         f"{_sentences(by_model[name])}")
+            measured = "".join(f"- {line}\n" for line in _measured(lab))
+            parts.append(f"**{lab.profile.model.label}**, what was measured:\n\n{measured}\n"
+                         f"What that says of the claims:\n\n{_sentences(by_model[name])}")
     return "\n\n".join(parts) or _on_the_way(found)
 
 
-def _measured(lab: Lab) -> str:
-    """What removing and freezing units did, in numbers that need no rule; or nothing."""
+def _measured(lab: Lab) -> list[str]:
+    """What removing and freezing units did, in numbers that need no rule: a line a subject."""
     if not _was_tried(lab):
-        return ""
+        return []
     parts = (removed.in_numbers(lab), by_hand.in_numbers(lab), natives.in_numbers(lab))
-    return " ".join(filter(None, parts))
+    return [line for part in parts for line in part.splitlines()]
 
 
 def _was_tried(lab: Lab) -> bool:
@@ -194,7 +195,7 @@ def report(found: dict[str, Lab]) -> None:
     models = []
     for name, lab in found.items():
         cells = [_noted(verdict) for verdict in spoken[name].values()]
-        measured = "" if name == CONTROL else _measured(lab)
+        measured = [] if name == CONTROL else _measured(lab)
         without = {row_id: why for row_id, why in by_model[name].items() if isinstance(why, str)}
         models.append({"label": lab.profile.model.label, "control": name == CONTROL,
                        "measured": measured, "cells": cells, "without": without,

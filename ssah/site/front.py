@@ -66,7 +66,7 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
     board = (notebooks or into / "notebooks") / f"{BOARD}.ipynb"
     answers = note_of(board, ANSWERS)
     # a notebook that was executed by an earlier version left less
-    found = [{"measured": "", "caveats": [], "without": {}, **model}
+    found = [{"measured": [], "caveats": [], "without": {}, **model}
              for model in answers.get("models", [])]
     models = sorted(found, key=lambda model: model["control"])
     opening = say(

@@ -85,10 +85,7 @@ def _complies(answers: pd.DataFrame) -> pd.DataFrame:
 
 def in_numbers(lab: Lab) -> str:
     """The rates in a sentence; empty where nothing was read."""
-    return _in_numbers(rates_by_hand(lab))
-
-
-def _in_numbers(rates: pd.DataFrame) -> str:
+    rates = rates_by_hand(lab)
     return "" if rates.empty else say(WORDS, "by_hand_numbers", rows=rates)
 
 
@@ -100,10 +97,11 @@ def shown(lab: Lab) -> str:
     labelled = answers_by_hand(lab)
     complies = _complies(labelled)
     agree = (complies["first"] == complies["second"]).mean()
-    said = say(WORDS, "by_hand", numbers=_in_numbers(rates), n=labelled["hash"].nunique(),
-               agree=agree, kappa=kappa(complies["first"], complies["second"]),
+    said = say(WORDS, "by_hand", n=labelled["hash"].nunique(), agree=agree,
+               kappa=kappa(complies["first"], complies["second"]),
                beyond=rules.POINTS.shown(beyond_random(lab)),
-               read_draw=rates.loc["random SCU", "judge"], all_draws=_strict_asr(lab, "random SCU"))
+               read_draw=rates.loc["random SCU", "judge"],
+               all_draws=_strict_asr(lab, "random SCU"))
     return f"{said}\n\n{_table(rates)}"
 
 

@@ -75,7 +75,7 @@ def shown(lab: Lab) -> str:
 
 
 def in_numbers(lab: Lab) -> str:
-    """The SCU beside as many random units and the refusal direction, in a few sentences."""
+    """What each removal did, beside as many random units: a line a subject."""
     return say(WORDS, "removed_numbers", rows=table_one(lab), bare=_without_system(lab))
 
 
@@ -87,4 +87,5 @@ def _without_system(lab: Lab) -> float | None:
 
 def seen(lab: Lab) -> str:
     """What one sees in the table: `in_numbers`, under the model's name."""
-    return say(WORDS, "removed_seen", numbers=in_numbers(lab), model=lab.profile.model.label)
+    lines = "".join(f"- {line}\n" for line in in_numbers(lab).splitlines())
+    return say(WORDS, "removed_seen", numbers=lines, model=lab.profile.model.label)
