@@ -128,7 +128,8 @@ def test_attacks_stand_beside_the_model_as_it_is():
     # Student's interval over 12 requests: 0.5 +- 2.2010 * sqrt(0.25 / 11)
     assert change.low == pytest.approx(0.5 - 2.2010 * np.sqrt(0.25 / 11), abs=1e-4)
     said = unseen.seen(Attacked(), table)
-    assert "Of 2 attacks 1 raise it clearly: asked to begin" in said
+    assert "clearly higher: asked to begin with" in said and "lower" not in said
+    assert said.endswith("not clearly changed: weights rounded to 8 bits (0%, keyword 0%).")
     assert "| as it is | 0 [0, 0] | 0 [0, 0] |  |" in unseen.shown(table)
 
 

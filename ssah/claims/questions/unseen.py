@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 
 from ...lab import Lab
@@ -70,8 +71,10 @@ def seen(lab: Lab, table: pd.DataFrame) -> str:
 
     `table`: of `attacked`.
     """
-    changes = table.drop(index=NOTHING)
-    raised = changes[[change.low > 0 for change in changes["change"]]]
-    lowered = changes[[change.high < 0 for change in changes["change"]]]
+    attacks = table.drop(index=NOTHING)
+    higher = np.array([change.low > 0 for change in attacks["change"]], bool)
+    lower = np.array([change.high < 0 for change in attacks["change"]], bool)
+    parts = {"clearly higher": attacks[higher], "clearly lower": attacks[lower],
+             "not clearly changed": attacks[~higher & ~lower]}
     return say(WORDS, "unseen", model=lab.profile.model.label, before=table.loc[NOTHING],
-               raised=raised, lowered=lowered, tried=len(changes))
+               parts=parts)
