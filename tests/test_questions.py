@@ -137,7 +137,7 @@ def test_what_is_asked_holds_the_request_and_nothing_else_of_it():
     for attack in run.ATTACKS:
         assert attack.template.format(request="bake a cake").count("bake a cake") == 1
     with pytest.raises(SsahError, match="unknown attack 'flattery'; known: prefix injection"):
-        run.find_attack("flattery")
+        run._attack_needs(BENCH["organism"], 0, "flattery")
 
 
 def test_a_made_up_language_is_attacked_by_rounding_alone():

@@ -13,8 +13,8 @@ import pandas as pd
 from ..inputs import archives
 from ..lab import Lab
 from . import planning, rules
-from .rules import estimates, gates
 from .profiles import BENCH, SECTIONS
+from .rules import estimates, gates
 
 PATH = archives.DATA / "preregistration.json"
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from ...errors import SsahError
 from ...inputs import prompts
 from ...lab import Context, Need, Result, step
+from ..shared.conditions import find
 from ..shared.material import checkpoint_need, load_base, load_role
 from ..shared.measuring import LARGE_BATCH, evaluation_requests, keep_answers, label_answers
 from ..shared.memory import asks_model
@@ -44,15 +44,6 @@ ATTACKS = (
 )
 
 
-def find_attack(name: str) -> Attack:
-    """The attack of this name; `SsahError` with the known names otherwise."""
-    for attack in ATTACKS:
-        if attack.name == name:
-            return attack
-    raise SsahError(f"unknown attack {name!r}; known: "
-                    f"{', '.join(attack.name for attack in ATTACKS)}")
-
-
 def bench(profile, seed: int) -> list[Need]:
     """What the second bench takes, of its first seed; of a made-up language rounding alone."""
     if seed != profile.seeds[0]:
@@ -63,7 +54,7 @@ def bench(profile, seed: int) -> list[Need]:
 
 
 def _attack_needs(profile, seed: int, attack: str) -> list[Need]:
-    find_attack(attack)
+    find(ATTACKS, attack, "attack")
     return [Need("splits"), Need("judge_threshold"), *checkpoint_need(profile, "aligned", seed)]
 
 
@@ -77,7 +68,7 @@ def unseen_attack(context: Context, seed: int, attack: str) -> Result:
     """
     from ...evaluation import generate
 
-    row = find_attack(attack)
+    row = find(ATTACKS, attack, "attack")
     options = context.profile.evaluation
     chat = load_role(context, "aligned", seed)
     requests = evaluation_requests(context, options.harmful)
