@@ -488,7 +488,8 @@ def test_arms_are_those_with_every_seed_and_none_without_the_full_run():
 
 
 def test_what_fine_tuning_did_is_said_in_numbers():
-    said = natives.seen(OnTheWay("full", "SCU + all CU", "remainder"))
+    lab = OnTheWay("full", "SCU + all CU", "remainder")
+    said = natives.seen(lab, comparison.table_two(natives.arms(lab)))
     assert said.startswith("**What we see** (")
     assert "takes keyword ASR from 0% (strict 0%) to 75% (strict 75%) with nothing frozen" in said
     assert "to 0% (strict 0%) with SCU + all CU frozen (50% of the units)." in said

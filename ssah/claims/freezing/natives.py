@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+import pandas as pd
+
 from ...lab import Lab
 from ...lab.words import say
 from ..shared.conditions import FULL, NAMES
@@ -27,15 +29,19 @@ def begun(labs: Iterable[Lab]) -> list[Lab]:
 def in_numbers(lab: Lab) -> str:
     """What fine-tuning did to keyword ASR, and with which units frozen; empty where none ran."""
     tried = arms(lab)
-    if not tried:
-        return ""
-    rows = table_two(tried)
+    return _in_numbers(lab, table_two(tried)) if tried else ""
+
+
+def seen(lab: Lab, rows: pd.DataFrame) -> str:
+    """What one sees of a model in the figure: `in_numbers`, under the model's name.
+
+    `rows`: of `runs.table_two`, of its `arms`.
+    """
+    return say(WORDS, "bench_seen", model=lab.profile.model.label, seeds=number_of_seeds(lab),
+               requests=lab.profile.evaluation.harmful, numbers=_in_numbers(lab, rows))
+
+
+def _in_numbers(lab: Lab, rows: pd.DataFrame) -> str:
     return say(WORDS, "bench_numbers", rows=rows, titles=NAMES, options=lab.profile.freezing,
                frozen=[name for name in ARMS if name in rows.index],
                learned=learned(rows, NAMES), missed=(rows["reached"] < 1).any())
-
-
-def seen(lab: Lab) -> str:
-    """What one sees of a model in the figure: `in_numbers`, under the model's name."""
-    return say(WORDS, "bench_seen", model=lab.profile.model.label, seeds=number_of_seeds(lab),
-               requests=lab.profile.evaluation.harmful, numbers=in_numbers(lab))
