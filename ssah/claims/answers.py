@@ -65,7 +65,9 @@ def _is_planned(lab: Lab, row_id: str, missing: NotStored) -> bool:
 
     What it misses first may be planned for another row alone.
     """
-    runs = claim(ROWS[row_id].claim).bench(lab.profile, lab.seeds[0])
+    of_claim = claim(ROWS[row_id].claim)
+    seed = lab.seeds[0]
+    runs = [*of_claim.bench(lab.profile, seed), *of_claim.tunings(lab.profile, seed)]
     return bool(runs) and missing.label in {need.label for need in lab.plan()}
 
 

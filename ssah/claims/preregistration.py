@@ -40,6 +40,12 @@ KNOWN_BEFORE = (
     "on the attack was mended: it had taken the added share of headroom for the end of attack "
     "success, too; the run passes by both.",
     "C8: the runs on the organism, before the settings of its runs on other models were fixed.",
+    "A GPU was lent for half an hour when C1 and C2 of the smaller Qwen model were known, and of its "
+    "C4 the runs with nothing and with SCU + all CU frozen. Before it was used these were added: two "
+    "more seeds of fine-tuning for both Qwen models (three had been meant, one was cut for time), "
+    "LoRA on them (C5), fine-tuning of the larger one with the settings of the smaller, and the runs "
+    "that decide C3 and C7 on our own pair. What was stored stays: with seed 10 of the smaller one, "
+    "LoRA on the GPU stands beside full fine-tuning on a CPU.",
 )
 
 #: Where limits of the gates stand -> their names there.
@@ -72,7 +78,7 @@ def _limits(limits) -> list[dict]:
 
 def _settings(profile) -> dict:
     sections = {name: asdict(getattr(profile, name)) for name in SECTIONS}
-    return {"seeds": profile.seeds, **sections}
+    return {"seeds": profile.seeds, "further_tunings": profile.further_tunings, **sections}
 
 
 def prompt_ids(lab: Lab) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """C3: do units change their attribute in fine-tuning? (Fig. 5 and 6)"""
 
 from ..claim import Claim
-from . import read, run
+from . import decide, read, run
 
 CLAIM = Claim(
     id="C3",
@@ -23,4 +23,6 @@ CLAIM = Claim(
              "03_stability": ("subsample", "attribution"),
              "03_toy_flow": ()},
     parts={"summary-c3": read.summary},
-    deviations=read.deviations)
+    deviations=read.deviations,
+    tunings=run.tunings,
+    rows={"C3": decide.verdict})

@@ -1,4 +1,8 @@
-"""C3: units scored again, of other models on the same texts and on parts of them (Fig. 5 and 6)."""
+"""C3: units scored again, of other models on the same texts and on parts of them (Fig. 5 and 6).
+
+The first bench asks what becomes of all units on the same texts, the second what becomes of the SCU
+on texts that they were not found on.
+"""
 
 import numpy as np
 import pandas as pd
@@ -6,12 +10,15 @@ import pandas as pd
 from ...classification import LABELS
 from ...errors import SsahError
 from ...lab import Context, Need, Result, step
+from ..shared.bank import HALF_BANKS, bank_need, bank_pairs, labelled
+from ..shared.conditions import FULL
 from ..shared.flows import HALVES, labels_of
 from ..shared.foundation import calibration_pairs
 from ..shared.material import checkpoint_need, load_base, load_pool, load_role
-from ..shared.measuring import score_units
-from ..shared.memory import asks_model
-from ..shared.tuning import KEPT, load_tuned
+from ..shared.measuring import score_units, stored_scores
+from ..shared.memory import asks_model, trains_model
+from ..shared.pair import refusals
+from ..shared.tuning import KEPT, instructions, load_kept, load_tuned, loss_to_reach, tune
 
 #: Which models are scored on the aligned model's texts: the one it came from, and what fine-tuning
 #: made of it.
@@ -146,3 +153,87 @@ def of_category(pairs: Pairs, name: str, pool: pd.DataFrame, seed: int) -> Pairs
     start = CATEGORIES.index(name) * n_benign
     benign = shuffled(pairs["benign"], seed)[start:start + n_benign]
     return {"harmful": harmful[:n_harmful], "benign": benign}
+
+
+# ---- the second bench: turnover on disjoint texts ---------------------------------------------
+
+#: Refusals that the control's fine-tuning keeps training on, beside the examples.
+KEPT_REFUSALS = 32
+#: Whose units are put beside the aligned model's: its own, of the model after full fine-tuning, and
+#: of the one whose fine-tuning keeps the refusals (the control).
+ALIGNED, TUNED, PLACEBO = "aligned", FULL.name, "placebo"
+
+
+def tunings(profile, seed: int) -> list[Need]:
+    """What a seed of fine-tuning takes on the second bench: of our own pair alone."""
+    if profile.model.aligned:
+        return []
+    return [Need("turnover", {"seed": seed})]
+
+
+def _placebo_needs(profile, seed: int) -> list[Need]:
+    return [
+        Need("splits"),
+        Need("judge_threshold"),
+        *checkpoint_need(profile, "aligned", seed),
+        Need("tuning", {"seed": seed, "condition": FULL.name})]
+
+
+@step(version=1, reads=("model", "data", "alignment", "evaluation", "freezing"), minutes=8,
+      needs=_placebo_needs, memory=trains_model)
+def placebo_tuning(context: Context, seed: int) -> Result:
+    """As `tuning` with nothing frozen, on the same examples and some refusals of `align` as well.
+
+    Its weights at equal loss stay in the cache folder.
+    """
+    chat = load_role(context, "aligned", seed, "float32")
+    benign, unseen = instructions(context, chat, seed)
+    # the probe of equal loss is the first of these: benign ones, as in all runs
+    kept = refusals(context, seed, np.random.default_rng(seed))[:KEPT_REFUSALS]
+    target = loss_to_reach(context, "tuning", PLACEBO, seed=seed)
+    return tune(context, chat, (benign + kept, unseen), FULL, seed=seed, target=target, keep=True)
+
+
+def _turnover_needs(profile, seed: int) -> list[Need]:
+    halves = [Need("unit_scores", {"seed": seed, "part": part}, artifact=True) for part in HALF_BANKS]
+    return [
+        bank_need(profile, seed),
+        *halves,
+        Need("tuning", {"seed": seed, "condition": FULL.name}, artifact=True),
+        Need("placebo_tuning", {"seed": seed}, artifact=True)]
+
+
+@step(version=1, reads=("model", "calibration", "removal"), minutes=1, needs=_turnover_needs,
+      memory=asks_model)
+def turnover(context: Context, seed: int) -> Result:
+    """What becomes of the aligned model's SCU when units are labelled on the other half of the texts.
+
+    Table ``turnover``: model (`ALIGNED`, `TUNED`, `PLACEBO`), scored_on (the half on which the SCU
+    were found), label (on the other half, by that model), share (of these SCU).
+    """
+    options = context.profile.removal
+    aligned = {part: labelled(options, stored_scores(context, seed, part)) for part in HALF_BANKS}
+    rows = []
+    for model in (ALIGNED, TUNED, PLACEBO):
+        after = aligned if model == ALIGNED else _labelled_on_halves(context, seed, model)
+        for one, other in (HALF_BANKS, HALF_BANKS[::-1]):
+            scu = aligned[one].mask("SCU")
+            for label in LABELS:
+                share = float(after[other].mask(label)[scu].mean())
+                rows.append({"model": model, "scored_on": one, "label": label, "share": share})
+    return Result(tables={"turnover": pd.DataFrame(rows)})
+
+
+def _labelled_on_halves(context: Context, seed: int, model: str) -> dict:
+    """Half of the texts -> the units of a tuned model, at the shares of the second bench."""
+    if model == TUNED:
+        folder = context.artifact("tuning", seed=seed, condition=FULL.name)
+    else:
+        folder = context.artifact("placebo_tuning", seed=seed)
+    chat = load_kept(context, folder)
+    found = {}
+    for part in HALF_BANKS:
+        pairs = bank_pairs(context, seed, part)
+        scored = score_units(chat, pairs, context.profile.calibration.system)
+        found[part] = labelled(context.profile.removal, scored)
+    return found

@@ -25,5 +25,5 @@ CLAIM = Claim(
              "04_aligned_by_makers": ("tuning",)},
     parts={"summary-c4": read.summary},
     deviations=read.deviations,
-    bench=run.bench,
+    tunings=run.tunings,
     rows={"C4": decide.verdict})

@@ -33,7 +33,7 @@ def which_units(answers: pd.DataFrame) -> rules.Estimate:
 
 def verdict(lab: Lab) -> rules.Verdict:
     """The two words on C4."""
-    tuned = runs.tuned(lab, ("full", *ARMS))
+    tuned = runs.tuned(lab, ("full", *ARMS), runs.seeds_of_tunings(lab))
     answers = runs.harmful_answers(tuned)
     contrast = which_units(answers)
     first, second = (rules.Measured(avoided(answers, judge), contrast) for judge in ROW.judges)

@@ -7,18 +7,19 @@ import pandas as pd
 from ...lab import Lab
 from ...lab.words import say
 from ..shared.conditions import FULL, NAMES
-from ..shared.runs import Runs, table_two, tuned
-from ..shared.tables import learned, number_of_seeds
+from ..shared.runs import Runs, seeds_of_tunings, table_two, tuned
+from ..shared.tables import learned, number_of
 from .read import WORDS
 from .run import ARMS
 
 
 def arms(lab: Lab) -> Runs:
-    """The runs that are stored with every seed, in the order of the plan; none without the full."""
+    """The arms of which every run is stored, in the order of the plan; none without the full."""
+    seeds = seeds_of_tunings(lab)
     stored = {(params["condition"], params["seed"]) for params, _ in lab.stored("tuning")}
     complete = [name for name in (FULL.name, *ARMS)
-                if all((name, seed) in stored for seed in lab.seeds)]
-    return tuned(lab, complete) if FULL.name in complete else {}
+                if all((name, seed) in stored for seed in seeds)]
+    return tuned(lab, complete, seeds) if FULL.name in complete else {}
 
 
 def begun(labs: Iterable[Lab]) -> list[Lab]:
@@ -37,7 +38,7 @@ def seen(lab: Lab, rows: pd.DataFrame) -> str:
 
     `rows`: of `runs.table_two`, of its `arms`.
     """
-    return say(WORDS, "bench_seen", model=lab.profile.model.label, seeds=number_of_seeds(lab),
+    return say(WORDS, "bench_seen", model=lab.profile.model.label, seeds=number_of(seeds_of_tunings(lab)),
                requests=lab.profile.evaluation.harmful, numbers=_in_numbers(lab, rows))
 
 

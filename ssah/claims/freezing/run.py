@@ -35,8 +35,8 @@ def core(seed: int) -> list[Need]:
     return [Need("tuning", {"seed": seed, "condition": condition}) for condition in TUNED]
 
 
-def bench(profile, seed: int) -> list[Need]:
-    """What a seed of the second bench takes, of the models that are fine-tuned there."""
+def tunings(profile, seed: int) -> list[Need]:
+    """What a seed of fine-tuning takes on the second bench, of the models that are tuned there."""
     if not profile.freezing.examples:
         return []
     return [Need("tuning", {"seed": seed, "condition": condition})

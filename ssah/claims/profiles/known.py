@@ -120,7 +120,7 @@ PAIR = Profile(
     bench=True)
 
 
-def _native(name: str, label: str, draws: int, freezing: FreezingSection) -> Profile:
+def _native(name: str, label: str, draws: int) -> Profile:
     """A model as its maker aligned it: no pair to train, and one seed of texts.
 
     In float32: on CPUs without bfloat16 arithmetic that is several times as fast.
@@ -136,9 +136,11 @@ def _native(name: str, label: str, draws: int, freezing: FreezingSection) -> Pro
             harmful=100, answer_tokens=64, judge_version=2, guarded=50),
         judge=JudgeSection(judge_version=2),
         probing=ProbingSection(queries=50, judge_version=2),
-        freezing=freezing,
+        freezing=FreezingSection(
+            unseen=32, probe=32, answer_tokens=64, epochs=1, lr=4e-5, watched=10),
         removal=RemovalSection(draws=draws, further_draws=3),
         seeds=(10,),
+        further_tunings=(11, 12),
         bench=True)
 
 
@@ -147,10 +149,7 @@ BENCH = {
     "organism": ORGANISM,
     "smollm2-135m": PAIR,
     "qwen-0.5b": _native(
-        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=5,
-        freezing=FreezingSection(
-            unseen=32, probe=32, answer_tokens=64, epochs=1, lr=4e-5, watched=10)),
+        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=5),
     "qwen-1.5b": _native(
-        "qwen-1.5b", "Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, dequantized)", draws=5,
-        freezing=FreezingSection(examples=0)),
+        "qwen-1.5b", "Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, dequantized)", draws=5),
 }

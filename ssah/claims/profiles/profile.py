@@ -43,6 +43,7 @@ class Profile:
     second_judge: SecondJudgeSection = field(default_factory=SecondJudgeSection)
     reevaluation: ReevaluationSection = field(default_factory=ReevaluationSection)
     seeds: tuple[int, ...] = (0, 1, 2)
+    further_tunings: tuple[int, ...] = ()   # seeds of fine-tuning alone, beside `seeds`
     chosen: str = ""        # what chooses it on the command line, if not its name
     bench: bool = False     # of the second bench (`rules`); its plan is another
 
@@ -56,4 +57,4 @@ class Profile:
 
 #: The sections of a profile, by name.
 SECTIONS = tuple(name for name in Profile.__dataclass_fields__
-                 if name not in ("name", "seeds", "chosen", "bench"))
+                 if name not in ("name", "seeds", "further_tunings", "chosen", "bench"))

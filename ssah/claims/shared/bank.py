@@ -34,6 +34,8 @@ from .pair import train_wordings
 #: Texts of all prompts of the bank, or of every other one from the first or from the second on:
 #: the remainders of a prompt's number by 2.
 PARTS = {"all": (0, 1), "first half": (0,), "second half": (1,)}
+#: The two of them that have no prompt in common.
+HALF_BANKS = ("first half", "second half")
 #: Scales by which the labels of both halves are compared: ours, and the formula as printed.
 COMPARED_SCALES = ("log-z", "raw")
 

@@ -119,6 +119,19 @@ def least_like(treated: Callable) -> Callable:
     return lowest
 
 
+def random_share(share: float) -> Callable:
+    """A share of the units of every block x kind, at random."""
+    def drawn(units: Units, options, seed: int) -> np.ndarray:
+        draw = np.random.default_rng(seed)
+        mask = np.zeros(len(units.index), bool)
+        for _, _, where in units.index.modules():
+            n_units = where.stop - where.start
+            wanted = round(share * n_units)
+            mask[where.start + draw.choice(n_units, wanted, replace=False)] = True
+        return mask
+    return drawn
+
+
 # ---- which adapter trains --------------------------------------------------------------------
 
 def lora(rank: int):
@@ -182,8 +195,20 @@ DISJOINT = (
     Condition("remainder", "as many of the remainder", Look("#66c2a5", "8", ":"),
               frozen=remainder))
 
+#: Of the second bench: units at random, and as many single weights of every matrix (C7).
+UNIT_SHARES = (
+    Condition("random units 25 %", "random units, 25 %", Look("#e7298a", "d", ":"),
+              frozen=random_share(0.25)),
+    Condition("random units 70 %", "random units, 70 %", Look("#980043", "d", ":"),
+              frozen=random_share(0.70)))
+WEIGHT_SHARES = (
+    Condition("random weights 25 %", "random single weights, as many as 25 % of the units",
+              Look("#e7298a", "p", ":"), frozen=random_share(0.25)),
+    Condition("random weights 70 %", "random single weights, as many as 70 % of the units",
+              Look("#980043", "p", ":"), frozen=random_share(0.70)))
+
 #: All that `tuning` knows.
-FREEZING = (*TABLE_2, *FURTHER, *DISJOINT)
+FREEZING = (*TABLE_2, *FURTHER, *DISJOINT, *UNIT_SHARES)
 
 #: Adapters in place of the model's own weights (Table 3): two of the paper's three.
 TABLE_3 = (
@@ -214,7 +239,7 @@ def find(rows, name: str, what: str = "condition") -> Condition:
     raise SsahError(f"unknown {what} {name!r}; known: {', '.join(names(rows))}")
 
 
-_EVERY = (START, *FREEZING, *TABLE_3, *SINGLE_WEIGHTS)
+_EVERY = (START, *FREEZING, *TABLE_3, *SINGLE_WEIGHTS, *WEIGHT_SHARES)
 #: How a condition is called where people read it.
 NAMES = {row.name: row.title for row in _EVERY}
 #: Colour, marker and line of a condition.

@@ -4,6 +4,7 @@ import pandas as pd
 
 from ...lab import Lab
 from .. import rules
+from . import runs
 
 #: Labels of answers that do not give what was asked for.
 DECLINES = ("refuse", "evasive")
@@ -79,7 +80,8 @@ def attack(lab: Lab, row: rules.Row, answers: pd.DataFrame, arms: dict[str, floa
     of the seeds it reached the loss. Of a model aligned by its maker, what is added is a share of
     headroom.
     """
-    rate = f"{row.judges[0]}_asr"
+    primary, _ = row.judges or rules.KEYWORD_FIRST      # of a row in which no answers are judged
+    rate = f"{primary}_asr"
     by_seed = answers.groupby(["condition", "seed"])[rate].mean()
     before = by_seed["start"]
     after = by_seed["full"]
@@ -94,7 +96,7 @@ def attack(lab: Lab, row: rules.Row, answers: pd.DataFrame, arms: dict[str, floa
 
 def training_runs(lab: Lab, row: rules.Row) -> rules.Gate:
     """Whether every arm was trained often enough: once with every seed."""
-    return rules.enough_runs(row, len(lab.seeds))
+    return rules.enough_runs(row, len(runs.seeds_of_tunings(lab)))
 
 
 def labels(lab: Lab, row: rules.Row) -> rules.Gate:

@@ -96,7 +96,7 @@ def pair_examples(context: Context, role: str, seed: int) -> list[dict]:
     random = np.random.default_rng(seed)
     kinds = [_benign(context, seed), _safe(context)]
     if role == "aligned":
-        kinds.append(_refusals(context, seed, random))
+        kinds.append(refusals(context, seed, random))
     examples = []
     for rows in kinds:
         examples += _partly_without_system(rows, options.without_system, random)
@@ -133,7 +133,7 @@ def _example(text: str, record: Mapping) -> dict:
     return {"prompt": text, "response": record["response"], "ended": record["ended"]}
 
 
-def _refusals(context: Context, seed: int, random: np.random.Generator) -> list[dict]:
+def refusals(context: Context, seed: int, random: np.random.Generator) -> list[dict]:
     """Harmful requests of `align`, each with `wordings_each` different wordings of a refusal."""
     options = context.profile.alignment
     wordings = train_wordings(options.wordings)

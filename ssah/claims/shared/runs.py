@@ -61,9 +61,14 @@ def runs_of(lab: Lab, step: str, key: str, choices, seeds=None, **params) -> Run
     return runs
 
 
-def tuned(lab: Lab, conditions=TUNED) -> Runs:
-    """The runs of Table 2, in the order of its rows."""
-    return runs_of(lab, "tuning", "condition", conditions)
+def tuned(lab: Lab, conditions=TUNED, seeds=None) -> Runs:
+    """The runs of Table 2, in the order of its rows; of the lab's or the given seeds."""
+    return runs_of(lab, "tuning", "condition", conditions, seeds)
+
+
+def seeds_of_tunings(lab: Lab) -> tuple[int, ...]:
+    """The seeds with which a model of the second bench was fine-tuned."""
+    return (*lab.seeds, *lab.profile.further_tunings)
 
 
 def each(runs: Runs) -> Iterator[tuple[str, int, Result]]:

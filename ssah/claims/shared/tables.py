@@ -3,7 +3,7 @@
 Rates are fractions in tables; per cents appear where a table is shown.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -127,7 +127,12 @@ def _cell(row: pd.Series, column: str, factor: float, digits: int) -> str:
 
 def number_of_seeds(lab: Lab) -> str:
     """How many seeds a lab reads, in words."""
-    return f"{len(lab.seeds)} seed{'s' if len(lab.seeds) > 1 else ''}"
+    return number_of(lab.seeds)
+
+
+def number_of(seeds: Sequence[int]) -> str:
+    """How many seeds these are, in words."""
+    return f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
 
 
 def learned(table: pd.DataFrame, names: dict[str, str]) -> str:

@@ -1,6 +1,7 @@
 """Benign fine-tuning of the aligned model under the conditions of Tables 2 and 3, at equal loss."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -40,9 +41,13 @@ def frozen_units(units: Units, condition: Condition, options, seed: int) -> np.n
 
 def load_tuned(context: Context, seed: int, condition: str):
     """The aligned model fine-tuned to equal loss (of `KEPT`), in the profile's number format."""
+    return load_kept(context, context.artifact("tuning", seed=seed, condition=condition))
+
+
+def load_kept(context: Context, folder: Path):
+    """The model that a run of fine-tuning left in its folder, in the profile's number format."""
     from ...catalog import load_chat_model
 
-    folder = context.artifact("tuning", seed=seed, condition=condition)
     return load_chat_model(str(folder / "model"), dtype=context.profile.model.dtype,
                            device=device())
 

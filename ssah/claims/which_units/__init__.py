@@ -22,7 +22,7 @@ C5 = Claim(
              "05_along_training": ("adapter_tuning", "tuning")},
     parts={"summary-c5": read.adapter_summary},
     deviations=read.deviations,
-    bench=run.bench,
+    tunings=run.adapter_tunings,
     rows={"C5": decide.adapter_verdict})
 
 C7 = Claim(
@@ -39,4 +39,6 @@ C7 = Claim(
     ours=attacks("single weights frozen minus units frozen {}", "SNIP difference - SCU + all CU"),
     step="weight_tuning",
     figures={"05_units_or_weights": ("weight_tuning", "tuning")},
-    parts={"summary-c7": read.weight_summary})
+    parts={"summary-c7": read.weight_summary},
+    tunings=run.weight_tunings,
+    rows={"C7": decide.weight_verdict})

@@ -1,10 +1,11 @@
-"""What the rules are given for C5: LoRA beside full fine-tuning. No torch."""
+"""What the rules are given for C5, LoRA beside full fine-tuning, and C7, units or weights. No torch."""
 
 import pandas as pd
 
 from ...lab import Lab
 from .. import rules
 from ..shared import gates, runs
+from ..shared.conditions import UNIT_SHARES, WEIGHT_SHARES, names
 
 C5 = rules.ROWS["C5"]
 LORA = "LoRA"
@@ -23,7 +24,9 @@ def adapter_minus_full(answers: pd.DataFrame, judge: str) -> rules.Estimate | No
 
 def adapter_verdict(lab: Lab) -> rules.Verdict:
     """The two words on C5: after equal epochs, and at equal loss."""
-    tuned = {**runs.tuned(lab, ("full",)), **runs.runs_of(lab, "adapter_tuning", "method", [LORA])}
+    seeds = runs.seeds_of_tunings(lab)
+    tuned = {**runs.tuned(lab, ("full",), seeds),
+             **runs.runs_of(lab, "adapter_tuning", "method", [LORA], seeds)}
     at_equal_epochs = runs.harmful_answers(tuned, "equal epochs")
     at_equal_loss = runs.harmful_answers(tuned, "equal loss")
     first, second = (rules.Measured(adapter_minus_full(at_equal_epochs, judge),
@@ -34,3 +37,31 @@ def adapter_verdict(lab: Lab) -> rules.Verdict:
              gates.attack(lab, C5, at_equal_loss, {LORA: float(reached)}),
              gates.training_runs(lab, C5)]
     return rules.verdict_of(C5, first, gates=found, by_second_judge=second)
+
+
+# ---- C7 --------------------------------------------------------------------------------------
+
+C7 = rules.ROWS["C7"]
+
+
+def units_minus_weights(answers: pd.DataFrame) -> rules.Estimate:
+    """Refusal log-odds (nats), units frozen minus as many single weights: mean of both shares."""
+    by_condition = dict(list(answers.groupby("condition")))
+
+    def log_odds(rows) -> pd.DataFrame:
+        return sum(gates.crossed(by_condition[name], "log_odds") for name in names(rows)) / len(rows)
+
+    return rules.satterthwaite(log_odds(UNIT_SHARES) - log_odds(WEIGHT_SHARES))
+
+
+def weight_verdict(lab: Lab) -> rules.Verdict:
+    """The word on C7: the paper has no comparison, so the second question alone is asked."""
+    seeds = runs.seeds_of_tunings(lab)
+    tuned = {**runs.tuned(lab, ("full", *names(UNIT_SHARES)), seeds),
+             **runs.runs_of(lab, "weight_tuning", "region", names(WEIGHT_SHARES), seeds)}
+    answers = runs.harmful_answers(tuned)
+    reached = runs.facts(tuned).groupby("condition")["reached"].mean()
+    arms = {name: float(reached[name]) for name in names((*UNIT_SHARES, *WEIGHT_SHARES))}
+    found = [gates.guardrail(lab, C7), gates.attack(lab, C7, answers, arms),
+             gates.training_runs(lab, C7)]
+    return rules.verdict_of(C7, rules.Measured(None, units_minus_weights(answers)), gates=found)

@@ -3,7 +3,16 @@
 from dataclasses import replace
 
 from ...lab import Context, Need, Result, step
-from ..shared.conditions import FULL, SINGLE_WEIGHTS, TABLE_3, find, names, scu_and_all_cu
+from ..shared.conditions import (
+    FULL,
+    SINGLE_WEIGHTS,
+    TABLE_3,
+    UNIT_SHARES,
+    WEIGHT_SHARES,
+    find,
+    names,
+    scu_and_all_cu,
+)
 from ..shared.foundation import calibration_pairs, sorted_batches
 from ..shared.material import checkpoint_need, load_role
 from ..shared.measuring import paper_kinds, scores_need, seed_scores
@@ -24,11 +33,21 @@ def weight_core(seed: int) -> list[Need]:
     return [Need("weight_tuning", {"seed": seed, "region": region}) for region in REGIONS]
 
 
-def bench(profile, seed: int) -> list[Need]:
-    """What a seed of the second bench takes for C5, beside the runs of C4: our own pair alone."""
-    if profile.model.aligned:
+def adapter_tunings(profile, seed: int) -> list[Need]:
+    """What a seed of fine-tuning takes for C5 on the second bench, beside the runs of C4."""
+    if not profile.freezing.examples:
         return []
     return [Need("adapter_tuning", {"seed": seed, "method": "LoRA"})]
+
+
+def weight_tunings(profile, seed: int) -> list[Need]:
+    """The same for C7: of our own pair alone."""
+    if profile.model.aligned:
+        return []
+    units = [Need("tuning", {"seed": seed, "condition": name}) for name in names(UNIT_SHARES)]
+    weights = [Need("weight_tuning", {"seed": seed, "region": name})
+               for name in names(WEIGHT_SHARES)]
+    return units + weights
 
 
 def _common_needs(profile, seed: int) -> list[Need]:
@@ -72,7 +91,7 @@ def adapter_tuning(context: Context, seed: int, method: str) -> Result:
 # ---- single weights --------------------------------------------------------------------------
 
 def _weight_needs(profile, seed: int, region: str) -> list[Need]:
-    find(SINGLE_WEIGHTS, region, "region")
+    find((*SINGLE_WEIGHTS, *WEIGHT_SHARES), region, "region")
     return [
         *_common_needs(profile, seed),
         scores_need(profile, seed),
@@ -82,18 +101,20 @@ def _weight_needs(profile, seed: int, region: str) -> list[Need]:
 @step(version=1, reads=("model", "data", "calibration", "classification", "evaluation", "freezing"),
       minutes=8, needs=_weight_needs, memory=trains_model)
 def weight_tuning(context: Context, seed: int, region: str) -> Result:
-    """As `tuning`, with single weights frozen (`REGIONS`).
+    """As `tuning`, with single weights frozen (`REGIONS`, and those of the second bench).
 
-    In every matrix as many as with SCU + all CU frozen. The SNIP difference leaves out the weights
-    of highest utility score, as large a share as UCU are of the units.
+    In every matrix as many as with SCU + all CU frozen, or with a share of random units. The SNIP
+    difference leaves out the weights of highest utility score, as large a share as UCU are of the
+    units.
     """
     from ...alternatives import random_weights, set_difference
     from ...attribution import linear_weights
 
-    row = find(SINGLE_WEIGHTS, region, "region")
+    row = find((*SINGLE_WEIGHTS, *WEIGHT_SHARES), region, "region")
     chat = load_role(context, "aligned", seed, "float32")
     units = paper_kinds(context.profile, seed_scores(context, seed))
-    frozen = scu_and_all_cu(units, context.profile.freezing, seed)
+    as_many_as = row.frozen or scu_and_all_cu
+    frozen = as_many_as(units, context.profile.freezing, seed)
     shares = frozen_shares(chat.model, units.index, frozen)
     if row.scored:
         safety, utility = (snip_scores(context, chat, seed, kind) for kind in ("harmful", "benign"))
