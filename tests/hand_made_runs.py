@@ -3,6 +3,7 @@
 import pandas as pd
 
 from ssah.claims.profiles import load_profile
+from ssah.claims.rules import Gate
 from ssah.lab import Result
 
 #: Of four requests, how many are refused at each point. Who has no equal loss never came there.
@@ -70,6 +71,30 @@ class HandMadeRuns:
                 found = pd.DataFrame({"id": ["a", "b"], "correct": [True, condition == "start"]})
             parts.append(found.assign(seed=0, condition=condition))
         return pd.concat(parts, ignore_index=True)
+
+
+def run_of_hundred(fulfilled: dict[str, int], log_odds: float = 0.0,
+                   reached: bool = True) -> Result:
+    """A run of the second bench: of 100 requests so many are fulfilled at each point.
+
+    `log_odds`: of the first request; a nat more of every next one.
+    """
+    values = {"reached": reached, "moved_bytes": 100}
+    parts = []
+    for point, n_fulfilled in fulfilled.items():
+        values[f"{point}: epoch"] = EPOCHS[point]
+        is_fulfilled = [number < n_fulfilled for number in range(100)]
+        parts.append(pd.DataFrame({
+            "source": "advbench", "id": range(100), "at": point,
+            "label": ["comply" if fulfils else "refuse" for fulfils in is_fulfilled],
+            "keyword": [not fulfils for fulfils in is_fulfilled],
+            "log_odds": [log_odds + number for number in range(100)]}))
+    return Result(values, {"answers": pd.concat(parts, ignore_index=True)})
+
+
+def passed(name: str):
+    """Stands in for a function of `gates`: a gate that holds."""
+    return lambda lab, row: Gate(name, passed=True, blocking=True, found="")
 
 
 def answers_at(point: str, refused: int) -> pd.DataFrame:

@@ -7,9 +7,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made_runs import passed, run_of_hundred
 
-from ssah.claims import lab_of
-from ssah.claims.attribute_transfer import draw, read
+from ssah.claims import lab_of, rules
+from ssah.claims.attribute_transfer import decide, draw, read, run
 from ssah.claims.attribute_transfer.run import (
     CATEGORIES,
     FRACTIONS,
@@ -499,6 +500,113 @@ def test_our_number_says_what_the_texts_alone_do():
     text = read.ours(HandMade(), read.c3_facts(HandMade()))
     assert text == ("80% of the SCU change their label in fine-tuning, 20% where only the texts "
                     "change; difference 60.0 points [60.0, 60.0] (brackets: seeds); n = all units")
+
+
+# ---- the second bench: turnover on disjoint texts ---------------------------------------------
+
+#: The labels of eight units by their letters, of a model on each half of the texts.
+HALVES_BY_HAND = {
+    "aligned": {"first half": "SSSSCCRU", "second half": "SSSCSCRU"},
+    "full": {"first half": "SCCCCCRU", "second half": "CCRUSCRU"},
+    "placebo": {"first half": "SSSSCCRU", "second half": "SSSCSCRU"}}
+LETTERS = {"S": "SCU", "C": "CU", "R": "RU", "U": "UCU"}
+
+
+def mask_of(letters: str):
+    """Stands in for `Units`."""
+    labels = np.array([LETTERS[letter] for letter in letters])
+    return SimpleNamespace(mask=lambda label: labels == label)
+
+
+@pytest.fixture
+def turnover_by_hand(monkeypatch) -> pd.DataFrame:
+    """The table of `turnover`, of the eight units."""
+    folders = {"tuning": "full", "placebo_tuning": "placebo"}
+    monkeypatch.setattr(run, "stored_scores",
+                        lambda context, seed, part: HALVES_BY_HAND["aligned"][part])
+    monkeypatch.setattr(run, "load_kept", lambda context, folder: folder)
+    monkeypatch.setattr(run, "bank_pairs", lambda context, seed, part: part)
+    monkeypatch.setattr(run, "score_units", lambda chat, part, system: HALVES_BY_HAND[chat][part])
+    monkeypatch.setattr(run, "labelled", lambda options, letters: mask_of(letters))
+    context = SimpleNamespace(profile=SMOKE, artifact=lambda name, **params: folders[name])
+    return run.turnover(context, 0).tables["turnover"]
+
+
+def test_scu_of_one_half_are_looked_up_on_the_other(turnover_by_hand):
+    shares = turnover_by_hand.set_index(["model", "scored_on", "label"])["share"]
+    # units 0 to 3 are SCU on the first half, and 0, 1, 2 and 4 on the second
+    for half in ("first half", "second half"):
+        assert shares["aligned", half].to_dict() == {"SCU": 0.75, "UCU": 0, "CU": 0.25, "RU": 0}
+    assert shares["full", "first half"].to_dict() == {
+        "SCU": 0, "UCU": 0.25, "CU": 0.5, "RU": 0.25}
+    assert shares["full", "second half"].to_dict() == {"SCU": 0.25, "UCU": 0, "CU": 0.75, "RU": 0}
+    assert shares["placebo"].equals(shares["aligned"])
+    lab = SimpleNamespace(seeds=(0,), profile=SimpleNamespace(further_tunings=()),
+                          get=lambda step, seed: Result(tables={"turnover": turnover_by_hand}))
+    assert decide.turnover(lab).loc[0].to_dict() == {
+        "aligned": 0.25, "full": 1 - 0.25 / 2, "placebo": 0.25}
+
+
+class Turned:
+    """Stands in for a Lab: turnover of three seeds, and what fine-tuning does to 100 requests."""
+
+    turnover = {"aligned": (0.2, 0.2, 0.2), "full": (0.5, 0.6, 0.7), "placebo": (0.3, 0.2, 0.4)}
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), further_tunings=())
+    full = {"start": 5, "equal loss": 45}
+
+    def __init__(self, control: dict, seeds=(10, 11, 12), **turnover):
+        self.control = control
+        self.seeds = seeds
+        self.turnover = self.turnover | turnover
+
+    def get(self, step, seed, condition=None):
+        if step == "tuning":
+            return run_of_hundred(self.full)
+        if step == "placebo_tuning":
+            return run_of_hundred(self.control, reached="equal loss" in self.control)
+        rows = []
+        for model, shares in self.turnover.items():
+            # a little more on one half than on the other
+            left = shares[seed - 10]
+            for half, more in (("first half", 0.1), ("second half", -0.1)):
+                moved = left + more
+                rows.append({"model": model, "scored_on": half, "label": "SCU", "share": 1 - moved})
+                rows.append({"model": model, "scored_on": half, "label": "CU", "share": moved})
+        return Result(tables={"turnover": pd.DataFrame(rows)})
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """The gates that no fine-tuning enters hold."""
+    for name in ("guardrail", "labels"):
+        monkeypatch.setattr(decide.gates, name, passed(name))
+
+
+def test_tuned_minus_aligned_and_minus_the_control_by_hand(guarded):
+    found = decide.verdict(Turned({"equal loss": 10}))      # 5 points more than before
+    assert found.first.word == rules.REPRODUCED and found.second.word == rules.SPECIFIC
+    effect = found.first.estimate
+    assert effect.mean == pytest.approx((0.3 + 0.4 + 0.5) / 3)
+    # Student's t with 2 degrees of freedom, and a standard deviation of 0.1
+    assert effect.mean - effect.low == pytest.approx(4.302653 * 0.1 / 3**0.5)
+    assert found.second.estimate.mean == pytest.approx((0.2 + 0.4 + 0.3) / 3)
+    names = ["guardrail", "labels", "attack", "placebo tuning", "runs"]
+    assert [gate.name for gate in found.gates] == names
+    assert all(gate.passed for gate in found.gates)
+
+
+@pytest.mark.parametrize("control, turnover, seeds, words", [
+    # 10 points more than before: a control that loses refusals itself
+    ({"equal loss": 15}, {}, (10, 11, 12), ("reproduced", "cannot tell: placebo tuning")),
+    ({"end": 5}, {}, (10, 11, 12), ("cannot tell: attack", "not asked")),
+    ({"equal loss": 5}, {"placebo": (0.7, 0.8, 0.9)}, (10, 11, 12),
+     ("reproduced", "the control does better")),
+    ({"equal loss": 5}, {"aligned": (0.7, 0.8, 0.9)}, (10, 11, 12), ("opposite", "not asked")),
+    ({"equal loss": 5}, {"aligned": (0.5, 0.6, 0.7)}, (10, 11, 12), ("not found", "not asked")),
+    ({"equal loss": 5}, {}, (10,), ("cannot tell", "not asked"))])
+def test_the_words_on_c3_follow_from_controls(guarded, control, turnover, seeds, words):
+    found = decide.verdict(Turned(control, seeds, **turnover))
+    assert (found.first.word, found.second.word) == words
 
 
 # ---- figures ---------------------------------------------------------------------------------

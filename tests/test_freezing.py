@@ -92,6 +92,19 @@ def test_random_sets_have_their_twins_counts(units, random, twin):
     assert has_scu == (random == "random large")        # an ordinary draw has some SCU
 
 
+@pytest.mark.parametrize("row, of_attention, of_mlp", [
+    ("random units 25 %", 8, 25), ("random units 70 %", 22, 70)])     # of 32 and of 100 units
+def test_a_random_share_is_that_of_every_module(units, row, of_attention, of_mlp):
+    drawn = frozen(units, row)
+    wanted = {"attn": of_attention, "mlp": of_mlp}
+    assert counts(units, drawn) == {(block, kind): n for block in range(4)
+                                    for kind, n in wanted.items()}
+    assert np.array_equal(drawn, frozen(units, row))
+    assert not np.array_equal(drawn, frozen(units, row, seed=1))
+    blocks = drawn.reshape(4, -1)
+    assert not np.array_equal(blocks[0], blocks[1])     # each has a draw of its own
+
+
 def test_the_least_important_units_by_module(units):
     """As many as SCU + all CU have in every module, and none outside is less important."""
     chosen = frozen(units, LEAST)

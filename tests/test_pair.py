@@ -10,10 +10,14 @@ import pytest
 
 from ssah import judging
 from ssah.claims import lab_of, plan, rules
+from ssah.claims.attribute_transfer import run as attribute_transfer
 from ssah.claims.four_kinds import removal
 from ssah.claims.profiles import BENCH, DEFAULT, SMOKE, RemovalSection, SecondJudgeSection
 from ssah.claims.shared import bank, gates, pair, two_by_two
+from ssah.claims.shared.material import load_role
+from ssah.claims.shared.tuning import instructions
 from ssah.inputs import prompts, words
+from ssah.lab import Result
 from ssah.units import UnitIndex
 
 #: The pair's settings on the tiny model.
@@ -25,6 +29,7 @@ TINY_PAIR = replace(
         SMOKE.alignment, refusals=20, benign=20, epochs=2, look_every=0.5, look_tokens=4,
         look_safe="tiny-benign", wordings="taught_refusals", wordings_each=2, answers_each=2,
         safe="tiny-benign", without_system=0.5, judge_version=2),
+    classification=replace(SMOKE.classification, bank=True),
     calibration=replace(
         SMOKE.calibration, prompts=6, wordings="taught_refusals", answers_each=2, judge_version=2),
     evaluation=replace(SMOKE.evaluation, judge_version=2),
@@ -358,6 +363,57 @@ def test_the_plan_has_the_twin_and_every_row():
         assert f"removal(seed=1,units={row.name},draw=0)" in planned
     natives = {need.label for need in plan(BENCH["qwen-0.5b"])}
     assert not any("unaligned" in label or label == "text_bank" for label in natives)
+
+
+# ---- turnover, and the control's tuning -------------------------------------------------------
+
+def test_the_control_goes_on_with_refusals_after_the_very_same_examples(
+        lab, context, chat, monkeypatch):
+    given = {}
+
+    def tune(context, chat, examples, condition, **options):
+        given.update(options, examples=examples, condition=condition.name)
+        return Result({})
+
+    monkeypatch.setattr(attribute_transfer, "tune", tune)
+    attribute_transfer.placebo_tuning(context, 0)
+    train, unseen = given["examples"]
+    benign, benign_unseen = instructions(context, chat, 0)
+    assert train[:len(benign)] == benign and unseen == benign_unseen
+    # of these alone the probe loss is taken
+    for profile in (lab.profile, BENCH["smollm2-135m"]):
+        assert profile.freezing.probe <= profile.freezing.examples
+    added = pd.DataFrame(train[len(benign):])
+    assert len(added) == 32
+    splits = lab.get("splits").tables["splits"].query("kind == 'harmful' and split == 'align'")
+    assert set(added["prompt"].map(prompts.text_hash)) <= set(splits["hash"])
+    assert set(added["response"]) <= set(words.data_file("taught_refusals")["text"])
+    full = lab.get("tuning", seed=0, condition="full")
+    assert given["condition"] == "full" and given["keep"]
+    assert given["target"] == full.values["probe_loss"]
+
+
+def test_the_control_starts_where_full_fine_tuning_does(lab):
+    """The same model, probed on the same examples, while it trains on others."""
+    full = lab.get("tuning", seed=0, condition="full").tables["checkpoints"]
+    control = lab.get("placebo_tuning", seed=0).tables["checkpoints"]
+    measured = ["probe_loss", "log_odds"]
+    assert control.loc[0, measured].equals(full.loc[0, measured])
+    assert control.loc[1, "probe_loss"] != full.loc[1, "probe_loss"]
+
+
+def test_a_model_that_was_not_changed_turns_over_as_the_aligned_one(lab, context, monkeypatch):
+    """It is scored again, on the halves on which the aligned one was scored."""
+    expected = lab.get("turnover", seed=0).tables["turnover"]
+    every_scu = expected.groupby(["model", "scored_on"])["share"].sum()
+    assert len(every_scu) == 3 * 2 and every_scu.to_numpy() == pytest.approx(1)
+    monkeypatch.setattr(attribute_transfer, "load_kept",
+                        lambda context, folder: load_role(context, "aligned", 0))
+    found = attribute_transfer.turnover(context, 0).tables["turnover"]
+    columns = ["scored_on", "label", "share"]
+    of_model = {model: rows[columns].to_numpy().tolist() for model, rows in found.groupby("model")}
+    assert of_model["full"] == of_model["placebo"] == of_model["aligned"]
+    assert found.query("model == 'aligned'").equals(expected.query("model == 'aligned'"))
 
 
 @pytest.mark.slow

@@ -237,10 +237,11 @@ def test_every_row_is_asked_once_for_its_words(tmp_path, monkeypatch):
     monkeypatch.setattr(ledger, "verdict", ask)
     found = ledger.answered(lab_of(BENCH["qwen-0.5b"], root=tmp_path, compute=False))
     assert asked == list(found) == list(rules.ROWS)
-    assert found["C2-SCU"] == found["C4"] == ledger.NOT_RUN
-    assert found["C3"] == found["C7"] == ledger.NOT_PLANNED
-    # they miss runs that are planned for C4 and C2
-    assert found["C5"] == found["C6-tax"] == ledger.NOT_PLANNED
+    assert found["C2-SCU"] == found["C4"] == found["C5"] == ledger.NOT_RUN
+    # what they miss first is planned for C4 and C2
+    assert found["C3"] == found["C7"] == found["C6-tax"] == ledger.NOT_PLANNED
+    of_our_pair = ledger.answered(lab_of(BENCH["smollm2-135m"], root=tmp_path, compute=False))
+    assert of_our_pair["C3"] == of_our_pair["C7"] == ledger.NOT_RUN
 
 
 def test_a_damaged_result_is_no_row_that_was_not_run(tmp_path):
@@ -264,6 +265,40 @@ def test_a_bench_plans_what_decides(name):
     steps = {need.step for need in needs}
     assert {"labels", "guard", "removal", "refusal_direction"} <= steps
     assert ("second_judged" in steps) == (BENCH[name].second_judge.seeds > 0)
+
+
+def tunings(name: str) -> dict[str, set[int]]:
+    """What is fine-tuned, and turnover -> its planned seeds."""
+    seeds = {}
+    for need in plan(BENCH[name]):
+        if need.step in ("tuning", "adapter_tuning", "weight_tuning", "placebo_tuning", "turnover"):
+            params = dict(need.params)
+            seed = params.pop("seed")
+            seeds.setdefault(" ".join([need.step, *params.values()]), set()).add(seed)
+    return seeds
+
+
+ON_EVERY_MODEL = {"tuning full", "tuning SCU + all CU", "tuning most safety", "tuning remainder",
+                  "adapter_tuning LoRA"}
+ON_OUR_PAIR = ON_EVERY_MODEL | {
+    "tuning random units 25 %", "tuning random units 70 %", "weight_tuning random weights 25 %",
+    "weight_tuning random weights 70 %", "placebo_tuning", "turnover"}
+
+
+@pytest.mark.parametrize("name, expected, seeds", [
+    ("smollm2-135m", ON_OUR_PAIR, {10, 11, 12, 13, 14, 15}),
+    ("qwen-0.5b", ON_EVERY_MODEL, {10, 11, 12}),
+    ("qwen-1.5b", ON_EVERY_MODEL, {10, 11, 12}),
+    ("organism", set(), set())])
+def test_what_is_fine_tuned_with_which_seeds(name, expected, seeds):
+    assert tunings(name) == dict.fromkeys(expected, seeds)
+
+
+def test_further_seeds_are_of_fine_tuning_alone():
+    """Texts and scores that it needs come with it; nothing is removed and no gate asked again."""
+    profile = BENCH["qwen-0.5b"]
+    further = {need.step for need in plan(profile) if need.params.get("seed") in (11, 12)}
+    assert further == {"tuning", "adapter_tuning", "unit_scores", "calibration"}
 
 
 # ---- C1 --------------------------------------------------------------------------------------

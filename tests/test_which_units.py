@@ -4,16 +4,22 @@ And how their tables are read: on runs that are made by hand, and each margin of
 itself.
 """
 
-import pytest
-from hand_made_runs import HandMadeRuns
+from types import SimpleNamespace
 
+import pytest
+from hand_made_runs import HandMadeRuns, passed, run_of_hundred
+
+from ssah.claims import rules
 from ssah.claims.shared import runs as comparison
+from ssah.claims.shared.conditions import FREEZING, UNIT_SHARES, WEIGHT_SHARES, find, names
 from ssah.claims.shared.tuning import ADAPTERS
-from ssah.claims.which_units import C5, C7, read
+from ssah.claims.which_units import C5, C7, decide, read, run
 from ssah.claims.which_units.read import judge_c5, judge_c7
 from ssah.claims.which_units.run import REGIONS
 from ssah.errors import SsahError
+from ssah.lab import Result
 from ssah.lab.statistics import Estimate
+from ssah.units import UnitIndex
 
 # ---- the runs of the smoke profile -----------------------------------------------------------
 
@@ -72,6 +78,50 @@ def test_as_many_weights_as_the_units_have(lab, runs, full):
         assert runs[region].values["weights"] == pytest.approx(n, abs=14)   # rounded in 14 matrices
     scored, random = (runs[region].tables["answers"]["log_odds"].tolist() for region in REGIONS)
     assert scored != random
+
+
+def frozen_weights(index: UnitIndex, mask) -> dict[str, int]:
+    """Weights of every matrix that stay with some units frozen, unit by unit."""
+    group = index.n_heads // index.n_kv_heads
+    stay = {}
+    for block, kind, channel in index.table[mask].itertuples(index=False):
+        if kind == "mlp":
+            vectors = [("mlp.gate_proj", channel), ("mlp.up_proj", channel),
+                       ("mlp.down_proj", channel)]
+        else:
+            head = channel // index.head_dim
+            # heads that share a value row; it stays if one of them needs it
+            row = head // group * index.head_dim + channel % index.head_dim
+            vectors = [("self_attn.o_proj", channel), ("self_attn.v_proj", row)]
+        for name, number in vectors:
+            stay.setdefault(f"model.layers.{block}.{name}.weight", set()).add(number)
+    return {name: len(numbers) * index.hidden for name, numbers in stay.items()}
+
+
+@pytest.mark.parametrize("of_units, of_weights",
+                         list(zip(names(UNIT_SHARES), names(WEIGHT_SHARES))))
+def test_as_many_weights_of_every_matrix_as_random_units_have(
+        lab, chat, monkeypatch, of_units, of_weights):
+    given = {}
+
+    def tune(*arguments, **options):
+        given.update(options)
+        return Result({})
+
+    monkeypatch.setattr(run, "tune", tune)
+    context = SimpleNamespace(profile=lab.profile, get=lab.get,
+                              artifact=lambda name, **params: lab.artifact(name, params))
+    result = run.weight_tuning(context, 0, of_weights)
+    index = UnitIndex.of(chat)
+    units = find(FREEZING, of_units).frozen(SimpleNamespace(index=index), None, 0)
+    expected = frozen_weights(index, units)
+    masks = given["frozen"]
+    assert {name: int(mask.sum()) for name, mask in masks.items()} == expected
+    assert result.values["weights"] == sum(expected.values())
+    assert given["target"] == lab.get("tuning", seed=0, condition="full").values["probe_loss"]
+    # single weights: no column of a matrix stays whole where a fourth of its weights do
+    columns = masks["model.layers.0.mlp.down_proj.weight"].float().mean(dim=0)
+    assert 0 < columns.min() and columns.max() < 1
 
 
 @pytest.mark.parametrize("step, params, message", [
@@ -241,3 +291,57 @@ def test_c7_each_margin_can_fail_alone(fact, value, checks, verdict):
     found = judge_c7(WEIGHTS | {fact: Estimate(*value)})
     assert failed(found) == checks
     assert found.verdict == verdict
+
+
+# ---- the word on C7 --------------------------------------------------------------------------
+
+class Weighed:
+    """Stands in for a Lab: refusal log-odds of the arms, and what full fine-tuning does."""
+
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), further_tunings=())
+    seeds = (10, 11, 12)
+
+    def __init__(self, units=(2.0, 3.0), weights=(1.0, 1.6), missed=""):
+        self.log_odds = dict(zip(names((*UNIT_SHARES, *WEIGHT_SHARES)), (*units, *weights)))
+        self.missed = missed
+
+    def get(self, step, seed, condition=None, region=None):
+        if condition == "full":
+            return run_of_hundred({"start": 5, "equal loss": 45})
+        name = condition or region
+        point = "end" if name == self.missed else "equal loss"
+        # seeds are as far apart with units as with weights
+        return run_of_hundred({point: 20}, self.log_odds[name] + 10 * seed, point == "equal loss")
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    monkeypatch.setattr(decide.gates, "guardrail", passed("guardrail"))
+
+
+def test_units_minus_weights_by_hand(guarded):
+    found = decide.weight_verdict(Weighed())
+    assert (found.first.word, found.second.word) == ("no published comparison", rules.SPECIFIC)
+    contrast = found.second.estimate
+    assert contrast.n == "3 seeds x 100 prompts"
+    # the mean of both shares, paired by seed and request: neither spreads the interval
+    for end in (contrast.low, contrast.mean, contrast.high):
+        assert end == pytest.approx((2.0 + 3.0) / 2 - (1.0 + 1.6) / 2)
+    assert [gate.name for gate in found.gates] == ["guardrail", "attack", "runs"]
+    assert rules.caveats(found) == []
+
+
+@pytest.mark.parametrize("lab, words", [
+    (Weighed(units=(1.0, 1.6), weights=(2.0, 3.0)),
+     ("no published comparison", "the control does better")),
+    # more at one share, and as much less at the other
+    (Weighed(units=(2.0, 1.0), weights=(1.0, 2.0)), ("no published comparison", "any units do"))])
+def test_the_words_on_c7_follow_from_the_weights(guarded, lab, words):
+    found = decide.weight_verdict(lab)
+    assert (found.first.word, found.second.word) == words
+
+
+@pytest.mark.parametrize("arm", names((*UNIT_SHARES, *WEIGHT_SHARES)))
+def test_an_arm_of_c7_that_missed_the_loss_is_named(guarded, arm):
+    (caveat,) = rules.caveats(decide.weight_verdict(Weighed(missed=arm)))
+    assert f"the loss was not reached in every seed by: {arm} (gate" in caveat

@@ -24,9 +24,14 @@ def turnover(lab: Lab) -> pd.DataFrame:
     return pd.DataFrame(parts)
 
 
-def beyond(shares: pd.DataFrame, control: str) -> rules.Estimate:
-    """How much more the tuned model's turnover is than a control's; over seeds."""
+def beyond(shares: pd.DataFrame, control: str) -> rules.Estimate | None:
+    """How much more the tuned model's turnover is than a control's; over seeds.
+
+    None with one seed, of which no interval can be formed.
+    """
     differences = shares[TUNED] - shares[control]
+    if len(differences) < 2:
+        return None
     return rules.satterthwaite(np.asarray(differences)[:, None], ("seeds", "pair of halves"))
 
 
