@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssah.claims import PLACE, lab_of, plan, rules, verdict, verdicts
+from ssah.claims import PLACE, claim, lab_of, plan, rules, verdict, verdicts
 from ssah.claims import answers as ledger
 from ssah.claims.four_kinds import decide, removal
 from ssah.claims.freezing import decide as freezing
@@ -216,11 +216,12 @@ def test_unknown_rows_and_parts_are_refused():
 
 # ---- the door --------------------------------------------------------------------------------
 
-def test_a_row_without_results_has_no_words(tmp_path):
+def test_a_row_without_results_has_no_words(tmp_path, monkeypatch):
     lab = lab_of(BENCH["qwen-0.5b"], root=tmp_path, compute=False)
     assert verdicts(lab) == {}
     with pytest.raises(SsahError, match="ssah recompute"):
         verdict(lab, "C2-SCU")
+    monkeypatch.delitem(claim("C7").rows, "C7")     # as of a claim that is not built
     with pytest.raises(SsahError, match="C7 has no runs on the second bench"):
         verdict(lab, "C7")
     with pytest.raises(SsahError, match="unknown row 'C2'; known: C1-aligned"):
