@@ -464,6 +464,35 @@ def test_a_field_that_was_recorded_counts_at_its_default_too(toys, lab):
     assert back.look("total", {})[0] == "stale"
 
 
+def read_only(toys, *fields: str) -> None:
+    """Let `total` read nothing but these fields of the section `calibration`."""
+    reads = tuple(f"calibration.{name}" for name in fields)
+    steps.STEPS["total"] = replace(steps.STEPS["total"], reads=reads)
+
+
+def test_a_step_that_names_fields_does_not_see_the_others(toys, lab):
+    read_only(toys, "prompts")
+    profile = lab().profile
+    seen = steps.sections_read(steps.STEPS["total"], profile)["calibration"]
+    assert vars(seen) == {"prompts": profile.calibration.prompts}
+    assert steps.fields_read(steps.STEPS["total"]) == {"calibration": ("prompts",)}
+
+
+@pytest.mark.parametrize("changed, state", [("answer_tokens", "ok"), ("prompts", "stale")])
+@pytest.mark.parametrize("made_by_the_whole", [True, False])
+def test_only_the_fields_that_a_step_names_make_it_stale(toys, lab, changed, state,
+                                                         made_by_the_whole):
+    """Whether the result was made when it read the whole section, or just these fields."""
+    if not made_by_the_whole:
+        read_only(toys, "prompts")
+    lab().get("total")
+    read_only(toys, "prompts")
+    one = lab()
+    one.profile = replace(one.profile,
+                          calibration=replace(one.profile.calibration, **{changed: 3}))
+    assert one.look("total", {})[0] == state
+
+
 def test_the_key_of_a_committed_result_is_pinned():
     """A golden number: whatever changes here makes all committed results stale."""
     facts = json.loads((results_of(profiles.DEFAULT) / "splits" / "result.json").read_text())

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from ..errors import SsahError
 from ..inputs import archives, prompts
 from ..lab import Lab, find_step
+from ..lab.steps import fields_read
 from ..lab.graph import Task
 from ..lab.parallel import Recipe, packages_of
 
@@ -31,7 +32,7 @@ def fetch_sources(profile, steps: Iterable[str]) -> None:
 
     Raises `SsahError` for what is out of reach.
     """
-    sections = {section for name in steps for section in find_step(name).reads}
+    sections = {section for name in steps for section in fields_read(find_step(name))}
     sources = {source for section in sections for source in getattr(profile, section).sources()}
     models = {*profile.model.sources(), *profile.probing.pair, profile.second_judge.name}
     for source in sorted(sources):

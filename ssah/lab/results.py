@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +21,17 @@ from tqdm.auto import tqdm
 from ..errors import NotStored, SsahError
 from . import code, machine
 from .keys import key
-from .steps import Context, Need, Step, bound, find_step, label, slug, with_upstream
+from .steps import (
+    Context,
+    Need,
+    Step,
+    bound,
+    find_step,
+    label,
+    sections_read,
+    slug,
+    with_upstream,
+)
 from .store import Result, Store, sha256_of
 
 
@@ -279,8 +289,7 @@ class Lab:
         self._tell(step, tag, reason)
         started = time.perf_counter()
         with self._artifact_folder(result_key) as folder:
-            sections = {section: getattr(self.profile, section) for section in step.reads}
-            profile = SimpleNamespace(name=self.profile.name, **sections)
+            profile = SimpleNamespace(name=self.profile.name, **sections_read(step, self.profile))
             result = step.run(Context(profile, inputs, artifacts, folder), **params)
             made = {path.relative_to(folder).as_posix(): sha256_of(path)
                     for path in sorted(folder.rglob("*")) if path.is_file()}
@@ -339,7 +348,8 @@ class Lab:
                 made_in.replace(folder)
 
     def _provenance(self, step: Step, params: dict, seconds: float) -> dict:
-        sections = {name: asdict(getattr(self.profile, name)) for name in step.reads}
+        sections = {name: asdict(section) if is_dataclass(section) else vars(section)
+                    for name, section in sections_read(step, self.profile).items()}
         return {
             "step": step.name, "version": step.version, "params": params,
             "profile": self.profile.name, "sections": sections,

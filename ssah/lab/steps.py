@@ -47,7 +47,7 @@ class Step:
     name: str
     run: Callable[..., Result]
     version: int                            # bumped by hand where a result should change
-    reads: tuple[str, ...]                  # sections of the profile
+    reads: tuple[str, ...]                  # sections of the profile, or ``section.field``
     needs: Callable[..., list[Need]]        # of the profile and the step's parameters
     minutes: float                          # roughly, on two cores with the default profile
     memory: Callable[..., float] = little_memory    # GiB at most, of the profile
@@ -64,11 +64,30 @@ def step(*, version: int, reads=(), needs=no_needs, minutes: float = 0.1, memory
     return register
 
 
+def fields_read(step: Step) -> dict[str, tuple[str, ...]]:
+    """Section -> the fields of it that a step reads; none named stands for all."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name in step.reads:
+        section, _, one = name.partition(".")
+        found[section] = (*found.get(section, ()), one) if one else ()
+    return found
+
+
+def sections_read(step: Step, profile) -> dict[str, object]:
+    """The sections of a profile as a step sees them: whole, or nothing but the fields it names."""
+    sections = {}
+    for name, names in fields_read(step).items():
+        section = getattr(profile, name)
+        part = SimpleNamespace(**{one: getattr(section, one) for one in names})
+        sections[name] = part if names else section
+    return sections
+
+
 @dataclass
 class Context:
     """What a running step sees."""
 
-    profile: SimpleNamespace        # the declared sections, and the profile's name
+    profile: SimpleNamespace        # the declared sections or fields, and the profile's name
     inputs: dict[str, Result]
     artifacts: dict[str, Path]
     folder: Path                    # the step's own artifacts go here

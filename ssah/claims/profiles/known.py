@@ -116,6 +116,7 @@ PAIR = Profile(
         harmful=160, answer_tokens=64, borderline="safe-evaluate", judge_version=2),
     judge=JudgeSection(judge_version=2),
     probing=ProbingSection(judge_version=2),
+    freezing=FreezingSection(unseen=48),
     seeds=(10, 11, 12, 13, 14, 15),
     bench=True)
 

@@ -233,7 +233,7 @@ def needs_of_budget(profile, seed: int, trained: str) -> list[Need]:
 
 @step(version=1,
       reads=("model", "data", "alignment", "calibration", "classification", "evaluation",
-             "freezing", "budget"),
+             "freezing.shares", "budget"),
       needs=needs_of_budget,
       minutes=15,
       memory=trains_model)
