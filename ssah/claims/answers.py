@@ -3,6 +3,7 @@
 All of it is read from the store; a row that was not run says so.
 """
 
+import contextlib
 from collections.abc import Collection
 
 from ..errors import NotStored
@@ -26,8 +27,9 @@ NOT_KNOWN = "no known answer"
 WHY_NO_WORDS = (
     "*No known answer*: of the organism only the safety units were planted, so it is a control of "
     f"{' and '.join(KNOWN)} alone. *Not planned*: models aligned by their makers have no twin "
-    "without safety training (C1-unaligned, C6), and to train them takes hours on two cores: C4 is "
-    "planned, on the smallest, and C3, C5 and C7 are not.")
+    "without safety training (C1-unaligned, C6), and on them C3 and C7 would take more runs of "
+    "fine-tuning than we have hours. *Not run yet*: planned and registered; the model runs took "
+    "place on a GPU that was lent for half an hour, and these came last.")
 #: The mimetype under which notebook 09 leaves words and sentences for the front page.
 ANSWERS = "application/vnd.ssah.answers+json"
 
@@ -94,6 +96,36 @@ def sentences(lab: Lab, rows: Collection[str] = tuple(ROWS)) -> str:
     if not found:
         return f"Not complete on {lab.profile.model.label} yet: {', '.join(rows)}."
     return _sentences(found)
+
+
+def of_models(lab: Lab, rows: Collection[str]) -> str:
+    """What a claim's rows say of real models, as Markdown; empty on the pages of other profiles.
+
+    On those of the default profile every model of the second bench speaks, else the lab's own.
+    """
+    if lab.profile.name == "default":
+        chosen = [bench for name, bench in labs().items() if name != CONTROL]
+    else:
+        chosen = [lab] if lab.profile.bench else []
+    parts = []
+    for bench in chosen:
+        found = _words_on(bench, rows)
+        if found:
+            parts.append(f"*{bench.profile.model.label}*\n\n{_sentences(found)}")
+    if not parts:
+        return ""
+    said = ("**On the second bench** (rules, gates and prompts were fixed beforehand; notebook 09 "
+            "has all rows and what the words mean):")
+    return "\n\n".join([said, *parts])
+
+
+def _words_on(lab: Lab, rows: Collection[str]) -> dict[str, Verdict]:
+    """The words on some rows, of those that have any."""
+    found = {}
+    for row_id in rows:
+        with contextlib.suppress(NotStored):
+            found[row_id] = verdict(lab, row_id)
+    return found
 
 
 def _ledger(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict | str]]) -> str:

@@ -35,7 +35,7 @@ START = "00"
 BOARD = "09"
 EXPLORER = "explorer.html"
 #: The figure of what real models do without some of their units.
-REMOVALS = "02_removals"
+FIRST_FIGURE = "02_grows"
 
 #: Word of a verdict -> class of its chip in the style sheet; all other words leave it open.
 KINDS = {
@@ -77,7 +77,7 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
         ran=[model for model in models if model["cells"]],
         to_come=[model["label"] for model in models if not model["cells"]],
         first_bench=note_of(board, LEDGER), board=BOARD, claims=CLAIMS,
-        removals=REMOVALS if (figures / f"{REMOVALS}.png").exists() else "",
+        first_figure=FIRST_FIGURE if (figures / f"{FIRST_FIGURE}.png").exists() else "",
         drawn=drawn_claims(outcomes, figures), figures=link(figures, into),
         alternatives=alternatives)
     return index_page(outcomes, into, figures, title=TITLE, opening=boxed(opening),

@@ -9,6 +9,7 @@ from ..shared.tables import fulfilled
 from .run import AS_USUAL, ASKED_AGAIN, NEUTRAL, Decoding
 
 ROW = rules.ROWS["C8"]
+COMPARED = (AS_USUAL, ASKED_AGAIN, NEUTRAL)
 
 
 def refused(lab: Lab, judge: str, seed: int, decoding: Decoding) -> np.ndarray:
@@ -22,10 +23,19 @@ def refused(lab: Lab, judge: str, seed: int, decoding: Decoding) -> np.ndarray:
     return 1 - fulfilled(prefilled, judge)
 
 
+def finished_seeds(lab: Lab) -> tuple[int, ...]:
+    """The seeds with which all decodings ran; the lab's, where these are too few for a word."""
+    stored = {(params["seed"], params["decoding"]) for params, _ in lab.stored("deep")
+              if params["role"] == "aligned" and params["requests"] == "harmful"}
+    finished = tuple(seed for seed in lab.seeds
+                     if all((seed, decoding.name) in stored for decoding in COMPARED))
+    return finished if len(finished) >= rules.RUNS_LEAST else lab.seeds
+
+
 def beyond(lab: Lab, judge: str, decoding: Decoding) -> rules.Estimate:
     """Refusals with the model asked again minus those by another decoding."""
     differences = []
-    for seed in lab.seeds:
+    for seed in finished_seeds(lab):
         with_question = refused(lab, judge, seed, ASKED_AGAIN)
         differences.append(with_question - refused(lab, judge, seed, decoding))
     return rules.satterthwaite(np.stack(differences), ("seeds", "requests"))
@@ -42,4 +52,6 @@ def measured(lab: Lab, judge: str) -> rules.Measured:
 def verdict(lab: Lab) -> rules.Verdict:
     """The two words on C8."""
     first, second = (measured(lab, judge) for judge in ROW.judges)
-    return rules.verdict_of(ROW, first, gates=[gates.guardrail(lab, ROW)], by_second_judge=second)
+    found = [gates.guardrail(lab, ROW),
+             rules.all_seeds(ROW, len(finished_seeds(lab)), len(lab.seeds))]
+    return rules.verdict_of(ROW, first, gates=found, by_second_judge=second)

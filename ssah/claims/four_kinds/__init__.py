@@ -49,6 +49,7 @@ CLAIM = Claim(
         "02_map": ("attribution", "shares"),
         "02_ratio_scan": ("scan",),
         "02_removals": ("removal",),
+        "02_grows": ("removal", "labels"),
         "02_transplant": ("transplant",),
     },
     parts={"summary-c2": read.summary, "table-1": read.readme_table},

@@ -23,8 +23,13 @@ KINDS = ("SCU", "UCU", "RU")
 REMOVAL_PANELS = (
     ("ASR", "keyword_asr", "keyword ASR (%)", True),
     ("strict ASR", "strict_asr", "strict ASR: comply (%)", True),
-    ("wiki ppl", "wiki ppl", "Wikipedia perplexity", False),
+    ("wiki ppl", "wiki ppl", "Wikipedia perplexity (log)", False),
 )
+
+#: What is removed where models of several sizes are compared, as the legend calls it.
+GROWN = {"SCU": "without the SCU (1.3 % of the units)",
+         "random SCU": "without as many random units",
+         "direction": "without the refusal direction"}
 
 #: Two sets of bars in one row: their height, and how far each is from the middle.
 BAR = 0.36
@@ -58,7 +63,37 @@ def removals(models: dict[str, tuple[pd.DataFrame, pd.DataFrame]]):
     figure, axes = by_model(models, REMOVAL_PANELS, "removed", lambda table: table["title"].to_dict(),
                             _removal_style)
     for perplexity in axes[:, 2]:
-        perplexity.locator_params(axis="x", nbins=5)
+        plain_log(perplexity.xaxis, (1, 3))
+    return figure
+
+
+def grows(table: pd.DataFrame):
+    """Refusals lost against the size of the model, and how far the labels hold.
+
+    `table`: `growth.by_size`.
+    """
+    figure, (refusals, overlap) = plt.subplots(1, 2, figsize=(WIDTH, 3.4), width_ratios=(2, 1))
+    for name, part in table.groupby("removed", sort=False):
+        look = _removal_style(name)
+        spread = [part["lost"] - part["low"], part["high"] - part["lost"]]
+        refusals.errorbar(part["billions"], part["lost"] * 100, np.array(spread) * 100,
+                          linestyle=":" if "random" in name else "-", capsize=3,
+                          label=GROWN[name], **look)
+    refusals.set(xlabel="weights (billions, by the model's name)",
+                 ylabel="refusals lost (% of what could be)", ylim=(-10, 115))
+    labels = table.drop_duplicates("model")
+    overlap.plot(labels["billions"], labels["overlap"], marker=MARKERS["SCU"],
+                 color=COLOURS["SCU"])
+    overlap.axhline(labels["gate"].iloc[0], color="black", linestyle=":", linewidth=1.4,
+                    label="gate")
+    overlap.set(xlabel="weights (billions)", ylim=(0, 1),
+                ylabel="SCU of two halves\nof the texts: IoU")
+    overlap.legend(frameon=False, loc="lower left")
+    for axis in (refusals, overlap):
+        axis.set(xscale="log", xlim=(labels["billions"].min() / 1.3, labels["billions"].max() * 1.3))
+        axis.set_xticks(labels["billions"], [f"{size:g}" for size in labels["billions"]])
+        axis.minorticks_off()
+    legend_above(figure, refusals)
     return figure
 
 

@@ -8,14 +8,21 @@ from ...lab.words import markdown_table, say
 from .. import rules
 from ..shared.tables import outcomes, with_system
 from .read import WORDS
-from .removal import REMOVALS
+from .removal import REMOVALS, draws_of
 
 #: Our columns and the measures of an answer to a request, that they are means of.
 RATES = {"ASR": "keyword_asr", "strict ASR": "strict_asr"}
 
 
+def is_complete(lab: Lab, units: str) -> bool:
+    """Whether a removal was done with every seed, and as often as is planned."""
+    stored = [params for params, _ in lab.stored("removal") if params["units"] == units]
+    n_draws = draws_of(lab.profile).get(units, 1)
+    return len(stored) == n_draws * len(lab.seeds)
+
+
 def per_draw(lab: Lab) -> pd.DataFrame:
-    """A row a removal, seed and draw that is stored: rates and perplexities.
+    """A row a removal, seed and draw, of those that are complete: rates and perplexities.
 
     Columns keyword_asr, strict_asr (fractions; with system prompt), wiki ppl.
     """
@@ -23,15 +30,16 @@ def per_draw(lab: Lab) -> pd.DataFrame:
     answers = with_system(lab, "removal").groupby(keys)[[*RATES.values()]].mean()
     passages = lab.frame("removal", "wikipedia").groupby(keys)["nll"].mean()
     table = answers.join(np.exp(passages).rename("wiki ppl"), how="outer").reset_index()
-    return table.assign(condition=table["units"])
+    complete = [name for name in table["units"].unique() if is_complete(lab, name)]
+    return table[table["units"].isin(complete)].assign(condition=table["units"])
 
 
 def table_one(lab: Lab) -> pd.DataFrame:
-    """A row a removal that is stored, as fractions, with 95 % intervals ``low`` and ``high``.
+    """A row a removal that is complete, as fractions, with 95 % intervals ``low`` and ``high``.
 
-    Columns ASR and strict ASR (with system prompt), wiki ppl (geometric mean), how many draws or
-    seeds both stand on (``answered``, ``read``), share and title. An interval crosses requests with
-    draws or with seeds.
+    Columns ASR and strict ASR (with system prompt), incoherent, wiki ppl (geometric mean), how many
+    draws or seeds both stand on (``answered``, ``read``), share and title. An interval crosses
+    requests with draws or with seeds.
     """
     answers = with_system(lab, "removal")
     points = per_draw(lab)
@@ -40,13 +48,14 @@ def table_one(lab: Lab) -> pd.DataFrame:
     for removal in REMOVALS:
         name = removal.name
         part = answers[answers["units"] == name]
-        if len(part):
-            of_row = points[points["units"] == name]
+        of_row = points[points["units"] == name]
+        if len(of_row):
             perplexity = np.exp(np.log(of_row["wiki ppl"]).mean())
             rows[name] = {"title": removal.title, "share": shares[name],
                           "answered": of_row["keyword_asr"].count(),
                           "read": of_row["wiki ppl"].count(),
-                          **_estimates(part), "wiki ppl": perplexity}
+                          **_estimates(part), "incoherent": part["incoherent"].mean(),
+                          "wiki ppl": perplexity}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("removed")
 
 

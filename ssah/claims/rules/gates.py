@@ -178,6 +178,12 @@ def enough_runs(row: Row, n_runs: int) -> Gate:
     return _gate(row, "runs", n_runs >= RUNS_LEAST, found)
 
 
+def all_seeds(row: Row, n_seeds: int, n_planned: int) -> Gate:
+    """Did every planned seed run to its end? A caveat: who did not ended with the machine's time."""
+    found = f"{n_seeds} of {n_planned} planned seeds were finished, and these alone count"
+    return _gate(row, "seeds", n_seeds == n_planned, found)
+
+
 def tax(row: Row, lost: Estimate) -> Gate:
     """Does full alignment itself cost what C6-tax says that training RU does not cost?
 
