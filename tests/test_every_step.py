@@ -31,10 +31,11 @@ def answers(letters: str, length: int = 10, turned: list[int] | None = None) -> 
         "stepped_in": [0 if letter == "r" else -1 for letter in letters]})
 
 
-def made_up_lab(letters: dict[str, str], aligned: str = "theirs", seeds=(10,)):
+def made_up_lab(letters: dict[str, str], aligned: str = "theirs", seeds=(10,), finished=None):
     """A lab whose `deep` results after 10 tokens are decoding -> letters; after 0 all is refused.
 
-    Of safe requests nothing is refused. The guardrail holds.
+    Of safe requests nothing is refused. The guardrail holds. `finished`: the seeds that ran whole
+    (default: all); the others lack a decoding.
     """
     refusing = pd.DataFrame({"source": "select", "system": "default", "label": ["refuse"] * 80})
     guarded = pd.concat([
@@ -54,7 +55,11 @@ def made_up_lab(letters: dict[str, str], aligned: str = "theirs", seeds=(10,)):
     profile = SimpleNamespace(
         bench=True, name="made-up", reevaluation=ReevaluationSection(),
         model=SimpleNamespace(aligned=aligned, name="base", label="a model"))
-    return SimpleNamespace(profile=profile, seeds=seeds, get=get, require=lambda needs: None)
+    stored = [({"seed": seed, "decoding": decoding, "role": "aligned", "requests": "harmful"}, None)
+              for seed in seeds for decoding in letters
+              if decoding != "neutral" or seed in (finished or seeds)]
+    return SimpleNamespace(profile=profile, seeds=seeds, get=get, require=lambda needs: None,
+                           stored=lambda step: stored)
 
 
 LAB = made_up_lab({"as usual": "rccccccccc", "asked again": "rrrrrreccc", "neutral": "rreccccccc"})
@@ -94,6 +99,17 @@ def test_seeds_are_crossed_with_requests():
     letters = {"as usual": "rccc", "asked again": "rrrc", "neutral": "rccc"}
     lab = made_up_lab(letters, seeds=(10, 11))
     assert decide.measured(lab, "strict").effect.n == "2 seeds x 4 requests"
+
+
+@pytest.mark.parametrize("finished, counted", [
+    ((10, 13, 14), (10, 13, 14)), ((10, 13), (10, 11, 12, 13, 14, 15))])
+def test_only_finished_seeds_count_where_they_are_enough(finished, counted):
+    letters = {"as usual": "rccc", "asked again": "rrrc", "neutral": "rccc"}
+    lab = made_up_lab(letters, seeds=(10, 11, 12, 13, 14, 15), finished=finished)
+    assert decide.finished_seeds(lab) == counted
+    caveat = decide.verdict(lab).gates[-1]
+    assert (caveat.passed, caveat.blocking) == (len(counted) == 6, False)
+    assert f"{len(counted)} of 6" in caveat.found
 
 
 # ---- tables and words ------------------------------------------------------------------------

@@ -7,17 +7,20 @@ import pandas as pd
 import pytest
 
 from ssah.claims.four_kinds import (
+    by_model,
     choices,
     conditions,
     costs,
+    growth,
     judge,
     ratio_scan,
     read,
     rechecks,
+    removed,
     run,
 )
 from ssah.claims.four_kinds.read import judge_c2
-from ssah.claims.profiles import load_profile
+from ssah.claims.profiles import RemovalSection, load_profile
 from ssah.claims.shared.foundation import sorted_batches
 from ssah.classification import Units
 from ssah.errors import SsahError
@@ -593,6 +596,39 @@ def test_people_beside_the_judge():
         "n": 2,
     }
     assert table.loc["answers the request", "comply"] == 1
+
+
+def test_the_area_under_the_curve_is_a_count_of_pairs():
+    draw = np.random.default_rng(0)
+    log_odds = pd.Series(draw.integers(-3, 4, 40).astype(float))        # with ties
+    fulfilled = pd.Series(draw.random(40) < 0.4)
+    wins = [1.0 if first > second else 0.5 if first == second else 0.0
+            for first in log_odds[fulfilled] for second in log_odds[~fulfilled]]
+    assert by_model.auc(log_odds, fulfilled) == pytest.approx(np.mean(wins))
+    assert np.isnan(by_model.auc(log_odds, fulfilled | True))
+
+
+@pytest.mark.parametrize("units, n_stored, complete", [
+    ("SCU", 2, True), ("SCU", 1, False), ("random SCU", 6, True), ("random SCU", 5, False)])
+def test_a_removal_is_complete_with_every_seed_and_draw(units, n_stored, complete):
+    """Two seeds; three draws of random units."""
+    stored = [({"units": units, "seed": 0, "draw": 0}, None)] * n_stored
+    stored += [({"units": "UCU", "seed": 0, "draw": 0}, None)]
+    profile = SimpleNamespace(removal=RemovalSection(draws=3))
+    lab = SimpleNamespace(profile=profile, seeds=(0, 1), stored=lambda step: stored)
+    assert removed.is_complete(lab, units) == complete
+
+
+def test_the_figure_of_sizes_tells_whether_the_effect_grows():
+    def said(lost_by_large: float) -> str:
+        rows = [{"model": name, "billions": size, "overlap": 0.6, "removed": what, "lost": lost}
+                for name, size, scu in (("a", 0.1, 0.3), ("b", 1.0, lost_by_large))
+                for what, lost in (("SCU", scu), ("random SCU", 0.05), ("direction", 0.9))]
+        return growth.seen(pd.DataFrame(rows))
+
+    assert "The effect of the SCU grows from model to model" in said(0.5)
+    assert "30%, 50% of the refusals" in said(0.5) and "100, 1000 million" in said(0.5)
+    assert "does not grow" in said(0.2)
 
 
 # ---- what is computed again ------------------------------------------------------------------

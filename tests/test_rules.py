@@ -421,6 +421,14 @@ def test_gates_need_enough_requests():
         rules.guardrail(ROWS["C4"], GOOD_PAIR, n_prompts=79)
 
 
+@pytest.mark.parametrize("ratio, shown", [
+    (1499.57, "1500 times the perplexity [1000, 2249]"),
+    (5.58, "5.58 times the perplexity [3.72, 8.37]")])
+def test_a_large_multiple_has_no_decimals(ratio, shown):
+    found = estimate(np.log(ratio), np.log(1.5))
+    assert ROWS["C2-UCU"].first.unit.shown(found) == shown
+
+
 @pytest.mark.parametrize("lost, holds", [(-0.05, True), (0.10, True), (0.11, False)])
 def test_the_placebo_is_a_caveat(lost, holds):
     gate = rules.placebo(ROWS["C2-SCU"], lost, n_prompts=100)

@@ -48,6 +48,15 @@ COLUMNS = "".join(f"<td>a_long_column_name_{number}</td>" for number in range(40
 WIDE = f"<table><tr>{COLUMNS}</tr></table>"
 
 
+def test_the_front_page_goes_claim_by_claim():
+    models = [{"short": model["label"], **model} for model in WORDS["models"]]
+    claims = front.by_claim(models)
+    assert [claim["statement"] for claim in claims] == [
+        rules.ROWS["C2-SCU"].statement, rules.ROWS["C4"].statement]
+    # the control has a place of its own, and who did not run says nothing
+    assert [[said["model"] for said in claim["said"]] for claim in claims] == [["model <A>"]] * 2
+
+
 def code_cell(source: str, **data):
     """A code cell that was run, with one output of some mimetypes."""
     metadata = {"image/png": {"alt": "one pixel"}}
@@ -209,7 +218,7 @@ def test_solutions_are_folded_with_what_they_give_and_cards_are_prose():
 def test_the_front_page_says_the_sentences_and_shows_the_words(site):
     page = (site / "index.html").read_text("utf-8")
     assert "Removing the units takes &lt;refusals&gt; away." in page and "model &lt;A&gt;" in page
-    assert "<li>Text. 5 % and &lt;6 %&gt;</li>" in page and "A caveat. C2-SCU; labels: overlap" in page
+    assert "<li>Text. 5 % and &lt;6 %&gt;</li>" in page and "A caveat on model &lt;A&gt;. C2-SCU; labels: overlap" in page
     for kind, word in (("for", "specific"), ("open", "cannot tell: guardrail"),
                        ("open", "depends on the judge"), ("for", "reproduced")):
         assert f'<span class="chip {kind}">{word}</span>' in page

@@ -13,7 +13,7 @@ from . import claim, lab_of, verdict, verdicts
 from .four_kinds import by_hand, removed
 from .freezing import natives
 from .profiles import BENCH
-from .rules import ROWS, Verdict, caveats, numbers, sentence
+from .rules import ROWS, Verdict, caveats, finding, numbers, sentence
 
 #: The model whose safety units were planted, and the rows of which its answer is known for that.
 CONTROL = "organism"
@@ -154,13 +154,37 @@ def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:
 
 
 def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
-    parts = []
-    for name, lab in found.items():
-        if name != CONTROL and by_model[name]:
-            measured = "".join(f"- {line}\n" for line in _measured(lab))
-            parts.append(f"**{lab.profile.model.label}**, what was measured:\n\n{measured}\n"
-                         f"What that says of the claims:\n\n{_sentences(by_model[name])}")
-    return "\n\n".join(parts) or _on_the_way(found)
+    real = {name: lab for name, lab in found.items() if name != CONTROL and by_model[name]}
+    if not real:
+        return _on_the_way(found)
+    parts = [_by_claim(real, by_model)]
+    for name, lab in real.items():
+        parts += [f"*A caveat on {short(lab)}.* {caveat}" for caveat in _caveats(by_model[name])]
+    measured = [f"**{lab.profile.model.label}**\n\n{_listed(_measured(lab))}"
+                for lab in real.values()]
+    summary = "<summary>What was measured, model by model</summary>"
+    folded = "\n\n".join([f"<details>{summary}", *measured, "</details>"])
+    return "\n\n".join([*parts, folded])
+
+
+def _by_claim(real: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
+    """A claim after the other, below each what every model says of it, as a Markdown list."""
+    lines = []
+    for row in ROWS.values():
+        said = [f"  - *{short(lab)}:* {finding(by_model[name][row.id])}"
+                for name, lab in real.items() if row.id in by_model[name]]
+        if said:
+            lines += [f"- **{row.statement}.**", *said]
+    return "\n".join(lines)
+
+
+def _listed(lines: list[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def short(lab: Lab) -> str:
+    """The name of a lab's model, without what stands behind it."""
+    return lab.profile.model.label.partition(" (")[0].partition(",")[0]
 
 
 def _measured(lab: Lab) -> list[str]:
@@ -231,7 +255,8 @@ def report(found: dict[str, Lab]) -> None:
         cells = [_noted(verdict) for verdict in spoken[name].values()]
         measured = [] if name == CONTROL else _measured(lab)
         without = {row_id: why for row_id, why in by_model[name].items() if isinstance(why, str)}
-        models.append({"label": lab.profile.model.label, "control": name == CONTROL,
+        models.append({"label": lab.profile.model.label, "short": short(lab),
+                       "control": name == CONTROL,
                        "measured": measured, "cells": cells, "without": without,
                        "caveats": _caveats(spoken[name])})
     display({"text/markdown": shown, "text/plain": "two words a row and model",
@@ -242,4 +267,4 @@ def _noted(verdict: Verdict) -> dict:
     """A verdict as plain JSON."""
     return {"row": verdict.row, "first": verdict.first.word, "second": verdict.second.word,
             "depends": verdict.depends_on_the_judge, "numbers": numbers(verdict),
-            "sentence": sentence(verdict)}
+            "finding": finding(verdict), "sentence": sentence(verdict)}

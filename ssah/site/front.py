@@ -66,7 +66,7 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
     board = (notebooks or into / "notebooks") / f"{BOARD}.ipynb"
     answers = note_of(board, ANSWERS)
     # a notebook that was executed by an earlier version left less
-    found = [{"measured": [], "caveats": [], "without": {}, **model}
+    found = [{"measured": [], "caveats": [], "without": {}, "short": model["label"], **model}
              for model in answers.get("models", [])]
     models = sorted(found, key=lambda model: model["control"])
     opening = say(
@@ -74,7 +74,7 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
         begin=START if START in [outcome.number for outcome in outcomes] else "",
         explorer=EXPLORER if (into / EXPLORER).exists() else "",
         answers=answers, not_planned=answers.get("not_planned", ""),
-        ran=[model for model in models if model["cells"]],
+        ran=[model for model in models if model["cells"]], by_claim=by_claim(models),
         to_come=[model["label"] for model in models if not model["cells"]],
         first_bench=note_of(board, LEDGER), board=BOARD, claims=CLAIMS,
         first_figure=FIRST_FIGURE if (figures / f"{FIRST_FIGURE}.png").exists() else "",
@@ -82,6 +82,21 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
         alternatives=alternatives)
     return index_page(outcomes, into, figures, title=TITLE, opening=boxed(opening),
                       alternatives=alternatives)
+
+
+def by_claim(models: list[dict]) -> list[dict]:
+    """The rows of the ledger that have words on a real model: statement, and what each model says.
+
+    `models`: as notebook 09 leaves them (`ssah.claims.answers.report`).
+    """
+    found = []
+    for row in ROWS.values():
+        said = [{"model": model["short"], "finding": cell.get("finding", cell["sentence"])}
+                for model in models if not model["control"]
+                for cell in model["cells"] if cell["row"] == row.id]
+        if said:
+            found.append({"statement": row.statement, "said": said})
+    return found
 
 
 def note_of(path: Path, mimetype: str) -> dict:

@@ -70,6 +70,7 @@ from .verdicts import (
     Measured,
     Verdict,
     caveats,
+    finding,
     first_answer,
     first_word,
     first_word_of_no_harm,

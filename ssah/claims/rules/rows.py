@@ -28,8 +28,9 @@ class Unit:
 
     def _number(self, value: float) -> str:
         scaled = exp(value) if self.logarithm else value * self.factor
-        rounded = round(scaled, self.decimals) + 0.0       # no "-0"
-        return f"{rounded:.{self.decimals}f}"
+        decimals = self.decimals if abs(scaled) < 100 else 0
+        rounded = round(scaled, decimals) + 0.0       # no "-0"
+        return f"{rounded:.{decimals}f}"
 
 
 POINTS = Unit("points", factor=100)

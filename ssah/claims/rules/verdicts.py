@@ -223,8 +223,13 @@ def sentence(verdict: Verdict) -> str:
     ``Removing the units called safety-critical takes refusals away: reproduced, and it
     is these units (48% of what could be lost [40, 56]; beyond other units 46% ...).``
     """
+    return f"{ROWS[verdict.row].statement}: {finding(verdict)}"
+
+
+def finding(verdict: Verdict) -> str:
+    """`sentence` without the claim that it is about."""
     row = ROWS[verdict.row]
-    text = f"{row.statement}: {verdict.first}{_second_clause(row, verdict.second)}"
+    text = f"{verdict.first}{_second_clause(row, verdict.second)}"
     found = numbers(verdict)
     if found:
         text += f" ({'; '.join(found)})"
