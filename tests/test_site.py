@@ -224,7 +224,7 @@ def test_the_front_page_says_the_sentences_and_shows_the_words(site):
         assert f'<span class="chip {kind}">{word}</span>' in page
     assert page.count("not run yet") == 2 * len(rules.ROWS) - 3
     assert page.count("Not run yet: model B.") == 1
-    assert page.index("model &lt;A&gt;</h3>") < page.index("planted: a control</h3>")
+    assert page.index("<em>model &lt;A&gt;:</em>") < page.index("planted: a control</h3>")
     assert "number of C1" in page and 'src="figures/01_distance_by_token.png"' in page
     assert "02_table_1.png" not in page         # its notebook was not run
 
