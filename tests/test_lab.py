@@ -387,6 +387,40 @@ def test_frames_compute_nothing(planned):
     assert planned.ran == []
 
 
+def test_a_frame_is_the_callers_own(planned):
+    one = planned()
+    one.get("row", seed=1, name="a")
+    frame = one.frame("row", "rows")
+    frame["value"] = 0
+    assert one.frame("row", "rows")["value"].tolist() == [1, 10]
+
+
+def test_a_frame_has_what_another_lab_stored_after_the_first_reading(planned):
+    reader = planned()
+    planned().get("row", seed=1, name="a")
+    assert reader.frame("row", "rows")["value"].tolist() == [1, 10]
+    planned().get("row", seed=2, name="a")
+    assert reader.frame("row", "rows")["value"].tolist() == [1, 10, 2, 20]
+
+
+def test_what_is_made_of_results_is_formed_once_until_a_result_is_computed(planned):
+    formed = []
+
+    def total(lab, name):
+        formed.append(name)
+        return int(lab.frame("row", "rows").query("name == @name")["value"].sum())
+
+    one = planned()
+    with pytest.raises(SsahError, match="no planned result"):
+        one.once(total, name="a")
+    one.get("row", seed=1, name="a")
+    assert [one.once(total, name="a"), one.once(total, name="a")] == [11, 11]
+    assert one.once(total, name="b") == 0
+    assert formed == ["a", "a", "b"]        # the first of them raised, and was not kept
+    one.get("row", seed=2, name="a")
+    assert one.once(total, name="a") == 33
+
+
 def test_an_unknown_table_is_refused_with_the_known_ones(planned):
     planned().get("row", seed=1, name="a")
     with pytest.raises(SsahError, match="row has no table 'columns'; it has: rows"):

@@ -56,6 +56,14 @@ def test_a_result_comes_back_as_it_was(store, result):
     assert saved.content == loaded.content == result.content
 
 
+def test_a_stored_result_that_is_changed_has_another_content(store):
+    loaded = [store.save("step", "result", example()), store.load("step", "result")]
+    for stored in loaded:
+        assert stored.content == example().content
+        changed = replace(stored, values={"n": 4})
+        assert changed.content == example(values={"n": 4}).content
+
+
 @pytest.mark.parametrize("slug", ("result", "seed=0,condition=random SCU", "share=0.5,x=1.25", "variation=as in Table 1"))
 def test_names_may_hold_dots_and_spaces(store, slug):
     store.save("step", slug, example())

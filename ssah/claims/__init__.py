@@ -175,7 +175,7 @@ def verdict(lab: Lab, row_id: str) -> Verdict:
     rows = claim(ROWS[row_id].claim).rows
     if row_id not in rows:
         raise NotStored(f"{row_id} has no runs on the second bench yet")
-    return rows[row_id](lab)
+    return lab.once(rows[row_id])
 
 
 def verdicts(lab: Lab) -> dict[str, Verdict]:

@@ -108,7 +108,7 @@ class Claim:
     def judged(self, lab: Lab, **options) -> tuple[Facts, Verdict]:
         """The facts of a lab and the verdict on them; *not tested* by too few seeds."""
         self.require(lab)
-        facts = self.facts(lab, **options)
+        facts = lab.once(self.facts, **options)
         verdict = self.rule(facts)
         if len(lab.seeds) < self.least_seeds:
             verdict = replace(verdict, verdict="not tested")

@@ -68,6 +68,8 @@ class Lab:
         self.seeds = profile.seeds[:n_seeds]
         self.store = Store(root if root is not None else place.results(profile))
         self.fresh: dict[str, Result] = {}      # what was validated or computed by this lab
+        self.formed: dict[tuple, object] = {}   # what was made of results (`once`)
+        self.frames: dict[tuple[str, str], tuple[list[str], pd.DataFrame]] = {}     # with contents
         self.bar: tqdm | None = None            # of `require`, while it computes
         # of the code that runs: asked before anything is computed, as files may change meanwhile
         self.commit = machine.commit(place.repository, place.watched)
@@ -189,17 +191,25 @@ class Lab:
         The step's parameters are columns. Computes nothing; what is not stored is not there.
         Raises `SsahError` for an unknown step, and for a table that none of its results has.
         """
-        parts = []
-        tables: set[str] = set()
-        for params, result in self.stored(name):
-            tables |= set(result.tables)
-            if table in result.tables:
-                parts.append(_with_columns(result.tables[table], params))
-        if parts:
-            return pd.concat(parts, ignore_index=True)
-        if tables:
-            raise SsahError(f"{name} has no table {table!r}; it has: {', '.join(sorted(tables))}")
-        raise NotStored(self._nothing_stored(name))
+        runs = list(self.stored(name))
+        if not runs:
+            raise NotStored(self._nothing_stored(name))
+        contents = [f"{result.key} {result.content}" for _, result in runs]
+        of_then, frame = self.frames.get((name, table), ([], None))
+        if contents != of_then:
+            frame = _below_each_other(name, table, runs)
+            self.frames[name, table] = (contents, frame)
+        return frame.copy()
+
+    def once(self, form: Callable, **options):
+        """``form(lab, **options)``, which reads results; formed once, so it must not be changed.
+
+        Formed again after this lab has computed (or waited for) a result. What raises is not kept.
+        """
+        asked = (form, *sorted(options.items()))
+        if asked not in self.formed:
+            self.formed[asked] = form(self, **options)
+        return self.formed[asked]
 
     def facts(self, name: str) -> pd.DataFrame:
         """The scalars of a step: a row a stored planned run, its parameters first.
@@ -277,6 +287,7 @@ class Lab:
         folder = self.place.cache() / "locks" / _short_hash(self.store.root) / name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with FileLock(folder / f"{slug(params)}.lock"):
+            self.formed.clear()     # there will be a result that was not there when it was formed
             yield
 
     def _run(self, name: str, params: dict, reason: str) -> Result:
@@ -369,6 +380,16 @@ def command(profile, name: str, params: dict) -> str:
 def _with_columns(table: pd.DataFrame, params: dict) -> pd.DataFrame:
     """The table with parameters as columns, last; a column of its own of that name is kept."""
     return table.assign(**{name: value for name, value in params.items() if name not in table})
+
+
+def _below_each_other(name: str, table: str, runs: list[tuple[dict, Result]]) -> pd.DataFrame:
+    """One table of all runs of a step (params, result) that have it; `SsahError` if none has."""
+    parts = [_with_columns(result.tables[table], params)
+             for params, result in runs if table in result.tables]
+    if not parts:
+        there = sorted({known for _, result in runs for known in result.tables})
+        raise SsahError(f"{name} has no table {table!r}; it has: {', '.join(there) or 'none'}")
+    return pd.concat(parts, ignore_index=True)
 
 
 def _scalars(values: dict) -> dict:

@@ -20,6 +20,10 @@ def _tables(lab: Lab, seed: int, units: str, table: str, draw: int = 0) -> pd.Da
 
 def success(lab: Lab, judge: str, seed: int, units: str, draw: int = 0) -> np.ndarray:
     """Which harmful requests, asked with system prompt, were fulfilled; (requests,) of 0 or 1."""
+    return lab.once(_success, judge=judge, seed=seed, units=units, draw=draw)
+
+
+def _success(lab: Lab, judge: str, seed: int, units: str, draw: int) -> np.ndarray:
     answers = _tables(lab, seed, units, "answers", draw)
     usual = answers[answers["system"] == lab.profile.evaluation.systems[0]]
     return fulfilled(usual, judge)
