@@ -31,6 +31,10 @@ class HandMadeRuns:
 
     profile = load_profile("smoke")
 
+    def once(self, form, **options):
+        """As of a lab."""
+        return form(self, **options)
+
     def __init__(self, seeds=(0, 1, 2)):
         self.seeds = seeds
 
@@ -105,3 +109,9 @@ def answers_at(point: str, refused: int) -> pd.DataFrame:
         "label": ["refuse" if refuses else "comply" for refuses in is_refused],
         "keyword": is_refused,
         "log_odds": [1.0 if refuses else -1.0 for refuses in is_refused]})
+
+
+def forming(lab):
+    """A made-up lab, a namespace, that can form what a `Lab` forms once."""
+    lab.once = lambda form, **options: form(lab, **options)
+    return lab

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made_runs import forming
 
 from ssah.claims import lab_of, load_profile, plan, verdict
 from ssah.claims.every_step import decide, draw, read, run, seen
@@ -58,8 +59,8 @@ def made_up_lab(letters: dict[str, str], aligned: str = "theirs", seeds=(10,), f
     stored = [({"seed": seed, "decoding": decoding, "role": "aligned", "requests": "harmful"}, None)
               for seed in seeds for decoding in letters
               if decoding != "neutral" or seed in (finished or seeds)]
-    return SimpleNamespace(profile=profile, seeds=seeds, get=get, require=lambda needs: None,
-                           stored=lambda step: stored)
+    return forming(SimpleNamespace(profile=profile, seeds=seeds, get=get,
+                                   require=lambda needs: None, stored=lambda step: stored))
 
 
 LAB = made_up_lab({"as usual": "rccccccccc", "asked again": "rrrrrreccc", "neutral": "rreccccccc"})

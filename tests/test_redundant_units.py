@@ -216,6 +216,10 @@ class HandMade:
     shares = {"full": np.nan, "full slower": np.nan, "LoRA": np.nan, "only SCU": 0.01,
               "random like SCU": 0.01}
 
+    def once(self, form, **options):
+        """As of a lab."""
+        return form(self, **options)
+
     def require(self, needs):
         for need in needs:
             self.get(need.step, **need.params)

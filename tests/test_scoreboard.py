@@ -13,7 +13,8 @@ from ssah.inputs.archives import REPOSITORY
 from ssah.lab import STEPS, find_step
 from ssah.lab.statistics import Estimate
 
-LAB = SimpleNamespace(seeds=(0, 1, 2), profile=SimpleNamespace(seeds=(0, 1, 2)), require=lambda needs: None)
+LAB = SimpleNamespace(seeds=(0, 1, 2), profile=SimpleNamespace(seeds=(0, 1, 2)), require=lambda needs: None,
+                      once=lambda form, **options: form(LAB, **options))
 
 
 def made_up(**changed) -> Claim:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made_runs import forming
 
 from ssah.claims import PLACE, claim, lab_of, plan, rules, verdict, verdicts
 from ssah.claims import answers as ledger
@@ -43,7 +44,7 @@ def made_up_lab(found: dict, losses: dict | None = None, draws: int = 2):
             tables["wikipedia"] = pd.DataFrame({"nll": losses[units, draw]})
         return Result(tables=tables)
 
-    return SimpleNamespace(profile=profile, seeds=(10,), get=get)
+    return forming(SimpleNamespace(profile=profile, seeds=(10,), get=get))
 
 
 LAB = made_up_lab({("nothing", 0): "rrrrrrrrcc", ("SCU", 0): "crccrecrcc",
@@ -316,7 +317,7 @@ def leaning_lab(found: dict, aligned: str = "") -> SimpleNamespace:
         return Result(tables={"queries": pd.DataFrame({"leaning": found[role, requests]})})
 
     profile = SimpleNamespace(model=SimpleNamespace(aligned=aligned))
-    return SimpleNamespace(seeds=(10,), get=get, profile=profile)
+    return forming(SimpleNamespace(seeds=(10,), get=get, profile=profile))
 
 
 LEANING = {("aligned", "harmful"): [0.03, 0.05], ("aligned", "benign"): [0.01, 0.01],
