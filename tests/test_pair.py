@@ -12,34 +12,13 @@ from ssah import judging
 from ssah.claims import lab_of, plan, rules
 from ssah.claims.attribute_transfer import run as attribute_transfer
 from ssah.claims.four_kinds import removal
-from ssah.claims.profiles import BENCH, DEFAULT, SMOKE, RemovalSection, SecondJudgeSection
+from ssah.claims.profiles import BENCH, DEFAULT, TINY_PAIR
 from ssah.claims.shared import bank, gates, pair, two_by_two
 from ssah.claims.shared.material import load_role
 from ssah.claims.shared.tuning import instructions
 from ssah.inputs import prompts, words
 from ssah.lab import Result
 from ssah.units import UnitIndex
-
-#: The pair's settings on the tiny model.
-TINY_PAIR = replace(
-    SMOKE,
-    name="tiny-pair",
-    data=replace(SMOKE.data, harmful_sizes=(24, 8, 80, 12), benign_sizes=(24, 12, 8, 12)),
-    alignment=replace(
-        SMOKE.alignment, refusals=20, benign=20, epochs=2, look_every=0.5, look_tokens=4,
-        look_safe="tiny-benign", wordings="taught_refusals", wordings_each=2, answers_each=2,
-        safe="tiny-benign", without_system=0.5, judge_version=2),
-    classification=replace(SMOKE.classification, bank=True),
-    calibration=replace(
-        SMOKE.calibration, prompts=6, wordings="taught_refusals", answers_each=2, judge_version=2),
-    evaluation=replace(SMOKE.evaluation, judge_version=2),
-    removal=RemovalSection(
-        shares=(0.05, 0.133, 0.148), doses=(0.03, 0.1), draws=2, further_draws=1, passages=2,
-        passage_tokens=16),
-    second_judge=SecondJudgeSection(seeds=0),       # the tiny tokenizer has no yes
-    seeds=(0, 1),
-    bench=True)
-
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):

@@ -9,6 +9,7 @@ from ssah.claims import lab_of, load_profile, plan, results_of
 from ssah.claims.profiles import DEFAULT, SECTIONS, SMOKE, absolute, with_settings
 from ssah.errors import SsahError
 from ssah.lab import STEPS
+from ssah.lab.steps import fields_read
 
 
 def test_settings_make_another_profile_with_results_of_its_own():
@@ -106,7 +107,14 @@ def test_which_aligned_model_is_in_the_keys():
 
 
 def test_sections_are_all_that_steps_read():
-    assert set(SECTIONS) == {section for step in STEPS.values() for section in step.reads}
+    assert set(SECTIONS) == {section for step in STEPS.values() for section in fields_read(step)}
+
+
+def test_a_field_that_a_step_reads_is_one_of_its_section():
+    for step in STEPS.values():
+        for section, names in fields_read(step).items():
+            assert set(names) <= set(SMOKE.__dataclass_fields__[section].default_factory
+                                     .__dataclass_fields__), step.name
 
 
 def test_results_of_a_profile_of_ones_own_have_one_place(tmp_path, monkeypatch):

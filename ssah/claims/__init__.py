@@ -99,11 +99,13 @@ PLACE = Place(
 
 
 #: The small profiles on which `ssah accept` runs a step before and after a change: the first that
-#: has it. The organism, for what only the second bench has, with fewer draws, requests and tokens.
+#: has it. The organism, for what only the second bench has, with fewer draws, requests and tokens;
+#: the tiny pair, for what only its pair has.
 TRIALS = ("smoke",
           "organism+removal.draws=1+removal.further_draws=1"
           "+evaluation.harmful=20+evaluation.benign=10+reevaluation.lengths=0,5"
-          "+reevaluation.decided_at=5+reevaluation.harmful=8+reevaluation.safe=8")
+          "+reevaluation.decided_at=5+reevaluation.harmful=8+reevaluation.safe=8",
+          "tiny-pair")
 
 
 def trial(name: str) -> Trial:

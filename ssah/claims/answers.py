@@ -92,7 +92,7 @@ def findings(found: dict[str, Lab]) -> str:
 
 def sentences(lab: Lab, rows: Collection[str] = tuple(ROWS)) -> str:
     """One plain sentence a row that was run, as a Markdown list. `rows`: the ids that are asked."""
-    found = {row_id: verdict for row_id, verdict in verdicts(lab).items() if row_id in rows}
+    found = _words_on(lab, rows)
     if not found:
         return f"Not complete on {lab.profile.model.label} yet: {', '.join(rows)}."
     return _sentences(found)

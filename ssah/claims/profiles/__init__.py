@@ -21,6 +21,7 @@ from .known import (
     BENCH,
     DEFAULT,
     SMOKE,
+    TINY_PAIR,
 )
 from .loading import (
     absolute,

@@ -1,5 +1,7 @@
 """The profiles that have a name of their own."""
 
+from dataclasses import replace
+
 from .claim_sections import (
     BudgetSection,
     ComparisonSection,
@@ -118,6 +120,27 @@ PAIR = Profile(
     probing=ProbingSection(judge_version=2),
     freezing=FreezingSection(unseen=48),
     seeds=(10, 11, 12, 13, 14, 15),
+    bench=True)
+
+
+#: That pair on the random model of `SMOKE`: what runs its steps in seconds.
+TINY_PAIR = replace(
+    SMOKE,
+    name="tiny-pair",
+    data=replace(SMOKE.data, harmful_sizes=(24, 8, 80, 12), benign_sizes=(24, 12, 8, 12)),
+    alignment=replace(
+        SMOKE.alignment, refusals=20, benign=20, epochs=2, look_every=0.5, look_tokens=4,
+        look_safe="tiny-benign", wordings="taught_refusals", wordings_each=2, answers_each=2,
+        safe="tiny-benign", without_system=0.5, judge_version=2),
+    calibration=replace(
+        SMOKE.calibration, prompts=6, wordings="taught_refusals", answers_each=2, judge_version=2),
+    classification=replace(SMOKE.classification, bank=True),
+    evaluation=replace(SMOKE.evaluation, judge_version=2),
+    removal=RemovalSection(
+        shares=(0.05, 0.133, 0.148), doses=(0.03, 0.1), draws=2, further_draws=1, passages=2,
+        passage_tokens=16),
+    second_judge=SecondJudgeSection(seeds=0),       # the tiny tokenizer has no yes
+    seeds=(0, 1),
     bench=True)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ...errors import SsahError
 from .claim_sections import ProbingSection
-from .known import BENCH, DEFAULT, SMOKE
+from .known import BENCH, DEFAULT, SMOKE, TINY_PAIR
 from .profile import SECTIONS, Profile
 from .sections import ModelSection
 
@@ -17,7 +17,7 @@ def load_profile(name: str) -> Profile:
     """A profile by name; settings may be changed by ``+section.field=value`` after it.
 
     - ``default``, ``smoke``, and those of the second bench: ``organism``, ``smollm2-135m``,
-      ``qwen-0.5b`` and ``qwen-1.5b``;
+      ``qwen-0.5b`` and ``qwen-1.5b`` (``tiny-pair``: the pair's steps on a random model);
     - ``model:BASE`` (or ``paper:BASE``): the same experiments on another model (hub id or path);
       ``model:BASE,aligned=CHAT`` takes a ready-made aligned model instead of aligning BASE;
     - ``pair:ALIGNED,UNALIGNED``: notebook 01 on two ready-made models;
@@ -40,8 +40,9 @@ def _by_name(name: str) -> Profile:
     models = rest.split(",")
     if name == "default":
         return DEFAULT
-    if name == "smoke":
-        return SMOKE
+    for tiny in (SMOKE, TINY_PAIR):
+        if name == tiny.name:
+            return tiny
     if name in BENCH:
         return BENCH[name]
     if kind in ("model", "paper") and rest:
