@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -210,6 +211,19 @@ def test_verify_says_what_it_will_download_and_how_long_it_takes(monkeypatch, tm
     assert "189 stored results" in quick and "nothing to download; about 19 s" in quick
     assert "up to 177 MB to download" in spot and "about 5 minutes" in spot
     assert "up to 177 MB to download" in full
+
+
+@pytest.mark.parametrize("here, minutes, known", [
+    ("cpu", 3.0, "measured"), ("cuda", 0.5, "measured"), ("mps", 0.5, "measured")])
+def test_measured_are_the_minutes_of_such_a_machine(monkeypatch, here, minutes, known):
+    """Two results made on CPUs, in two and in four minutes, and one on a GPU in half a minute."""
+    monkeypatch.setenv("SSAH_DEVICE", here)
+    made = [{"device": "CPU, 2 threads", "seconds": 120}, {"device": "CPU, 1 threads", "seconds": 240},
+            {"device": "NVIDIA H200", "seconds": 30}]
+    runs = [({}, SimpleNamespace(provenance=facts)) for facts in made]
+    lab = SimpleNamespace(stored=lambda step: runs)
+    found = estimates.minutes_of.__wrapped__("guard", load_profile("smollm2-135m"), lab)
+    assert found == (minutes, known)
 
 
 def test_minutes_of_a_full_check_are_those_that_the_stored_results_took(one_seed, tmp_path):

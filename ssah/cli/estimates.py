@@ -8,6 +8,8 @@ from .words import duration, text_table
 
 #: Results of a model of a few thousand weights that are computed in a minute.
 TINY_A_MINUTE = 60
+#: How a result's note of its device begins where that was no GPU (`ssah.lab.machine`).
+CPU = "CPU"
 
 
 def estimate(profile, needs: list) -> str:
@@ -45,15 +47,27 @@ def expected(lab, needs: list) -> str:
 def minutes_of(name: str, profile, measured=None) -> tuple[float, str]:
     """Minutes of one result of a step, and how they are known.
 
-    As `measured` where that lab has results of the step, else as the step declares.
+    As `measured` where that lab has results of the step that were made on such a machine, with a
+    GPU or without, else as the step declares.
     """
     from ..lab import find_step
 
     seconds = []
     if measured is not None:
-        seconds = [result.provenance["seconds"] for _, result in measured.stored(name)]
+        seconds = [result.provenance["seconds"] for _, result in measured.stored(name)
+                   if result.provenance["device"].startswith(CPU) == is_without_gpu()]
     if seconds:
         return sum(seconds) / len(seconds) / 60, "measured"
     if profile.model.name.startswith("tiny"):
         return 1 / TINY_A_MINUTE, "as other tiny ones"
     return find_step(name).minutes, "as declared for 135M weights"
+
+
+def is_without_gpu() -> bool:
+    """Whether models run on the CPU here; also where torch, which knows it, is not installed."""
+    from ..lab.machine import device
+
+    try:
+        return device() == "cpu"
+    except ModuleNotFoundError:
+        return True
