@@ -184,16 +184,25 @@ def words(lab: Lab) -> str:
     return " ".join([rules.sentence(verdict), *caveats])
 
 
+def _how_far(lab: Lab) -> str:
+    """Of a lab that lacks runs of the claim: none at all, or those of some seeds."""
+    finished = decide.finished_seeds(lab)
+    if len(finished) < len(lab.seeds):
+        return f"{len(finished)} of {len(lab.seeds)} seeds (notebook 09)"
+    return "not run yet"
+
+
 def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
     """A row a model of the second bench: per cent refused after the prefill that decides.
 
-    As text with intervals, by requests and decoding; *not run yet* where it was not.
+    As text with intervals, by requests and decoding; *not run yet* where it was not, and where some
+    seeds lack runs, how many have all that the words stand on.
     """
     rows = {}
     for lab in labs.values():
         label = lab.profile.model.label
         if not has_runs(lab):
-            rows[label] = {"harmful, as usual": "not run yet"}
+            rows[label] = {"harmful, as usual": _how_far(lab)}
             continue
         table = after_prefill(answers(lab))
         at = table[table["length"] == lab.profile.reevaluation.decided_at]
