@@ -6,6 +6,7 @@ ours, and in its ``__init__`` the claim itself. What rooms share is in `shared`.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import NotStored, SsahError, check_models_installed
@@ -180,13 +181,13 @@ def verdict(lab: Lab, row_id: str) -> Verdict:
     return lab.once(rows[row_id])
 
 
-def verdicts(lab: Lab) -> dict[str, Verdict]:
-    """The words on all rows whose results are there, by the row's id, in the ledger's order.
+def verdicts(lab: Lab, rows: Iterable[str] = tuple(ROWS)) -> dict[str, Verdict]:
+    """The words on those `rows` (default: all) whose results are there, by the row's id.
 
     Raises `SsahError` for results that are stale or damaged.
     """
     found = {}
-    for row_id in ROWS:
+    for row_id in rows:
         try:
             found[row_id] = verdict(lab, row_id)
         except NotStored:       # not run; the ledger says so

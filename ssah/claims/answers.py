@@ -3,7 +3,6 @@
 All of it is read from the store; a row that was not run says so.
 """
 
-import contextlib
 from collections.abc import Collection
 
 from ..errors import NotStored
@@ -92,40 +91,32 @@ def findings(found: dict[str, Lab]) -> str:
 
 def sentences(lab: Lab, rows: Collection[str] = tuple(ROWS)) -> str:
     """One plain sentence a row that was run, as a Markdown list. `rows`: the ids that are asked."""
-    found = _words_on(lab, rows)
+    found = verdicts(lab, rows)
     if not found:
         return f"Not complete on {lab.profile.model.label} yet: {', '.join(rows)}."
     return _sentences(found)
 
 
-def of_models(lab: Lab, rows: Collection[str]) -> str:
+def of_models(lab: Lab, rows: Collection[str], found: dict[str, Lab] | None = None) -> str:
     """What a claim's rows say of real models, as Markdown; empty on the pages of other profiles.
 
-    On those of the default profile every model of the second bench speaks, else the lab's own.
+    On those of the default profile every model of the second bench speaks (`found`: their `labs`,
+    where a notebook has them at hand), else the lab's own.
     """
     if lab.profile.name == "default":
-        chosen = [bench for name, bench in labs().items() if name != CONTROL]
+        chosen = [bench for name, bench in (found or labs()).items() if name != CONTROL]
     else:
         chosen = [lab] if lab.profile.bench else []
     parts = []
     for bench in chosen:
-        found = _words_on(bench, rows)
-        if found:
-            parts.append(f"*{bench.profile.model.label}*\n\n{_sentences(found)}")
+        spoken = verdicts(bench, rows)
+        if spoken:
+            parts.append(f"*{bench.profile.model.label}*\n\n{_sentences(spoken)}")
     if not parts:
         return ""
     said = ("**On the second bench** (rules, gates and prompts were fixed beforehand; notebook 09 "
             "has all rows and what the words mean):")
     return "\n\n".join([said, *parts])
-
-
-def _words_on(lab: Lab, rows: Collection[str]) -> dict[str, Verdict]:
-    """The words on some rows, of those that have any."""
-    found = {}
-    for row_id in rows:
-        with contextlib.suppress(NotStored):
-            found[row_id] = verdict(lab, row_id)
-    return found
 
 
 def _ledger(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict | str]]) -> str:
