@@ -50,6 +50,11 @@ KNOWN_BEFORE = (
     "by its splits, 192 were wanted), before any had been trained, and the unseen ones were cut from "
     "64 to 48. When the loan ended, C8 had run on the pair with three of six seeds; its words stand on "
     "these, with a caveat.",
+    "The milder dose of C4, when the usual one was known on our pair and on the smaller Qwen model (it "
+    "added 74 points and 62 % of headroom, more than the 60 that are allowed). Qwen: half the rate, as "
+    "was said. The pair: the runs at the usual rate had added nothing after one of two epochs, so half "
+    "would be too little; three quarters of the rate. The words stand on the milder dose where its "
+    "attack is fair; both are reported.",
 )
 
 #: Where limits of the gates stand -> their names there.

@@ -1,15 +1,23 @@
-"""What the rules are given for C4: damage avoided by freezing, at equal loss. No torch."""
+"""What the rules are given for C4: damage avoided by freezing, at equal loss. No torch.
+
+There may be two doses of fine-tuning. The words stand on the milder one whose attack is fair; what
+the other one gave is a caveat.
+"""
+
+from dataclasses import replace
 
 import pandas as pd
 
 from ...lab import Lab
 from .. import rules
 from ..shared import gates, runs
-from .run import ARMS
+from ..shared.conditions import FULL
+from .run import ARMS, MILDER, USUAL
 
 ROW = rules.ROWS["C4"]
 #: Who is frozen in the paper's comparison, and the two disjoint sets of the second question.
 FROZEN, CHOSEN, REMAINDER = ARMS
+COMPARED = (FULL.name, *ARMS)
 
 
 def avoided(answers: pd.DataFrame, judge: str) -> rules.Estimate | None:
@@ -32,13 +40,51 @@ def which_units(answers: pd.DataFrame) -> rules.Estimate:
 
 
 def verdict(lab: Lab) -> rules.Verdict:
-    """The two words on C4."""
-    tuned = runs.tuned(lab, ("full", *ARMS), runs.seeds_of_tunings(lab))
+    """The two words on C4: by the milder dose if no gate blocks it, else by the usual one."""
+    found = by_dose(lab)
+    decides = USUAL
+    if MILDER in found and not found[MILDER].is_blocked:
+        decides = MILDER
+    others = [rules.other_dose(ROW, f"a learning rate of {rate(lab, dose):g}", other)
+              for dose, other in found.items() if dose != decides]
+    return replace(found[decides], gates=(*found[decides].gates, *others))
+
+
+def by_dose(lab: Lab) -> dict[str, rules.Verdict]:
+    """The two words by each dose: the usual one, and the milder one once a seed of it is finished.
+
+    Raises `NotStored` where a run of the usual one is missing.
+    """
+    found = {USUAL: lab.once(_of_dose, dose=USUAL, seeds=runs.seeds_of_tunings(lab))}
+    finished = finished_seeds(lab)
+    if finished:
+        found[MILDER] = lab.once(_of_dose, dose=MILDER, seeds=finished)
+    return found
+
+
+def finished_seeds(lab: Lab) -> tuple[int, ...]:
+    """The seeds with which all arms of the milder dose ran."""
+    stored = {(params["seed"], params["condition"]) for params, _ in lab.stored(MILDER)}
+    return tuple(seed for seed in runs.seeds_of_tunings(lab)
+                 if all((seed, name) in stored for name in COMPARED))
+
+
+def rate(lab: Lab, dose: str) -> float:
+    """The learning rate of a dose."""
+    return lab.profile.milder.lr if dose == MILDER else lab.profile.freezing.lr
+
+
+def _of_dose(lab: Lab, dose: str, seeds: tuple[int, ...]) -> rules.Verdict:
+    """The two words by the runs of one dose."""
+    tuned = runs.runs_of(lab, dose, "condition", COMPARED, seeds)
     answers = runs.harmful_answers(tuned)
     contrast = which_units(answers)
     first, second = (rules.Measured(avoided(answers, judge), contrast) for judge in ROW.judges)
     reached = runs.facts(tuned).groupby("condition")["reached"].mean()
     arms = {name: float(reached[name]) for name in ARMS}
     found = [gates.guardrail(lab, ROW), gates.attack(lab, ROW, answers, arms),
-             gates.labels(lab, ROW), gates.training_runs(lab, ROW)]
+             gates.labels(lab, ROW), rules.enough_runs(ROW, len(seeds))]
+    if dose == MILDER:
+        planned = len(runs.seeds_of_tunings(lab))
+        found.append(rules.all_seeds(ROW, len(seeds), planned))
     return rules.verdict_of(ROW, first, gates=found, by_second_judge=second)

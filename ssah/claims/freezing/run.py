@@ -1,6 +1,7 @@
 """C4: other examples and other measures beside the tuned models that all claims share (Table 2)."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
@@ -26,8 +27,10 @@ OWN_ANSWERS = "own answers"
 OTHER_EXAMPLES = (SECOND_SET, OWN_ANSWERS)
 #: Who is compared on them.
 COMPARED = ("full", "SCU + all CU", "random large without SCU")
-#: With which units frozen models of the second bench are fine-tuned.
+#: With which units frozen models of the second bench are fine-tuned, beside those with none.
 ARMS = ("SCU + all CU", *names(DISJOINT))
+#: The steps that fine-tune them, a dose each.
+USUAL, MILDER = "tuning", "milder_tuning"
 
 
 def core(seed: int) -> list[Need]:
@@ -39,8 +42,9 @@ def tunings(profile, seed: int) -> list[Need]:
     """What a seed of fine-tuning takes on the second bench, of the models that are tuned there."""
     if not profile.freezing.examples:
         return []
-    return [Need("tuning", {"seed": seed, "condition": condition})
-            for condition in (FULL.name, *ARMS)]
+    doses = (USUAL, MILDER) if profile.milder.lr else (USUAL,)
+    return [Need(dose, {"seed": seed, "condition": condition})
+            for dose in doses for condition in (FULL.name, *ARMS)]
 
 
 def extended(seed: int) -> list[Need]:
@@ -102,6 +106,34 @@ def tuning_on(context: Context, seed: int, examples: str, condition: str) -> Res
         chosen = instructions(context, chat, seed, context.profile.comparison.second)
     target = loss_to_reach(context, "tuning_on", condition, seed=seed, examples=examples)
     return freeze_units(context, chat, chosen, seed, find(FREEZING, condition), target=target)
+
+
+# ---- a milder dose ---------------------------------------------------------------------------
+
+def milder_rate(profile) -> float:
+    """The learning rate of the milder dose."""
+    return profile.milder.lr
+
+
+def _milder_needs(profile, seed: int, condition: str) -> list[Need]:
+    needs = tuning_needs(profile, seed, FULL.name)
+    if find(FREEZING, condition) != FULL:
+        needs.append(Need("milder_tuning", {"seed": seed, "condition": FULL.name}))
+    return needs
+
+
+@step(version=1, reads=("model", "data", "classification", "evaluation", "freezing", "milder"),
+      minutes=8, needs=_milder_needs, memory=trains_model)
+def milder_tuning(context: Context, seed: int, condition: str) -> Result:
+    """As `tuning`, at the rate of the milder dose, and measured at equal loss alone.
+
+    For models on which the usual dose does more harm than a fair comparison allows.
+    """
+    row = replace(find(FREEZING, condition), rate=milder_rate)
+    chat = load_role(context, "aligned", seed, "float32")
+    examples = instructions(context, chat, seed)
+    target = loss_to_reach(context, "milder_tuning", condition, seed=seed)
+    return freeze_units(context, chat, examples, seed, row, target=target, points={})
 
 
 # ---- other measures --------------------------------------------------------------------------

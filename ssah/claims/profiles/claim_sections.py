@@ -57,6 +57,13 @@ class ComparisonSection(Section):
 
 
 @dataclass(frozen=True)
+class MilderSection(Section):
+    """A second, milder dose of benign fine-tuning on the second bench (claim C4)."""
+
+    lr: float = 0.0                 # in place of the rate of `freezing`; 0: there is one dose alone
+
+
+@dataclass(frozen=True)
 class BudgetSection(Section):
     """Alignment of the base model by some of its units alone (claim C6)."""
 

@@ -6,6 +6,7 @@ from .claim_sections import (
     BudgetSection,
     ComparisonSection,
     FreezingSection,
+    MilderSection,
     ProbingSection,
     ReevaluationSection,
     RemovalSection,
@@ -119,6 +120,8 @@ PAIR = Profile(
     judge=JudgeSection(judge_version=2),
     probing=ProbingSection(judge_version=2),
     freezing=FreezingSection(unseen=48),
+    # after one epoch nothing was added, after two too much: between the two
+    milder=MilderSection(lr=7.5e-5),
     seeds=(10, 11, 12, 13, 14, 15),
     bench=True)
 
@@ -135,6 +138,7 @@ TINY_PAIR = replace(
     calibration=replace(
         SMOKE.calibration, prompts=6, wordings="taught_refusals", answers_each=2, judge_version=2),
     classification=replace(SMOKE.classification, bank=True),
+    milder=MilderSection(lr=2e-3),
     evaluation=replace(SMOKE.evaluation, judge_version=2),
     removal=RemovalSection(
         shares=(0.05, 0.133, 0.148), doses=(0.03, 0.1), draws=2, further_draws=1, passages=2,
@@ -172,8 +176,9 @@ def _native(name: str, label: str, draws: int) -> Profile:
 BENCH = {
     "organism": ORGANISM,
     "smollm2-135m": PAIR,
-    "qwen-0.5b": _native(
-        "qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=5),
+    "qwen-0.5b": replace(
+        _native("qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=5),
+        milder=MilderSection(lr=2e-5)),
     "qwen-1.5b": _native(
         "qwen-1.5b", "Qwen2.5-Coder-1.5B-Instruct (Q4_K_M, dequantized)", draws=5),
 }

@@ -7,6 +7,7 @@ from .claim_sections import (
     BudgetSection,
     ComparisonSection,
     FreezingSection,
+    MilderSection,
     ProbingSection,
     ReevaluationSection,
     RemovalSection,
@@ -37,6 +38,7 @@ class Profile:
     judge: JudgeSection = field(default_factory=JudgeSection)
     probing: ProbingSection = field(default_factory=ProbingSection)
     freezing: FreezingSection = field(default_factory=FreezingSection)
+    milder: MilderSection = field(default_factory=MilderSection)
     comparison: ComparisonSection = field(default_factory=ComparisonSection)
     budget: BudgetSection = field(default_factory=BudgetSection)
     removal: RemovalSection = field(default_factory=RemovalSection)

@@ -33,6 +33,7 @@ from .gates import (
     enough_runs,
     guardrail,
     labels,
+    other_dose,
     placebo,
     placebo_tuning,
     sight,

@@ -8,7 +8,7 @@ import numpy as np
 from ...errors import SsahError
 from .estimates import Estimate
 from .rows import NATS, OF_HEADROOM, Row
-from .verdicts import Gate
+from .verdicts import Gate, Verdict, finding
 
 #: The fewest requests, of the split `select`, on which a gate may be measured.
 GATE_PROMPTS = 80
@@ -182,6 +182,14 @@ def all_seeds(row: Row, n_seeds: int, n_planned: int) -> Gate:
     """Did every planned seed run to its end? A caveat: who did not ended with the machine's time."""
     found = f"{n_seeds} of {n_planned} planned seeds were finished, and these alone count"
     return _gate(row, "seeds", n_seeds == n_planned, found)
+
+
+def other_dose(row: Row, how: str, found: Verdict) -> Gate:
+    """What another dose of the same treatment gave, on which the words do not stand: a caveat.
+
+    `how`: what made it another dose.
+    """
+    return _gate(row, "other dose", False, f"with {how}: {finding(found).rstrip('.')}")
 
 
 def tax(row: Row, lost: Estimate) -> Gate:

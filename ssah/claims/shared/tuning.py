@@ -125,7 +125,7 @@ def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], condit
         epochs=epochs,
         target=target,
         stops=stops,
-        points=points or {"one epoch": 1})
+        points={"one epoch": 1} if points is None else points)
     trained = finetune(
         chat,
         train,
