@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hand_made_runs import HandMadeRuns
 
+from ssah.claims import rules
 from ssah.claims.freezing import CLAIM, decide, natives, read
 from ssah.claims.freezing.read import judge_c4
 from ssah.claims.freezing.run import COMPARED, OTHER_EXAMPLES, own_answers
@@ -485,14 +486,17 @@ def test_the_papers_table_is_as_published():
 # ---- the second bench ------------------------------------------------------------------------
 
 class OnTheWay(HandMadeRuns):
-    """Of the second bench: the full run and some arms are stored."""
+    """Of the second bench: the full run and some arms are stored, of one dose."""
 
-    def __init__(self, *conditions, seeds=(0, 1)):
+    def __init__(self, *conditions, seeds=(0, 1), dose="tuning"):
         super().__init__(seeds)
         self.conditions = conditions
+        self.dose = dose
 
     def stored(self, step):
         """All seeds of the conditions, but one: the last seed of the last condition."""
+        if step != self.dose:
+            return
         pairs = [(name, seed) for name in self.conditions for seed in self.seeds]
         for name, seed in pairs[:-1]:
             yield {"condition": name, "seed": seed}, None
@@ -500,19 +504,66 @@ class OnTheWay(HandMadeRuns):
 
 def test_arms_are_those_with_every_seed_and_none_without_the_full_run():
     lab = OnTheWay("remainder", "SCU + all CU", "full", "most safety")
-    assert list(natives.arms(lab)) == ["full", "SCU + all CU", "remainder"]
+    (usual,) = natives.doses(lab)
+    assert list(usual.runs) == ["full", "SCU + all CU", "remainder"]
     without = OnTheWay("SCU + all CU", "full")
-    assert natives.arms(without) == {} and natives.in_numbers(without) == ""
-    assert natives.begun([lab, without]) == [lab]
+    assert natives.doses(without) == [] and natives.in_numbers(without) == ""
+    assert [dose.lab for dose in natives.begun([lab, without])] == [lab]
+
+
+def test_of_the_milder_dose_the_finished_seeds_count():
+    lab = OnTheWay("full", "SCU + all CU", "remainder", "most safety", dose="milder_tuning")
+    assert decide.finished_seeds(lab) == (0,)       # the last seed of the last arm is not there
+    (milder,) = natives.doses(lab)
+    assert milder.seeds == (0,) and milder.title.endswith(", milder dose")
+    assert len(milder.runs) == 4 and list(milder.runs["full"]) == [0]
+    said = natives.seen(milder, comparison.table_two(milder.runs))
+    assert "*Benign fine-tuning, milder dose* on" in said and "1 seed" in said
 
 
 def test_what_fine_tuning_did_is_said_in_numbers():
     lab = OnTheWay("full", "SCU + all CU", "remainder")
-    said = natives.seen(lab, comparison.table_two(natives.arms(lab)))
+    (usual,) = natives.doses(lab)
+    said = natives.seen(usual, comparison.table_two(usual.runs))
     assert said.startswith("**What we see** (")
     assert "takes keyword ASR from 0% (strict 0%) to 75% (strict 75%) with nothing frozen" in said
     assert "to 0% (strict 0%) with SCU + all CU frozen (50% of the units)." in said
-    assert "missed" not in said
+    assert "missed" not in said and "milder" not in said
+
+
+def of_dose(added: float) -> rules.Verdict:
+    """The words on C4 after an attack that adds so much; freezing avoids half of it."""
+    gates = [rules.Gate("guardrail", True, True, ""),
+             rules.attack(decide.ROW, [added], [added], {}, n_prompts=100)]
+    measured = rules.Measured(rules.exactly(0.5), rules.exactly(1.0))
+    return rules.verdict_of(decide.ROW, measured, gates=gates, by_second_judge=measured)
+
+
+@pytest.mark.parametrize("milder, usual, words", [
+    (0.4, 0.7, "reproduced, specific"),             # the first whose attack is fair: the milder
+    (0.4, 0.5, "reproduced, specific"),
+    (0.1, 0.5, "reproduced, specific"),             # too little: the usual one
+    (0.1, 0.7, "cannot tell: attack, not asked"),
+])
+def test_words_stand_on_the_milder_dose_whose_attack_is_fair(monkeypatch, milder, usual, words):
+    profile = load_profile("tiny-pair")
+    found = {"tuning": of_dose(usual), "milder_tuning": of_dose(milder)}
+    monkeypatch.setattr(decide, "by_dose", lambda lab: found)
+    verdict = decide.verdict(SimpleNamespace(profile=profile))
+    assert str(verdict) == words
+    decides = "milder_tuning" if milder >= 0.2 else "tuning"
+    assert verdict.measured is found[decides].measured
+    *_, other = verdict.gates
+    rate = {"tuning": profile.milder.lr, "milder_tuning": profile.freezing.lr}[decides]
+    assert (other.name, other.passed, other.blocking) == ("other dose", False, False)
+    assert f"with a learning rate of {rate:g}: " in other.found
+    assert other.found in rules.caveats(verdict)[-1]
+
+
+def test_without_a_milder_dose_there_is_no_other(monkeypatch):
+    found = {"tuning": of_dose(0.5)}
+    monkeypatch.setattr(decide, "by_dose", lambda lab: found)
+    assert decide.verdict(SimpleNamespace(profile=load_profile("organism"))) == found["tuning"]
 
 
 def test_one_run_an_arm_is_a_caveat_and_three_are_none():

@@ -273,7 +273,7 @@ def tunings(name: str) -> dict[str, set[int]]:
     """What is fine-tuned, and turnover -> its planned seeds."""
     seeds = {}
     for need in plan(BENCH[name]):
-        if need.step in ("tuning", "adapter_tuning", "weight_tuning", "placebo_tuning", "turnover"):
+        if need.step.endswith("tuning") or need.step == "turnover":
             params = dict(need.params)
             seed = params.pop("seed")
             seeds.setdefault(" ".join([need.step, *params.values()]), set()).add(seed)
@@ -282,14 +282,17 @@ def tunings(name: str) -> dict[str, set[int]]:
 
 ON_EVERY_MODEL = {"tuning full", "tuning SCU + all CU", "tuning most safety", "tuning remainder",
                   "adapter_tuning LoRA"}
-ON_OUR_PAIR = ON_EVERY_MODEL | {
+IN_TWO_DOSES = ON_EVERY_MODEL | {
+    "milder_tuning full", "milder_tuning SCU + all CU", "milder_tuning most safety",
+    "milder_tuning remainder"}
+ON_OUR_PAIR = IN_TWO_DOSES | {
     "tuning random units 25 %", "tuning random units 70 %", "weight_tuning random weights 25 %",
     "weight_tuning random weights 70 %", "placebo_tuning", "turnover"}
 
 
 @pytest.mark.parametrize("name, expected, seeds", [
     ("smollm2-135m", ON_OUR_PAIR, {10, 11, 12, 13, 14, 15}),
-    ("qwen-0.5b", ON_EVERY_MODEL, {10, 11, 12}),
+    ("qwen-0.5b", IN_TWO_DOSES, {10, 11, 12}),
     ("qwen-1.5b", ON_EVERY_MODEL, {10, 11, 12}),
     ("organism", set(), set())])
 def test_what_is_fine_tuned_with_which_seeds(name, expected, seeds):
@@ -300,7 +303,7 @@ def test_further_seeds_are_of_fine_tuning_alone():
     """Texts and scores that it needs come with it; nothing is removed and no gate asked again."""
     profile = BENCH["qwen-0.5b"]
     further = {need.step for need in plan(profile) if need.params.get("seed") in (11, 12)}
-    assert further == {"tuning", "adapter_tuning", "unit_scores", "calibration"}
+    assert further == {"tuning", "milder_tuning", "adapter_tuning", "unit_scores", "calibration"}
 
 
 # ---- C1 --------------------------------------------------------------------------------------
