@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import ssah
-from ssah.claims import CLAIMS, questions
+from ssah.claims import CLAIMS, questions, readme
 from ssah.claims.four_kinds.conditions import CONDITIONS
 from ssah.claims.shared import pictures, style
 from ssah.errors import SsahError
@@ -136,9 +136,9 @@ def test_every_figure_is_described_listed_and_committed():
         assert committed == names
 
 
-def test_the_readme_describes_its_pictures_as_the_pages_do():
-    readme = (REPOSITORY / "README.md").read_text("utf-8")
-    pictures_there = re.findall(r"!\[(.*?)\]\(figures/(\w+)\.png\)", readme)
+def test_readme_and_its_pages_describe_their_pictures_as_the_notebooks_do():
+    text = "".join(page.read_text("utf-8") for page in readme.PAGES)
+    pictures_there = re.findall(r"!\[(.*?)\]\((?:\.\./)?figures/(\w+)\.png\)", text)
     assert len(pictures_there) > 5
     for text, name in pictures_there:
         assert text == style.alternative_text(name)

@@ -15,6 +15,7 @@ import pytest
 from bs4 import BeautifulSoup
 from in_process import run_notebook
 
+from ssah.claims import readme
 from ssah.claims.shared import style
 from ssah.inputs.archives import REPOSITORY
 
@@ -238,7 +239,7 @@ def fenced(path: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", text, re.S | re.M)
 
 
-WITH_CODE = [path for path in [*NOTEBOOKS, REPOSITORY / "README.md"] if fenced(path)]
+WITH_CODE = [path for path in [*NOTEBOOKS, *readme.PAGES] if fenced(path)]
 
 
 @pytest.mark.parametrize("path", WITH_CODE, ids=lambda path: path.stem)

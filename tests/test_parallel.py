@@ -522,11 +522,11 @@ def test_jobs_are_a_number_and_stand_alone(options, capsys):
     assert "ssah rerun: error: argument" in capsys.readouterr().err
 
 
-def test_the_commands_of_the_readme_are_those_of_dask_and_ssah():
+def test_the_commands_of_the_cluster_page_are_those_of_dask_and_ssah():
     """Options and all: read by the programs themselves, and not run."""
     from distributed.cli import dask_scheduler, dask_worker
 
-    text = (archives.REPOSITORY / "README.md").read_text("utf-8")
+    text = (archives.REPOSITORY / "docs" / "running.md").read_text("utf-8")
     section = text.split("## On a cluster")[1].split("\n## ")[0]
     block = section.split("```sh\n")[1].split("```")[0]
     programs = {"scheduler": dask_scheduler.main, "worker": dask_worker.main}

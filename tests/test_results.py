@@ -82,6 +82,6 @@ def test_every_table_and_every_number_can_be_had_in_one_line(lab):
             assert len(frame) == sum(len(result.tables[table]) for result in results if table in result.tables)
 
 
-def test_readme_says_what_the_store_says(lab):
-    text = readme.README.read_text()
-    assert readme.render(text, readme.sections(lab)) == text, "run `ssah readme` to bring README up to date"
+def test_readme_and_its_pages_say_what_the_store_says(lab):
+    pages = {page: page.read_text("utf-8") for page in readme.PAGES}
+    assert readme.render(pages, readme.sections(lab)) == pages, "run `ssah readme` to bring them up to date"

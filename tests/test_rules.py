@@ -370,6 +370,7 @@ def test_every_row_has_a_sentence(row, contrast):
 
 def test_logarithms_are_shown_as_ratios():
     assert rules.TIMES.shown(exactly(np.log(2))) == "2.00 times the perplexity [2.00, 2.00]"
+    assert rules.TIMES.brief(exactly(np.log(2))) == "2.00 [2.00, 2.00]"
 
 
 def test_nothing_is_not_shown_as_minus_nothing():

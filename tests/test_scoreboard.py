@@ -153,10 +153,12 @@ def test_a_verdict_follows_from_its_checks(holds, partly, verdict):
 # ---- README ----------------------------------------------------------------------------------
 
 def test_readme_sections_are_replaced_and_nothing_else():
-    text = "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n"
-    assert readme.render(text, {"a": r"new \1"}) == "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n"
-    with pytest.raises(SsahError, match="<!-- b -->"):
-        readme.render(text, {"b": "new"})
+    pages = {"one": "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n", "two": "text\n"}
+    rendered = readme.render(pages, {"a": r"new \1"})
+    assert rendered == {"one": "before\n<!-- a -->\nnew \\1\n<!-- /a -->\nafter\n", "two": "text\n"}
+    for name, elsewhere in (("b", "text\n"), ("a", pages["one"])):     # nowhere, and in two pages
+        with pytest.raises(SsahError, match=f"<!-- {name} -->"):
+            readme.render({**pages, "two": elsewhere}, {name: "new"})
 
 
 def test_readme_names_every_folder_of_the_package():

@@ -397,3 +397,34 @@ def test_a_difference_of_knowledge_is_paired_by_question():
     estimate = redundant_units.apart(table, "start", "RU", "gold")
     assert estimate.mean == pytest.approx(0.3)
     assert estimate.low == pytest.approx(0.3)       # the same in every question
+
+
+# ---- a sentence a claim ----------------------------------------------------------------------
+
+class Model:
+    """Stands in for a lab: a name alone."""
+
+    def __init__(self, label: str):
+        self.profile = SimpleNamespace(model=SimpleNamespace(label=label))
+
+
+def words_on_scu(effect: float, by_second_judge: float, guarded: bool = True) -> rules.Verdict:
+    gates = [rules.Gate("guardrail", guarded, True, ""), rules.Gate("sight", True, True, "")]
+    first, second = (rules.Measured(rules.exactly(mean), rules.exactly(mean))
+                     for mean in (effect, by_second_judge))
+    return rules.verdict_of(rules.ROWS["C2-SCU"], first, gates=gates, by_second_judge=second)
+
+
+def test_models_of_the_same_words_stand_together_and_the_unit_once():
+    spoken = {Model("Small (Q4)"): words_on_scu(0.58, 0.6), Model("Odd"): words_on_scu(-0.3, 0.3),
+              Model("Large, by its maker"): words_on_scu(0.96, 0.9)}
+    assert ledger._of_claim(rules.ROWS["C2-SCU"], spoken) == (
+        "*Small* (58% of what could be lost [58, 58]), *Large* (96% [96, 96]): "
+        "reproduced, and it is these units. *Odd* (-30% [-30, -30]) †: opposite.")
+
+
+def test_a_gate_that_blocks_is_named_and_the_number_shown_all_the_same():
+    spoken = {Model("Small"): words_on_scu(0.58, 0.6, guarded=False)}
+    assert ledger._of_claim(rules.ROWS["C2-SCU"], spoken) == (
+        "*Small* (58% of what could be lost [58, 58]): cannot tell, for a gate does not hold "
+        "(*guardrail*).")

@@ -12,7 +12,7 @@ from . import claim, lab_of, verdict, verdicts
 from .four_kinds import by_hand, removed
 from .freezing import natives
 from .profiles import BENCH
-from .rules import ROWS, Verdict, caveats, finding, numbers, sentence
+from .rules import ROWS, Row, Verdict, caveats, finding, in_words, numbers, sentence
 
 #: The model whose safety units were planted, and the rows of which its answer is known for that.
 CONTROL = "organism"
@@ -29,6 +29,11 @@ WHY_NO_WORDS = (
     "without safety training (C1-unaligned, C6), and on them C3 and C7 would take more runs of "
     "fine-tuning than we have hours. *Not run yet*: planned and registered; the model runs took "
     "place on a GPU that was lent for half an hour, and these came last.")
+#: Of words that another judge of the answers does not speak, and what stands below them.
+DAGGER = " †"
+MARKS = (f"Brackets are 95 % intervals;{DAGGER} says that another judge of the answers gives another "
+         "word. The second half of a sentence stands on a comparison with other units, or with another "
+         "control: its number is in the table below.")
 #: The mimetype under which notebook 09 leaves words and sentences for the front page.
 ANSWERS = "application/vnd.ssah.answers+json"
 
@@ -159,14 +164,37 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
 
 
 def _by_claim(real: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
-    """A claim after the other, below each what every model says of it, as a Markdown list."""
+    """A sentence a claim, as a Markdown list; below it what the marks mean."""
     lines = []
     for row in ROWS.values():
-        said = [f"  - *{short(lab)}:* {finding(by_model[name][row.id])}"
-                for name, lab in real.items() if row.id in by_model[name]]
-        if said:
-            lines += [f"- **{row.statement}.**", *said]
-    return "\n".join(lines)
+        spoken = {lab: by_model[name][row.id] for name, lab in real.items()
+                  if row.id in by_model[name]}
+        if spoken:
+            lines.append(f"- **{row.statement}.** {_of_claim(row, spoken)}")
+    return "\n".join([*lines, "", MARKS])
+
+
+def _of_claim(row: Row, spoken: dict[Lab, Verdict]) -> str:
+    """Models of the same words together, each with the number that decided; the unit once."""
+    alike: dict[str, list[str]] = {}
+    shown = row.first.unit.shown if row.first else None
+    for lab, verdict in spoken.items():
+        model = f"*{short(lab)}*"
+        if shown and verdict.measured.effect is not None:
+            model += f" ({shown(verdict.measured.effect)})"
+            shown = row.first.unit.brief
+        if verdict.depends_on_the_judge:
+            model += DAGGER
+        alike.setdefault(_clause(verdict), []).append(model)
+    return " ".join(f"{', '.join(models)}: {words}." for words, models in alike.items())
+
+
+def _clause(verdict: Verdict) -> str:
+    """The words as a clause; of a verdict that gates block, with their names."""
+    if not verdict.is_blocked:
+        return in_words(verdict)
+    failed = [f"*{gate.name}*" for gate in verdict.gates if gate.blocking and not gate.passed]
+    return f"cannot tell, for a gate does not hold ({', '.join(failed)})"
 
 
 def _listed(lines: list[str]) -> str:

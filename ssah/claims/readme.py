@@ -1,4 +1,5 @@
-"""The generated parts of README.md: between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
+"""The generated parts of README.md and the pages of ``docs/``: between ``<!-- NAME -->`` and
+``<!-- /NAME -->``."""
 
 import re
 from pathlib import Path
@@ -10,18 +11,22 @@ from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
 from ..lab import Lab
 from . import CLAIMS, answers, plan
+from .four_kinds import growth
 from .scoreboard import ledger
 
 README = REPOSITORY / "README.md"
+#: Each generated part stands in one of these.
+PAGES = (README, *sorted((REPOSITORY / "docs").glob("*.md")))
 
 
 def sections(lab: Lab) -> dict[str, str]:
     """Name -> Markdown of every generated part: what the store says."""
-    found = {"ledger": ledger(lab, notebooks="notebooks/", figures="figures/")}
+    found = {"ledger": ledger(lab, notebooks="../notebooks/", figures="../figures/")}
     for claim in CLAIMS:
         for name, part in claim.parts.items():
             found[name] = part(lab, claim.verdict(lab))
     bench = answers.labs()
+    found["grows"] = growth.seen(growth.by_size(answers.begun(bench)))
     found |= {"findings": answers.findings(bench), "words": answers.ledger(bench)}
     found |= {"bench": table.markdown(table.load()), "plan": table.plan_markdown(table.load_plan())}
     return found | {"provenance": provenance(lab)}
@@ -45,21 +50,30 @@ def _all_of(values: pd.Series) -> str:
     return " or ".join(sorted(values.dropna().unique()))
 
 
-def rewrite(lab: Lab, path: Path = README) -> bool:
-    """Bring the generated parts up to date; True if the file changed."""
-    old = path.read_text("utf-8")
+def rewrite(lab: Lab) -> list[Path]:
+    """Bring the generated parts of all pages up to date; returns the pages that changed."""
+    old = {page: page.read_text("utf-8") for page in PAGES}
     new = render(old, sections(lab))
-    if new != old:
-        path.write_text(new, "utf-8")
-    return new != old
+    changed = [page for page in PAGES if new[page] != old[page]]
+    for page in changed:
+        page.write_text(new[page], "utf-8")
+    return changed
 
 
-def render(text: str, parts: dict[str, str]) -> str:
-    """The text with every generated part replaced; `SsahError` unless each has its marks once."""
+def render(pages: dict[Path, str], parts: dict[str, str]) -> dict[Path, str]:
+    """The pages with every generated part replaced.
+
+    Raises `SsahError` unless each part has its marks once, in one of them.
+    """
+    pages = dict(pages)
     for name, content in parts.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
-        text, found = pattern.subn(lambda marks, new=content: f"{marks[1]}{new}\n{marks[2]}", text)
+        found = 0
+        for page, text in pages.items():
+            pages[page], here = pattern.subn(
+                lambda marks, new=content: f"{marks[1]}{new}\n{marks[2]}", text)
+            found += here
         if found != 1:
-            raise SsahError(f"README.md must have the marks <!-- {name} --> and <!-- /{name} --> "
-                            f"once; found {found}")
-    return text
+            raise SsahError(f"README.md or a page of docs/ must have the marks <!-- {name} --> and "
+                            f"<!-- /{name} --> once; found {found}")
+    return pages

@@ -150,12 +150,12 @@ def compare(args) -> int:
 
 
 def readme(args) -> int:
-    """Bring the generated parts of README.md up to date with the committed results."""
+    """Bring the generated parts of README.md and docs/ up to date with the committed results."""
     from ..claims import lab_of, load_profile
     from ..claims.readme import rewrite
 
-    changed = rewrite(lab_of(load_profile("default"), compute=False))
-    print("README.md rewritten" if changed else "README.md is up to date")
+    for page in rewrite(lab_of(load_profile("default"), compute=False)):
+        print(f"{page.name} rewritten")
     return 0
 
 

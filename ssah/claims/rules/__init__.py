@@ -72,6 +72,7 @@ from .verdicts import (
     Verdict,
     caveats,
     finding,
+    in_words,
     first_answer,
     first_word,
     first_word_of_no_harm,

@@ -17,9 +17,15 @@ class Unit:
 
     def shown(self, estimate: Estimate) -> str:
         """An estimate as text: ``48 points [40, 56]``."""
-        low = self._number(estimate.low)
-        high = self._number(estimate.high)
-        return f"{self.amount(estimate.mean)} [{low}, {high}]"
+        return f"{self.amount(estimate.mean)} {self._interval(estimate)}"
+
+    def brief(self, estimate: Estimate) -> str:
+        """The same without the name of the unit: ``48 [40, 56]``, ``48% [40, 56]``."""
+        percent = "%" if self.name.startswith("%") else ""
+        return f"{self._number(estimate.mean)}{percent} {self._interval(estimate)}"
+
+    def _interval(self, estimate: Estimate) -> str:
+        return f"[{self._number(estimate.low)}, {self._number(estimate.high)}]"
 
     def amount(self, value: float) -> str:
         """One number as text, as δ is: ``10 points``."""

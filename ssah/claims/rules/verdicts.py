@@ -228,8 +228,7 @@ def sentence(verdict: Verdict) -> str:
 
 def finding(verdict: Verdict) -> str:
     """`sentence` without the claim that it is about."""
-    row = ROWS[verdict.row]
-    text = f"{verdict.first}{_second_clause(row, verdict.second)}"
+    text = in_words(verdict)
     found = numbers(verdict)
     if found:
         text += f" ({'; '.join(found)})"
@@ -239,6 +238,11 @@ def finding(verdict: Verdict) -> str:
         if gate.blocking and not gate.passed:
             text += f"; {gate.name}: {gate.found}"
     return f"{text}."
+
+
+def in_words(verdict: Verdict) -> str:
+    """Both words of a verdict as one clause: ``reproduced, and it is these units``."""
+    return f"{verdict.first}{_second_clause(ROWS[verdict.row], verdict.second)}"
 
 
 def caveats(verdict: Verdict) -> list[str]:
