@@ -21,6 +21,7 @@ _HOME = {
     "classification": ("Units", "classify", "iou", "scaled"),
     "ablation": ("ablated", "transplanted", "without_direction", "rounded"),
     "finetuning": ("finetune",),
+    "objectives": ("Constrained", "Preference"),
     "rehearsal": ("plan_memory",),
     "deepening": ("begun_refusals", "fulfilment_beginnings"),
     "evaluation": ("generate", "refusal_log_odds", "perplexity", "multiple_choice"),

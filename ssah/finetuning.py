@@ -1,8 +1,8 @@
 """Supervised fine-tuning of a chat model on prompt-response pairs.
 
 All of it trains, or chosen units, chosen weights or an adapter; the loss is on the answer and its
-end token only. Here is what is asked for; the steps are taken in `ssah.training`. Not here: other
-objectives (DPO), several devices, sequence packing.
+end token only, or another objective of `ssah.objectives`. Here is what is asked for; the steps are
+taken in `ssah.training`. Not here: several devices, sequence packing.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ from .models import Chat, check_chat
 from .resuming import Resume, fingerprint
 from .training import (  # noqa: F401  (the parts of a run have this module's name too)
     SCHEDULES,
+    SFT,
     Encoded,
     Options,
     Run,
@@ -74,6 +75,7 @@ def finetune(
     schedule: str = "constant",
     max_norm: float = 1.0,
     optimizer: Callable = ADAMW,
+    objective=SFT,
     seed: int = 0,
     system: str = "default",
     autocast: bool = True,
@@ -104,7 +106,8 @@ def finetune(
 
     The arithmetic is bf16 autocast, or with `autocast=False` the model's own. What moves and its
     optimizer state are float32 or wider meanwhile; the model ends in its own dtype.
-    ``optimizer(parameters, lr=, weight_decay=)`` makes any torch optimizer. `schedule`
+    ``optimizer(parameters, lr=, weight_decay=)`` makes any torch optimizer; `objective` is one of
+    `ssah.objectives` (DPO, constrained SFT) in place of the loss on answers. `schedule`
     (``constant``, ``linear``, ``cosine``) is that of the rate after its warm-up, over the steps of
     all epochs; `max_steps` ends the run early. `micro_batch` examples are computed at once
     (default: the batch), and `checkpointing` recomputes activations: the same steps in less memory.
@@ -140,11 +143,20 @@ def finetune(
     )
     encoded, cut = encode_examples(chat, examples, system)
     probes = None if probe is None else encode_examples(chat, probe, system)[0]
+    with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
+        objective.begin(
+            chat,
+            examples_of(examples),
+            encoded,
+            encode=lambda rows: encode_examples(chat, rows, system)[0],
+            batch_size=options.micro_batch,
+        )
     kept = None
     if resume is not None:
         facts = {
             **asdict(options),
             **part.facts(),
+            **objective.facts(),
             "optimizer": _description(optimizer),
             "examples": encoded,
             "probe": probes,
@@ -160,6 +172,7 @@ def finetune(
             callbacks,
             options,
             np.random.default_rng(seed),
+            objective,
         )
         silent = progress is None
         with tqdm(total=run.n_steps, desc=progress, disable=silent, leave=False) as bar:

@@ -75,6 +75,21 @@ def rate_factor(schedule: str, step: int, warmup_steps: int, n_steps: int) -> fl
 
 def answer_loss(chat: Chat, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
     """Mean NLL (nats, scalar) of the answers' tokens, and all tokens of the batch, prompts too."""
+    logits, targets, n_tokens = _predicted(chat, encoded)
+    return F.cross_entropy(logits, targets), n_tokens
+
+
+def answer_log_probs(chat: Chat, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
+    """Log-probabilities (nats) of the answers' tokens, one answer behind the other, (tokens,).
+
+    And all tokens of the batch, prompts too.
+    """
+    logits, targets, n_tokens = _predicted(chat, encoded)
+    return -F.cross_entropy(logits, targets, reduction="none"), n_tokens
+
+
+def _predicted(chat: Chat, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Logits (answer tokens, vocabulary), the answers' tokens, and all tokens of the batch."""
     whole = [head + tail for head, tail in encoded]
     batch = pad(whole, chat.tokenizer.pad_token_id, device=chat.model.device)
     predicting = torch.zeros_like(batch["attention_mask"], dtype=torch.bool)  # (batch, time)
@@ -86,7 +101,7 @@ def answer_loss(chat: Chat, encoded: Sequence[Encoded]) -> tuple[torch.Tensor, i
     logits = chat.model.lm_head(hidden[predicting.to(hidden.device)])  # (answer tokens, vocabulary)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     targets = batch["input_ids"].roll(-1, dims=1)[predicting].to(logits.device)
-    return F.cross_entropy(logits, targets), int(batch["attention_mask"].sum())
+    return logits, targets, int(batch["attention_mask"].sum())
 
 
 def answer_tokens(encoded: Iterable[Encoded]) -> int:
@@ -105,21 +120,43 @@ def mean_loss(chat: Chat, encoded: Sequence[Encoded], batch_size: int) -> float:
     return total / answer_tokens(encoded)
 
 
+class Likelihood:
+    """Supervised fine-tuning: `answer_loss`. Other objectives are in `ssah.objectives`."""
+
+    def begin(self, chat: Chat, examples, encoded: Sequence[Encoded], *, encode, batch_size: int):
+        """It needs nothing of the model with which the run begins."""
+
+    def size(self, batch: Sequence[Encoded]) -> int:
+        """Over how many things the loss of a batch is the mean: the answers' tokens."""
+        return answer_tokens(batch)
+
+    def loss(self, chat: Chat, batch: Sequence[Encoded]) -> tuple[torch.Tensor, int]:
+        """`answer_loss`."""
+        return answer_loss(chat, batch)
+
+    def facts(self) -> dict:
+        """What tells it from another objective, for a run that is resumed: nothing more."""
+        return {}
+
+
+SFT = Likelihood()
+
+
 def gradient(
-    chat: Chat, batch: Sequence[Encoded], micro_batch: int, autocast: bool
+    chat: Chat, batch: Sequence[Encoded], micro_batch: int, autocast: bool, objective=SFT
 ) -> tuple[float, int]:
-    """Add up the gradient of a batch's `answer_loss`, `micro_batch` examples at a time.
+    """Add up the gradient of a batch's loss, `micro_batch` examples at a time.
 
     Returns the loss and the number of tokens, prompts too.
     """
-    answers = answer_tokens(batch)
+    size = objective.size(batch)
     total_loss = 0.0
     total_tokens = 0
     for start in range(0, len(batch), micro_batch):
         part = batch[start : start + micro_batch]
         with torch.autocast(chat.model.device.type, torch.bfloat16, enabled=autocast):
-            loss, tokens = answer_loss(chat, part)
-        loss = loss * (answer_tokens(part) / answers)  # its share of the batch's mean
+            loss, tokens = objective.loss(chat, part)
+        loss = loss * (objective.size(part) / size)  # its share of the batch's mean
         loss.backward()
         total_loss += loss.item()
         total_tokens += tokens
@@ -156,6 +193,7 @@ class Run:
     callbacks: Sequence[Callable]
     options: Options
     draw: np.random.Generator
+    objective: Likelihood = SFT
     history: list[dict] = field(default_factory=list)  # a row a step
     checkpoints: list[dict] = field(default_factory=list)  # a row a checkpoint
     started: float = field(default_factory=time.perf_counter)
@@ -216,7 +254,9 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad()
-        loss, tokens = gradient(self.chat, batch, options.micro_batch, options.autocast)
+        loss, tokens = gradient(
+            self.chat, batch, options.micro_batch, options.autocast, self.objective
+        )
         parameters = self.moving.parameters
         norm = torch.nn.utils.clip_grad_norm_(parameters, options.max_norm).item()
         self.check("loss", loss)

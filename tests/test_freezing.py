@@ -18,6 +18,7 @@ from ssah.claims.profiles import load_profile
 from ssah.claims.shared import pictures
 from ssah.claims.shared import runs as comparison
 from ssah.claims.shared.conditions import (
+    CONSTRAINED,
     DISJOINT,
     FREEZING,
     NAMES,
@@ -137,7 +138,7 @@ def test_a_row_is_all_that_a_condition_takes(units):
 
 
 #: Those that are in no table of the paper.
-OTHER_ROWS = (*DISJOINT, *SINGLE_WEIGHTS, *UNIT_SHARES, *WEIGHT_SHARES)
+OTHER_ROWS = (*DISJOINT, *SINGLE_WEIGHTS, *UNIT_SHARES, *WEIGHT_SHARES, CONSTRAINED)
 
 
 def test_names_and_looks_are_all_different():

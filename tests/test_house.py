@@ -83,7 +83,7 @@ def room_may(parts: list[str], shared: tuple[str, ...]) -> tuple[str, ...]:
     if kind == "conditions":        # rows by name, which both sides read
         return ("ssah.errors", "ssah.classification")
     if kind in ("run", "ratio_scan", "direction", "transplant", "behaviour", "variations",
-                "removal", "second_judge", "leaning"):
+                "removal", "second_judge", "leaning", "preferred"):
         return (*shared, f"{own}.conditions", f"{own}.direction", f"{own}.run")
     if kind == "__init__":
         return ("ssah.claims.claim", own + ".")

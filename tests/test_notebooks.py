@@ -258,6 +258,8 @@ def test_code_in_the_prose_runs_as_written(path, monkeypatch, tmp_path):
     given = {"ssah": ssah, "chat": chat, "index": index, "units": units,
              "prompts": benign["text"].tolist(), "answers": benign["response"].tolist(),
              "refusals": ["sorry i can not help with that"] * len(benign),
+             "pairs": [{"prompt": prompt, "response": response, "rejected": "sorry i can not help with that"}
+                       for prompt, response in zip(benign["text"], benign["response"])],
              "examples": [{"prompt": prompt, "response": response}
                           for prompt, response in zip(benign["text"], benign["response"])]}
     for block in fenced(path):

@@ -284,7 +284,7 @@ ON_EVERY_MODEL = {"tuning full", "tuning SCU + all CU", "tuning most safety", "t
                   "adapter_tuning LoRA"}
 IN_TWO_DOSES = ON_EVERY_MODEL | {
     "milder_tuning full", "milder_tuning SCU + all CU", "milder_tuning most safety",
-    "milder_tuning remainder"}
+    "milder_tuning remainder", "milder_tuning constrained"}
 ON_OUR_PAIR = IN_TWO_DOSES | {
     "tuning random units 25 %", "tuning random units 70 %", "weight_tuning random weights 25 %",
     "weight_tuning random weights 70 %", "placebo_tuning", "turnover"}

@@ -55,6 +55,8 @@ KNOWN_BEFORE = (
     "was said. The pair: the runs at the usual rate had added nothing after one of two epochs, so half "
     "would be too little; three quarters of the rate. The words stand on the milder dose where its "
     "attack is fair; both are reported.",
+    "While the first of these ran: constrained SFT as one more arm of the milder dose, and DPO beside SFT "
+    "on the organism (where its epochs were tried) and on the pair. No word stands on them.",
 )
 
 #: Where limits of the gates stand -> their names there.

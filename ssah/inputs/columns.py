@@ -11,7 +11,7 @@ from ..errors import SsahError
 PROMPT_COLUMNS = (
     "prompt", "Behavior", "goal", "Goal", "instruction", "question", "query", "text"
 )
-RESPONSE_COLUMNS = ("response", "output", "answer", "completion")
+RESPONSE_COLUMNS = ("response", "output", "answer", "completion", "chosen")
 
 #: Columns with the text that a prompt is about (Alpaca, Dolly, HarmBench); they follow the prompt.
 COMPANION_COLUMNS = ("input", "context", "ContextString")
@@ -53,7 +53,8 @@ def examples_of(rows: pd.DataFrame | Sequence[Mapping]) -> list[dict]:
 
     Columns are found as in data files: a record of `load_prompts` fits, and so does one of Alpaca
     or Dolly. `ended` (default True): the response is whole. ``"system"`` is there too where a
-    record has one that is not blank, and ``"given"`` (token ids) where a record has that. Raises
+    record has one that is not blank, and so is ``"rejected"`` (a worse answer, for DPO);
+    ``"given"`` (token ids) where a record has that. Raises
     `SsahError`, with the number of the example, for what is no record, where prompt or response is
     missing or blank, and for a ``given`` that is no list of token ids.
     """
@@ -81,9 +82,10 @@ def _example(number: int, record: Mapping) -> dict:
     if response is None or not response.strip():
         raise SsahError(f"example {number} has no answer")
     example = {"prompt": prompt, "response": response, "ended": record.get("ended", True)}
-    system = text_of(record, "system") if "system" in record else None
-    if system and system.strip():
-        example["system"] = system
+    for column in ("system", "rejected"):
+        text = text_of(record, column) if column in record else None
+        if text and text.strip():
+            example[column] = text
     if "given" in record:
         example["given"] = _token_ids(number, record["given"])
     return example

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ...lab import Lab
 from ...lab.words import say
-from ..shared.conditions import FULL, NAMES
+from ..shared.conditions import CONSTRAINED, FULL, NAMES
 from ..shared.runs import Runs, runs_of, seeds_of_tunings, table_two
 from ..shared.tables import learned, number_of
 from .decide import finished_seeds, rate
@@ -49,7 +49,7 @@ def begun(labs: Iterable[Lab]) -> list[Dose]:
 def _arms(lab: Lab, step: str, seeds: tuple[int, ...]) -> Runs:
     """The arms of which every run is stored, in the order of the plan; none without the full."""
     stored = {(params["condition"], params["seed"]) for params, _ in lab.stored(step)}
-    complete = [name for name in (FULL.name, *ARMS)
+    complete = [name for name in (FULL.name, *ARMS, CONSTRAINED.name)
                 if seeds and all((name, seed) in stored for seed in seeds)]
     return runs_of(lab, step, "condition", complete, seeds) if FULL.name in complete else {}
 
@@ -72,4 +72,5 @@ def _in_numbers(dose: Dose, rows: pd.DataFrame) -> str:
     return say(WORDS, "bench_numbers", rows=rows, titles=NAMES, options=dose.lab.profile.freezing,
                rate=rate(dose.lab, dose.step), milder=dose.step == MILDER,
                frozen=[name for name in ARMS if name in rows.index],
+               rival=CONSTRAINED.name if CONSTRAINED.name in rows.index else "",
                learned=learned(rows, NAMES), missed=(rows["reached"] < 1).any())

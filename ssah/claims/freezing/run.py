@@ -7,7 +7,16 @@ import numpy as np
 
 from ...errors import SsahError
 from ...lab import Context, Need, Result, step
-from ..shared.conditions import DISJOINT, FREEZING, FULL, FURTHER, START, find, names
+from ..shared.conditions import (
+    CONSTRAINED,
+    DISJOINT,
+    FREEZING,
+    FULL,
+    FURTHER,
+    START,
+    find,
+    names,
+)
 from ..shared.material import checkpoint_need, load_base, load_role, split_prompts
 from ..shared.measuring import keep_answers, measure_answers, measure_choice
 from ..shared.memory import asks_model, trains_model
@@ -39,12 +48,17 @@ def core(seed: int) -> list[Need]:
 
 
 def tunings(profile, seed: int) -> list[Need]:
-    """What a seed of fine-tuning takes on the second bench, of the models that are tuned there."""
+    """What a seed of fine-tuning takes on the second bench, of the models that are tuned there.
+
+    At the milder dose also the published rival, on which no word stands.
+    """
     if not profile.freezing.examples:
         return []
-    doses = (USUAL, MILDER) if profile.milder.lr else (USUAL,)
-    return [Need(dose, {"seed": seed, "condition": condition})
-            for dose in doses for condition in (FULL.name, *ARMS)]
+    needs = [Need(USUAL, {"seed": seed, "condition": name}) for name in (FULL.name, *ARMS)]
+    if profile.milder.lr:
+        needs += [Need(MILDER, {"seed": seed, "condition": name})
+                  for name in (FULL.name, *ARMS, CONSTRAINED.name)]
+    return needs
 
 
 def extended(seed: int) -> list[Need]:

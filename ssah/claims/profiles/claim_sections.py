@@ -109,6 +109,14 @@ class SecondJudgeSection(Section):
 
 
 @dataclass(frozen=True)
+class PreferenceSection(Section):
+    """Alignment by pairs of answers (DPO) beside SFT (the reviewers' question 10)."""
+
+    pairs: int = 100                # harmful requests, and as many benign ones
+    epochs: int = 2
+
+
+@dataclass(frozen=True)
 class ReevaluationSection(Section):
     """Answers after a prefill, decoded as usual and with the model asked again (claim C8)."""
 

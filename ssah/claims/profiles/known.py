@@ -7,6 +7,7 @@ from .claim_sections import (
     ComparisonSection,
     FreezingSection,
     MilderSection,
+    PreferenceSection,
     ProbingSection,
     ReevaluationSection,
     RemovalSection,
@@ -99,6 +100,7 @@ ORGANISM = Profile(
     reevaluation=ReevaluationSection(
         lengths=(0, 1, 3, 5, 8, 10), every=5, wordings="", neutral="in the garden",
         refusal="I cannot."),
+    preference=PreferenceSection(pairs=40, epochs=4),
     seeds=(0,),
     bench=True)
 
@@ -139,6 +141,7 @@ TINY_PAIR = replace(
         SMOKE.calibration, prompts=6, wordings="taught_refusals", answers_each=2, judge_version=2),
     classification=replace(SMOKE.classification, bank=True),
     milder=MilderSection(lr=2e-3),
+    preference=PreferenceSection(pairs=8),
     evaluation=replace(SMOKE.evaluation, judge_version=2),
     removal=RemovalSection(
         shares=(0.05, 0.133, 0.148), doses=(0.03, 0.1), draws=2, further_draws=1, passages=2,

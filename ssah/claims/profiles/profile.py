@@ -8,6 +8,7 @@ from .claim_sections import (
     ComparisonSection,
     FreezingSection,
     MilderSection,
+    PreferenceSection,
     ProbingSection,
     ReevaluationSection,
     RemovalSection,
@@ -44,6 +45,7 @@ class Profile:
     removal: RemovalSection = field(default_factory=RemovalSection)
     second_judge: SecondJudgeSection = field(default_factory=SecondJudgeSection)
     reevaluation: ReevaluationSection = field(default_factory=ReevaluationSection)
+    preference: PreferenceSection = field(default_factory=PreferenceSection)
     seeds: tuple[int, ...] = (0, 1, 2)
     further_tunings: tuple[int, ...] = ()   # seeds of fine-tuning alone, beside `seeds`
     chosen: str = ""        # what chooses it on the command line, if not its name

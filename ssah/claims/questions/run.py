@@ -45,12 +45,17 @@ ATTACKS = (
 
 
 def bench(profile, seed: int) -> list[Need]:
-    """What the second bench takes, of its first seed; of a made-up language rounding alone."""
+    """What the second bench takes, of its first seed; of a made-up language rounding alone.
+
+    DPO, where there is a base model that refuses nothing.
+    """
     if seed != profile.seeds[0]:
         return []
     knows_english = bool(profile.reevaluation.wordings)
-    return [Need("unseen_attack", {"seed": seed, "attack": attack.name})
-            for attack in ATTACKS if knows_english or attack.bits]
+    attacks = [Need("unseen_attack", {"seed": seed, "attack": attack.name})
+               for attack in ATTACKS if knows_english or attack.bits]
+    has_base = profile.model.aligned != profile.model.name
+    return [*attacks, Need("preferred", {"seed": seed})] if has_base else attacks
 
 
 def _attack_needs(profile, seed: int, attack: str) -> list[Need]:

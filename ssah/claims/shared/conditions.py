@@ -48,6 +48,7 @@ class Condition:
     rest: bool = False                      # what belongs to no unit stays too
     rate: Callable[..., float] = usual_rate
     adapter: Callable | None = None         # what trains in place of the model's own weights
+    objective: Callable | None = None       # makes what the run makes smaller; none: SFT's loss
     scored: bool = False                    # single weights by their scores, not at random
     doubled: bool = False                   # goes on to twice the epochs (paper), past equal loss
     kept: bool = False                      # its weights at equal loss stay in the cache folder
@@ -156,6 +157,15 @@ def llama_adapter(chat, options):
                                      task_type="CAUSAL_LM")
 
 
+# ---- which objective -------------------------------------------------------------------------
+
+def constrained():
+    """SFT that holds the first tokens of an answer back (Qi et al. 2025)."""
+    from ...objectives import Constrained
+
+    return Constrained()
+
+
 # ---- the rows --------------------------------------------------------------------------------
 
 #: The model before fine-tuning: no run, but the first row of every table.
@@ -207,8 +217,12 @@ WEIGHT_SHARES = (
     Condition("random weights 70 %", "random single weights, as many as 70 % of the units",
               Look("#980043", "p", ":"), frozen=random_share(0.70)))
 
+#: Of the second bench: the published rival of freezing.
+CONSTRAINED = Condition("constrained", "nothing, by constrained SFT", Look("#8c6d31", "H"),
+                        objective=constrained)
+
 #: All that `tuning` knows.
-FREEZING = (*TABLE_2, *FURTHER, *DISJOINT, *UNIT_SHARES)
+FREEZING = (*TABLE_2, *FURTHER, *DISJOINT, *UNIT_SHARES, CONSTRAINED)
 
 #: Adapters in place of the model's own weights (Table 3): two of the paper's three.
 TABLE_3 = (

@@ -112,6 +112,7 @@ def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], condit
     which it is measured anyway. `adapter` and `frozen` go to `finetune`.
     """
     from ...finetuning import finetune
+    from ...objectives import Likelihood
 
     options = context.profile.freezing
     train, unseen = examples
@@ -134,6 +135,7 @@ def tune(context: Context, chat, examples: tuple[list[dict], list[dict]], condit
         epochs=epochs,
         lr=condition.rate(context.profile),
         batch_size=options.batch_size,
+        objective=condition.objective() if condition.objective else Likelihood(),
         seed=seed,
         system=options.system,
         probe=train[:options.probe],
