@@ -304,15 +304,10 @@ def test_a_step_is_tried_on_the_first_profile_that_has_it(repository):
     assert accept([repository.lab()], ["shown"], "a sum", [without, repository.trial]) == ["shown"]
 
 
-#: Steps in which a chat model is asked for a yes or no, which no small one says: recomputed instead.
-ASK_A_CHAT_MODEL = {"second_judged", "second_judge_on_people"}
-
-
 def test_every_step_of_committed_results_is_on_a_small_profile():
     trials = list(map(trial_on, TRIALS))
-    for step in {folder.name for folder in RESULTS.glob("*/*/")} - ASK_A_CHAT_MODEL:
+    for step in {folder.name for folder in RESULTS.glob("*/*/")}:
         assert any(trial.plans(step) for trial in trials), step
-    assert not any(trial.plans(step) for trial in trials for step in ASK_A_CHAT_MODEL)
 
 
 def test_the_trial_of_the_package_is_a_command_that_it_has():

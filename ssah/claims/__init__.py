@@ -101,12 +101,15 @@ PLACE = Place(
 
 #: The small profiles on which `ssah accept` runs a step before and after a change: the first that
 #: has it. The organism, for what only the second bench has, with fewer draws, requests and tokens;
-#: the tiny pair, for what only its pair has.
+#: the tiny pair, for what only its pair has; that pair with a small real model as the second judge,
+#: since a made-up tokenizer has no yes.
 TRIALS = ("smoke",
           "organism+removal.draws=1+removal.further_draws=1"
           "+evaluation.harmful=20+evaluation.benign=10+reevaluation.lengths=0,5"
           "+reevaluation.decided_at=5+reevaluation.harmful=8+reevaluation.safe=8",
-          "tiny-pair")
+          "tiny-pair",
+          "tiny-pair+second_judge.seeds=1+second_judge.answers=4+second_judge.name=smollm2-135m"
+          "+second_judge.dtype=float32")
 
 
 def trial(name: str) -> Trial:

@@ -11,7 +11,9 @@ from ..errors import SsahError
 PROMPT_COLUMNS = (
     "prompt", "Behavior", "goal", "Goal", "instruction", "question", "query", "text"
 )
-RESPONSE_COLUMNS = ("response", "output", "answer", "completion", "chosen")
+RESPONSE_COLUMNS = ("response", "output", "answer", "completion")
+#: Of data with two answers to a prompt, the better one stands in for the answer.
+ANSWER_COLUMNS = (*RESPONSE_COLUMNS, "chosen")
 
 #: Columns with the text that a prompt is about (Alpaca, Dolly, HarmBench); they follow the prompt.
 COMPANION_COLUMNS = ("input", "context", "ContextString")
@@ -71,7 +73,7 @@ def _example(number: int, record: Mapping) -> dict:
             f"example {number} is no record; it must be a dict with prompt and response"
         )
     prompt_column = first_of(PROMPT_COLUMNS, record)
-    response_column = first_of(RESPONSE_COLUMNS, record)
+    response_column = first_of(ANSWER_COLUMNS, record)
     if prompt_column is None or response_column is None:
         missing = "prompt" if prompt_column is None else "response"
         raise SsahError(f"example {number} has no {missing}; it has {', '.join(map(str, record))}")
