@@ -178,14 +178,14 @@ def _of_claim(row: Row, spoken: dict[Lab, Verdict]) -> str:
     """Models of the same words together, each with the number that decided; the unit once."""
     alike: dict[str, list[str]] = {}
     shown = row.first.unit.shown if row.first else None
-    for lab, verdict in spoken.items():
+    for lab, found in spoken.items():
         model = f"*{short(lab)}*"
-        if shown and verdict.measured.effect is not None:
-            model += f" ({shown(verdict.measured.effect)})"
+        if shown and found.measured.effect is not None:
+            model += f" ({shown(found.measured.effect)})"
             shown = row.first.unit.brief
-        if verdict.depends_on_the_judge:
+        if found.depends_on_the_judge:
             model += DAGGER
-        alike.setdefault(_clause(verdict), []).append(model)
+        alike.setdefault(_clause(found), []).append(model)
     return " ".join(f"{', '.join(models)}: {words}." for words, models in alike.items())
 
 

@@ -18,7 +18,15 @@ from ..shared.material import checkpoint_need, load_base, load_pool, load_role
 from ..shared.measuring import score_units, stored_scores
 from ..shared.memory import asks_model, trains_model
 from ..shared.pair import refusals
-from ..shared.tuning import KEPT, instructions, load_kept, load_tuned, loss_to_reach, tune
+from ..shared.tuning import (
+    KEPT,
+    compared_needs,
+    instructions,
+    load_kept,
+    load_tuned,
+    loss_to_reach,
+    tune,
+)
 
 #: Which models are scored on the aligned model's texts: the one it came from, and what fine-tuning
 #: made of it.
@@ -171,16 +179,8 @@ def tunings(profile, seed: int) -> list[Need]:
     return [Need("turnover", {"seed": seed})]
 
 
-def _placebo_needs(profile, seed: int) -> list[Need]:
-    return [
-        Need("splits"),
-        Need("judge_threshold"),
-        *checkpoint_need(profile, "aligned", seed),
-        Need("tuning", {"seed": seed, "condition": FULL.name})]
-
-
 @step(version=1, reads=("model", "data", "alignment", "evaluation", "freezing"), minutes=8,
-      needs=_placebo_needs, memory=trains_model)
+      needs=compared_needs, memory=trains_model)
 def placebo_tuning(context: Context, seed: int) -> Result:
     """As `tuning` with nothing frozen, on the same examples and some refusals of `align` as well.
 

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 from ...lab import Context, Need, Result, step
 from ..shared.conditions import (
-    FULL,
     SINGLE_WEIGHTS,
     TABLE_3,
     UNIT_SHARES,
@@ -14,10 +13,10 @@ from ..shared.conditions import (
     scu_and_all_cu,
 )
 from ..shared.foundation import calibration_pairs, sorted_batches
-from ..shared.material import checkpoint_need, load_role
+from ..shared.material import load_role
 from ..shared.measuring import paper_kinds, scores_need, seed_scores
 from ..shared.memory import trains_model
-from ..shared.tuning import ADAPTERS, instructions, loss_to_reach, tune
+from ..shared.tuning import ADAPTERS, compared_needs, instructions, loss_to_reach, tune
 
 #: Single weights that are frozen, as many as those of SCU + all CU (C7).
 REGIONS = names(SINGLE_WEIGHTS)
@@ -50,19 +49,11 @@ def weight_tunings(profile, seed: int) -> list[Need]:
     return units + weights
 
 
-def _common_needs(profile, seed: int) -> list[Need]:
-    return [
-        Need("splits"),
-        Need("judge_threshold"),
-        *checkpoint_need(profile, "aligned", seed),
-        Need("tuning", {"seed": seed, "condition": FULL.name})]
-
-
 # ---- adapters --------------------------------------------------------------------------------
 
 def _adapter_needs(profile, seed: int, method: str) -> list[Need]:
     find(TABLE_3, method, "method")
-    return _common_needs(profile, seed)
+    return compared_needs(profile, seed)
 
 
 @step(version=1, reads=("model", "data", "evaluation", "freezing", "comparison"), minutes=9,
@@ -93,7 +84,7 @@ def adapter_tuning(context: Context, seed: int, method: str) -> Result:
 def _weight_needs(profile, seed: int, region: str) -> list[Need]:
     find((*SINGLE_WEIGHTS, *WEIGHT_SHARES), region, "region")
     return [
-        *_common_needs(profile, seed),
+        *compared_needs(profile, seed),
         scores_need(profile, seed),
         Need("calibration", {"seed": seed}, artifact=True)]
 
