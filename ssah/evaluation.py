@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -214,9 +215,14 @@ def openings_after(
     other's), and so is one with words that the tokenizer does not know. Raises `SsahError` if a
     list is left empty.
     """
-    return _encoded_openings(chat, prompt, system, opening_forms(all_forms))
+    known = chat.known_openings
+    asked = (prompt, system, all_forms)
+    if asked not in known:
+        known[asked] = _encoded_openings(chat, prompt, system, opening_forms(all_forms))
+    return known[asked]
 
 
+@cache
 def opening_forms(all_forms: bool = True) -> dict[str, list[list[str]]]:
     """``refusal`` and ``fulfilment`` -> the forms of every short opening, the usual one first."""
     table = data_file("openings").query("probe == '0'")
@@ -295,10 +301,8 @@ def refusal_log_odds(
     and for probabilities that are not finite.
     """
     check_chat(chat)
-    forms = opening_forms(all_forms)
-    opened = []
-    for prompt in as_texts(prompts, "prompts"):
-        opened.append(_encoded_openings(chat, prompt, system, forms))
+    opened = [openings_after(chat, prompt, system, all_forms=all_forms)
+              for prompt in as_texts(prompts, "prompts")]
     items = [(after.head, after.tails) for after in opened]
     odds = []
     for after, scored in zip(opened, packed_log_probs(chat, items, batch_size=batch_size)):

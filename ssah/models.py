@@ -44,6 +44,11 @@ class Chat:
         """The chat template; `SsahError` where thinking cannot be set as it is asked for."""
         return Template(self.tokenizer, self.name, self.thinking)
 
+    @cached_property
+    def known_openings(self) -> dict:
+        """What `ssah.evaluation.openings_after` found: while training it is asked again and again."""
+        return {}
+
     def render(self, prompt: str, system: str = "default") -> str:
         """The prompt as the chat template writes it, up to where the answer begins.
 

@@ -22,6 +22,7 @@ from ssah.evaluation import (
     divergence,
     generate,
     multiple_choice,
+    opening_forms,
     openings_after,
     perplexity,
     refusal_log_odds,
@@ -30,7 +31,7 @@ from ssah.evaluation import (
 )
 from ssah.inputs.prompts import load_prompts
 from ssah.likelihood import packed_log_probs, token_log_probs
-from ssah.models import Chat
+from ssah.models import Chat, tiny_chat
 
 EOS = 3
 
@@ -197,6 +198,21 @@ def use_openings(monkeypatch, refusal: list[str], fulfilment: list[str]) -> None
     rows += [("fulfilment", "1", "yes why")] + [("fulfilment", "0", text) for text in fulfilment]
     table = pd.DataFrame(rows, columns=["kind", "probe", "text"])
     monkeypatch.setattr("ssah.evaluation.data_file", lambda name: table)
+    # the real ones are remembered
+    monkeypatch.setattr("ssah.evaluation.opening_forms", opening_forms.__wrapped__)
+    monkeypatch.setattr(Chat, "known_openings", property(lambda chat: {}))
+
+
+def test_openings_are_encoded_once_a_prompt_and_system():
+    chat = tiny_chat()
+    asked = [("sing", "default", True), ("sing", "none", True), ("plant", "default", True),
+             ("sing", "default", False), ("sing", "you are a bird", True)]
+    first = [openings_after(chat, prompt, system, all_forms=every) for prompt, system, every in asked]
+    chat.tokenizer = None
+    for (prompt, system, every), found in zip(asked, first):
+        assert openings_after(chat, prompt, system, all_forms=every) is found
+        assert found == openings_after(tiny_chat(), prompt, system, all_forms=every)
+    assert len({str(found.head) for found in first}) == 4       # the fourth has the first one's head
 
 
 def opening_tokens(chat) -> dict[str, list[list[int]]]:
