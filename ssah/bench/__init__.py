@@ -8,6 +8,6 @@ what is told are ratios. The machine is described, and nothing is asserted about
     attribution, training, decoding       the rows of the table
     growth               time against tokens, blocks and width
     plan                 bytes and hours of large models, computed
-    table                Markdown, and the file that README's part is made from (no torch)
+    table                Markdown, and the file that docs/speed.md is made from (no torch)
     run                  all of it, in order
 """

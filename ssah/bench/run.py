@@ -29,7 +29,7 @@ def main(
     print(table.markdown(measured))
     if save:
         measured.save()
-        print(f"\nwritten to {table.SAVED}; `ssah readme` puts it into README.md")
+        print(f"\nwritten to {table.SAVED}; `ssah readme` puts it into docs/speed.md")
     if figure is not None:
         growth.draw(measured.growth, figure)
         print(f"\n{figure}")

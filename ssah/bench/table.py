@@ -1,4 +1,4 @@
-"""What was measured, as a Markdown table and as a file; no torch, so that README can be made."""
+"""What was measured, as a Markdown table and as a file; no torch, so that docs/speed.md can be made."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -8,7 +8,7 @@ from ..errors import SsahError
 from ..inputs.archives import REPOSITORY
 from ..lab.words import markdown_table
 
-#: Where `ssah bench --save` writes, and README's parts read: what was measured, what was computed.
+#: Where `ssah bench --save` writes, and docs/speed.md reads: what was measured, what was computed.
 SAVED = REPOSITORY / "data" / "bench.json"
 PLAN = REPOSITORY / "data" / "plan.json"
 

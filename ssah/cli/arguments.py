@@ -102,7 +102,7 @@ def _add_machine(commands) -> None:
     command = _add(commands, machine.bench, _profile())
     command.add_argument("--quick", action="store_true", help="measure once instead of three times")
     command.add_argument("--save", action="store_true",
-                         help="into data/, from which `ssah readme` makes README's parts")
+                         help="into data/, from which `ssah readme` makes docs/speed.md")
     command.add_argument("--figure", type=Path, metavar="PATH",
                          help="draw how time grows with tokens, blocks and width")
     command.add_argument("--plan", action="store_true",
