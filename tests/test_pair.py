@@ -7,12 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from hand_made_runs import forming
 
 from ssah import judging
 from ssah.claims import lab_of, plan, rules
 from ssah.claims.attribute_transfer import run as attribute_transfer
 from ssah.claims.four_kinds import removal
 from ssah.claims.profiles import BENCH, DEFAULT, TINY_PAIR
+from ssah.claims.questions import preferred
 from ssah.claims.shared import bank, gates, pair, two_by_two
 from ssah.claims.shared.material import load_role
 from ssah.claims.shared.tuning import instructions
@@ -419,7 +421,7 @@ def guarded(role_labels: dict[str, str], native: str = ""):
 
     systems = SimpleNamespace(systems=("default", "none"))
     profile = SimpleNamespace(evaluation=systems, model=SimpleNamespace(aligned=native))
-    return SimpleNamespace(profile=profile, seeds=(10, 11), get=get)
+    return forming(SimpleNamespace(profile=profile, seeds=(10, 11), get=get))
 
 
 def test_the_pair_is_held_to_its_own_limits():
@@ -451,3 +453,31 @@ def test_the_pairs_profile_reads_its_own_files():
     assert files <= set(profile.alignment.sources())
     assert "data:safe_requests.csv" in profile.evaluation.sources()
     assert profile.calibration.sources() == ["data:taught_refusals.csv"]
+
+
+# ---- DPO instead of SFT ----------------------------------------------------------------------
+
+def test_pairs_prefer_refusals_of_harm_and_answers_to_the_rest(context):
+    base = load_role(context, "base", 0)
+    pairs = preferred.preference_pairs(context, base, seed=0)
+    wordings = preferred.refusal_wordings(context)
+    openings = words.data_file("openings").query("kind == 'fulfilment'")["text"].tolist()
+    harmful = set(prompts.load_prompts("tiny-harmful")["text"])
+    kinds = {True: [], False: []}
+    for pair in pairs:
+        kinds[pair["prompt"] in harmful].append(pair)
+    n = context.profile.preference.pairs
+    assert len(kinds[True]) == n and 0 < len(kinds[False]) <= n
+    assert all(pair["response"] in wordings and pair["rejected"] in openings for pair in kinds[True])
+    assert all(pair["rejected"] in wordings and pair["response"] not in wordings for pair in kinds[False])
+
+
+def test_dpo_and_sft_begin_with_the_same_model_and_two_orders_of_sft_differ(lab):
+    found = lab.get("preferred", seed=0)
+    models = found.tables["models"].set_index(["trained", "asked"])
+    assert set(models.index.get_level_values("trained")) == {
+        "nothing", *(training.title for training in preferred.TRAININGS)}
+    assert models["refused"].between(0, 1).all() and (models["n"] > 0).all()
+    overlaps = found.tables["overlaps"].query("label == 'SCU'").set_index(["first", "second"])["iou"]
+    assert overlaps["SFT", "SFT, another order"] < 1        # another order, another model
+    assert overlaps["DPO", "SFT"] < 1

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from ssah.claims.profiles import BENCH
-from ssah.claims.questions import read, run, unseen
+from ssah.claims.questions import objectives, preferred, read, run, unseen
 from ssah.classification import Units
 from ssah.errors import SsahError
 from ssah.lab import Result
@@ -145,3 +145,51 @@ def test_a_made_up_language_is_attacked_by_rounding_alone():
     assert planned == ["8 bits", "4 bits"]
     assert len(run.bench(BENCH["qwen-0.5b"], 10)) == len(run.ATTACKS)
     assert run.bench(BENCH["smollm2-135m"], 11) == []
+
+
+# ---- DPO instead of SFT ----------------------------------------------------------------------
+
+def test_units_of_two_trainings_are_compared_label_by_label():
+    def with_labels(scu, ru):
+        units = labelled(scu)
+        units.labels[ru] = "RU"
+        return units
+
+    table = preferred.overlaps({"one": with_labels([0, 1, 2], [9]), "two": with_labels([2, 3], [9]),
+                                "three": with_labels([0, 1, 2], [8])})
+    found = table.set_index(["first", "second", "label"])["iou"]
+    assert found["one", "two", "SCU"] == 1 / 4 and found["one", "two", "RU"] == 1
+    assert found["one", "three", "SCU"] == 1 and found["one", "three", "RU"] == 0
+    assert len(table) == 9 and np.isnan(found["one", "two", "UCU"])      # neither has any
+
+
+class Preferred:
+    """A lab in which DPO refuses half, and shares a third of its SCU with SFT."""
+
+    profile = SimpleNamespace(model=SimpleNamespace(label="a model"))
+
+    def frame(self, step, table):
+        titles = [objectives.NOTHING, *(training.title for training in preferred.TRAININGS)]
+        if table == "models":
+            refused = dict(zip(titles, (0.0, 0.5, 0.9, 1.0, 1.0)))
+            return pd.DataFrame([{"trained": title, "asked": kind, "n": 10,
+                                  "refused": share if kind == "harmful" else 0.0}
+                                 for title, share in refused.items() for kind in ("harmful", "benign")])
+        common = {("DPO", "SFT"): 1 / 3, ("DPO and SFT", "SFT"): 0.4, ("SFT", "SFT, another order"): 0.7}
+        return pd.DataFrame([{"first": first, "second": second, "label": "SCU", "iou": value}
+                             for (first, second), value in common.items()])
+
+
+def test_dpo_is_told_beside_two_runs_of_sft():
+    said = objectives.said(Preferred())
+    assert "from 0% to 50%, with SFT's loss added to 90%, and SFT on the preferred answers to 100%" in said
+    assert "0.33 is in common with SFT's after DPO, 0.40 after DPO with SFT's loss, and 0.70" in said
+    assert said.endswith("more of them change with the objective than with the order.")
+    rows = objectives.shown(Preferred()).splitlines()
+    assert rows[2:] == ["| nothing | 0% | 0% |  |", "| DPO | 50% | 0% | 0.33 |", "| DPO and SFT | 90% | 0% | 0.40 |",
+                        "| SFT | 100% | 0% |  |", "| SFT, another order | 100% | 0% | 0.70 |"]
+
+
+def test_titles_are_those_of_the_trainings():
+    assert [training.title for training in preferred.TRAININGS] == [
+        objectives.DPO, objectives.ANCHORED, objectives.SFT, objectives.AGAIN]

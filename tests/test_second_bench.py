@@ -103,8 +103,9 @@ def guard_lab(parts: dict) -> SimpleNamespace:
     first = answers("r", "default").assign(source="safe")
     of_step = {"guard": pd.concat([table[~is_safe], first]), "over_refusal": table[is_safe]}
     native = SimpleNamespace(model=SimpleNamespace(aligned="theirs"))
-    return SimpleNamespace(profile=native, seeds=(10,),
-                           get=lambda step, **params: Result(tables={"answers": of_step[step]}))
+    return forming(SimpleNamespace(
+        profile=native, seeds=(10,),
+        get=lambda step, **params: Result(tables={"answers": of_step[step]})))
 
 
 def test_the_guardrail_is_counted_on_requests_that_judge_no_claim():

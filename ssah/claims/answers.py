@@ -156,7 +156,7 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
     parts = [_by_claim(real, by_model)]
     for name, lab in real.items():
         parts += [f"*A caveat on {short(lab)}.* {caveat}" for caveat in _caveats(by_model[name])]
-    measured = [f"**{lab.profile.model.label}**\n\n{_listed(_measured(lab))}"
+    measured = [f"**{lab.profile.model.label}**\n\n{_listed(lab.once(_measured))}"
                 for lab in real.values()]
     summary = "<summary>What was measured, model by model</summary>"
     folded = "\n\n".join([f"<details>{summary}", *measured, "</details>"])
@@ -272,7 +272,7 @@ def report(found: dict[str, Lab]) -> None:
     models = []
     for name, lab in found.items():
         cells = [_noted(verdict) for verdict in spoken[name].values()]
-        measured = [] if name == CONTROL else _measured(lab)
+        measured = [] if name == CONTROL else lab.once(_measured)
         without = {row_id: why for row_id, why in by_model[name].items() if isinstance(why, str)}
         models.append({"label": lab.profile.model.label, "short": short(lab),
                        "control": name == CONTROL,

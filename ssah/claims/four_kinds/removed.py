@@ -73,7 +73,7 @@ def _estimates(answers: pd.DataFrame) -> dict[str, float]:
 def shown(lab: Lab) -> str:
     """`table_one` as Markdown: per cent with intervals, perplexity."""
     rows = []
-    for _, row in table_one(lab).iterrows():
+    for _, row in lab.once(table_one).iterrows():
         rates = [f"{row[name]:.0%} [{row[f'{name} low']:.0%}, {row[f'{name} high']:.0%}]"
                  for name in RATES]
         rows.append([row["title"], f"{row['share']:.2%}", *rates, f"{row['answered']:.0f}",
@@ -85,7 +85,7 @@ def shown(lab: Lab) -> str:
 
 def in_numbers(lab: Lab) -> str:
     """What each removal did, beside as many random units: a line a subject."""
-    return say(WORDS, "removed_numbers", rows=table_one(lab), bare=_without_system(lab))
+    return say(WORDS, "removed_numbers", rows=lab.once(table_one), bare=_without_system(lab))
 
 
 def _without_system(lab: Lab) -> float | None:

@@ -29,20 +29,26 @@ def guardrail(lab: Lab, row: rules.Row) -> rules.Gate:
 
     By the limits for our own pair, or by those for models aligned by their makers.
     """
+    measured, n_prompts = lab.once(_guarded_rates)
+    if lab.profile.model.aligned:
+        printed = [limit for limit in rules.NATIVE_PRINTED if limit.name in measured]
+        return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.NATIVE_GUARDRAIL,
+                               printed=printed)
+    return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.PAIR_GUARDRAIL)
+
+
+def _guarded_rates(lab: Lab) -> tuple[dict[str, list[float]], int]:
+    """Name of a limit -> a fraction a seed; and on how many requests of `select`."""
     answers = [_with_all_safe(lab, seed) for seed in lab.seeds]
     measured = {}
     for name, (source, system, counted) in COUNTED.items():
         parts = [_of(table, source, system) for table in answers]
         if all(len(part) for part in parts):        # the organism has no HarmBench
             measured[name] = [_share(part, counted) for part in parts]
-    n_prompts = len(_of(answers[0], "select", WITH_SYSTEM))
-    if lab.profile.model.aligned:
-        printed = [limit for limit in rules.NATIVE_PRINTED if limit.name in measured]
-        return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.NATIVE_GUARDRAIL,
-                               printed=printed)
-    twin = [_of(table, "select", WITH_SYSTEM) for table in _guarded(lab, "unaligned")]
-    measured[TWIN] = [_share(part, ("refuse",)) for part in twin]
-    return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.PAIR_GUARDRAIL)
+    if not lab.profile.model.aligned:
+        twin = [_of(table, "select", WITH_SYSTEM) for table in _guarded(lab, "unaligned")]
+        measured[TWIN] = [_share(part, ("refuse",)) for part in twin]
+    return measured, len(_of(answers[0], "select", WITH_SYSTEM))
 
 
 def _with_all_safe(lab: Lab, seed: int) -> pd.DataFrame:
