@@ -85,7 +85,10 @@ def shown(lab: Lab) -> str:
 
 def in_numbers(lab: Lab) -> str:
     """What each removal did, beside as many random units: a line a subject."""
-    return say(WORDS, "removed_numbers", rows=lab.once(table_one), bare=_without_system(lab))
+    facts = lab.facts("removal")
+    matched = facts["importance_ratio"].mean() if "importance_ratio" in facts else None
+    return say(WORDS, "removed_numbers", rows=lab.once(table_one), bare=_without_system(lab),
+               matched=matched)
 
 
 def _without_system(lab: Lab) -> float | None:

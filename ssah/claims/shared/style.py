@@ -6,6 +6,7 @@ marker and hatch. Every figure carries a label of origin: *paper-reported*, *rec
 """
 
 import io
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -78,6 +79,8 @@ SMALLEST = 8
 #: Lines that stand behind those that matter, and what is said of them.
 THIN = {"color": "#c4c4c4", "linewidth": 0.9, "zorder": 1}
 QUIET = "#6b6b6b"
+#: How many times its lowest end a logarithmic axis ends, if there is room for powers of ten alone.
+WIDE_LOG = 1000
 #: The height of a line of small text (inches).
 LINE_HEIGHT = 0.145
 #: Where the header of a PNG has its width in pixels.
@@ -181,11 +184,17 @@ def recomputed(lab: Lab, n: str, seeds: int | None = None) -> str:
 def plain_log(axis, steps: tuple[int, ...] = (1, 2, 5)) -> None:
     """Make an axis (``ax.xaxis``, ``ax.yaxis``) logarithmic, with plain numbers at 1, 2, 5, ...
 
-    `steps`: which of every ten numbers are written.
+    `steps`: which of every ten numbers are written; on an axis of more than three decades powers of
+    ten alone.
     """
+    def written(x: float, place: int) -> str:
+        low, high = axis.get_view_interval()
+        is_power = math.isclose(math.log10(x) % 1, 0)
+        return f"{x:g}" if is_power or high <= WIDE_LOG * low else ""
+
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     axis.set_major_locator(matplotlib.ticker.LogLocator(subs=steps))
-    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+    axis.set_major_formatter(matplotlib.ticker.FuncFormatter(written))
     axis.set_minor_formatter(matplotlib.ticker.NullFormatter())
 
 
