@@ -89,7 +89,8 @@ class Constrained:
         """The objective's mean over tokens (scalar), and all tokens of the batch, prompts too."""
         log_probs, n_tokens = answer_log_probs(chat, batch)
         reference = torch.cat([self.reference.of(example) for example in batch])
-        betas = torch.cat([self.betas[: len(tail)] for _, tail in batch])
+        # of a model that is spread over devices these may lie on the last one
+        betas = torch.cat([self.betas[: len(tail)] for _, tail in batch]).to(log_probs.device)
         ratio = log_probs - reference
         return (-2 / betas * F.logsigmoid(betas * ratio)).mean(), n_tokens
 
