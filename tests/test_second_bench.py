@@ -419,13 +419,24 @@ def words_on_scu(effect: float, by_second_judge: float, guarded: bool = True) ->
 def test_models_of_the_same_words_stand_together_and_the_unit_once():
     spoken = {Model("Small (Q4)"): words_on_scu(0.58, 0.6), Model("Odd"): words_on_scu(-0.3, 0.3),
               Model("Large, by its maker"): words_on_scu(0.96, 0.9)}
-    assert ledger._of_claim(rules.ROWS["C2-SCU"], spoken) == (
-        "*Small* (58% of what could be lost [58, 58]), *Large* (96% [96, 96]): "
-        "reproduced, and it is these units. *Odd* (-30% [-30, -30]) †: opposite.")
+    assert ledger._of_claim(rules.ROWS["C2-SCU"], spoken) == [
+        {"words": "reproduced, and it is these units", "models": [
+            ["Small", " (58% of what could be lost [58, 58])"], ["Large", " (96% [96, 96])"]]},
+        {"words": "opposite", "models": [["Odd", " (-30% [-30, -30]) †"]]}]
 
 
 def test_a_gate_that_blocks_is_named_and_the_number_shown_all_the_same():
     spoken = {Model("Small"): words_on_scu(0.58, 0.6, guarded=False)}
-    assert ledger._of_claim(rules.ROWS["C2-SCU"], spoken) == (
-        "*Small* (58% of what could be lost [58, 58]): cannot tell, for a gate does not hold "
-        "(*guardrail*).")
+    assert ledger._of_claim(rules.ROWS["C2-SCU"], spoken) == [
+        {"words": "cannot tell, for a gate does not hold (*guardrail*)",
+         "models": [["Small", " (58% of what could be lost [58, 58])"]]}]
+
+
+def test_claims_without_words_are_left_out_and_the_rest_reads_aloud():
+    real = {"one": Model("Small"), "two": Model("Large")}
+    by_model = {"one": {"C2-SCU": words_on_scu(0.58, 0.6)}, "two": {"C2-SCU": words_on_scu(0.96, 0.9)}}
+    (claim,) = ledger.by_claim(real, by_model)
+    assert claim["statement"] == rules.ROWS["C2-SCU"].statement
+    line, *_ = ledger._by_claim(real, by_model).splitlines()
+    assert line == ("- **Removing the units called safety-critical takes refusals away.** *Small* (58% of what "
+                    "could be lost [58, 58]), *Large* (96% [96, 96]): reproduced, and it is these units.")

@@ -40,21 +40,15 @@ WORDS = {"models": [
          "numbers": ["48 % [40, 56]"], "sentence": "Removing the units takes <refusals> away."},
         {"row": "C4", "first": "cannot tell: guardrail", "second": "not asked", "depends": False,
          "numbers": [], "sentence": "Freezing: one cannot tell."}]},
-    {"label": "model B", "control": False, "cells": []}]}
+    {"label": "model B", "control": False, "cells": []}],
+    "marks": "Brackets.",
+    "claims": [{"statement": "Removing the units takes <refusals> away", "said": [
+        {"words": "reproduced, for a gate (*sight*)", "models": [["model <A>", " (48% <of> it)"], ["C", " †"]]}]}]}
 CONDITIONS = {"claims": {claim.id: {"conditions": "not met", "ours": f"number of {claim.id}"}
                          for claim in CLAIMS}}
 
 COLUMNS = "".join(f"<td>a_long_column_name_{number}</td>" for number in range(40))
 WIDE = f"<table><tr>{COLUMNS}</tr></table>"
-
-
-def test_the_front_page_goes_claim_by_claim():
-    models = [{"short": model["label"], **model} for model in WORDS["models"]]
-    claims = front.by_claim(models)
-    assert [claim["statement"] for claim in claims] == [
-        rules.ROWS["C2-SCU"].statement, rules.ROWS["C4"].statement]
-    # the control has a place of its own, and who did not run says nothing
-    assert [[said["model"] for said in claim["said"]] for claim in claims] == [["model <A>"]] * 2
 
 
 def code_cell(source: str, **data):
@@ -217,14 +211,15 @@ def test_solutions_are_folded_with_what_they_give_and_cards_are_prose():
 
 def test_the_front_page_says_the_sentences_and_shows_the_words(site):
     page = (site / "index.html").read_text("utf-8")
-    assert "Removing the units takes &lt;refusals&gt; away." in page and "model &lt;A&gt;" in page
+    assert "<b>Removing the units takes &lt;refusals&gt; away.</b>" in page
+    assert "<em>model &lt;A&gt;</em> (48% &lt;of&gt; it), <em>C</em> †: reproduced, for a gate (sight)." in page
     assert "<li>Text. 5 % and &lt;6 %&gt;</li>" in page and "A caveat on model &lt;A&gt;. C2-SCU; labels: overlap" in page
     for kind, word in (("for", "specific"), ("open", "cannot tell: guardrail"),
                        ("open", "depends on the judge"), ("for", "reproduced")):
         assert f'<span class="chip {kind}">{word}</span>' in page
     assert page.count("not run yet") == 2 * len(rules.ROWS) - 3
     assert page.count("Not run yet: model B.") == 1
-    assert page.index("<em>model &lt;A&gt;:</em>") < page.index("planted: a control</h3>")
+    assert page.index("<em>model &lt;A&gt;</em>") < page.index("planted: a control</h3>")
     assert "number of C1" in page and 'src="figures/01_distance_by_token.png"' in page
     assert "02_table_1.png" not in page         # its notebook was not run
 

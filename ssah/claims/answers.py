@@ -12,7 +12,7 @@ from . import claim, lab_of, verdict, verdicts
 from .four_kinds import by_hand, removed
 from .freezing import natives
 from .profiles import BENCH
-from .rules import ROWS, Row, Verdict, caveats, finding, in_words, numbers, sentence
+from .rules import ROWS, Row, Verdict, caveats, in_words, numbers, sentence
 
 #: The model whose safety units were planted, and the rows of which its answer is known for that.
 CONTROL = "organism"
@@ -166,27 +166,39 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
 def _by_claim(real: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
     """A sentence a claim, as a Markdown list; below it what the marks mean."""
     lines = []
+    for claim in by_claim(real, by_model):
+        said = []
+        for part in claim["said"]:
+            models = ", ".join(f"*{model}*{rest}" for model, rest in part["models"])
+            said.append(f"{models}: {part['words']}.")
+        lines.append(f"- **{claim['statement']}.** {' '.join(said)}")
+    return "\n".join([*lines, "", MARKS])
+
+
+def by_claim(real: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> list[dict]:
+    """The rows with words on a real model: statement, and what is said, as plain JSON."""
+    found = []
     for row in ROWS.values():
         spoken = {lab: by_model[name][row.id] for name, lab in real.items()
                   if row.id in by_model[name]}
         if spoken:
-            lines.append(f"- **{row.statement}.** {_of_claim(row, spoken)}")
-    return "\n".join([*lines, "", MARKS])
+            found.append({"statement": row.statement, "said": _of_claim(row, spoken)})
+    return found
 
 
-def _of_claim(row: Row, spoken: dict[Lab, Verdict]) -> str:
+def _of_claim(row: Row, spoken: dict[Lab, Verdict]) -> list[dict]:
     """Models of the same words together, each with the number that decided; the unit once."""
-    alike: dict[str, list[str]] = {}
+    alike: dict[str, list[list[str]]] = {}
     shown = row.first.unit.shown if row.first else None
     for lab, found in spoken.items():
-        model = f"*{short(lab)}*"
+        rest = ""
         if shown and found.measured.effect is not None:
-            model += f" ({shown(found.measured.effect)})"
+            rest = f" ({shown(found.measured.effect)})"
             shown = row.first.unit.brief
         if found.depends_on_the_judge:
-            model += DAGGER
-        alike.setdefault(_clause(found), []).append(model)
-    return " ".join(f"{', '.join(models)}: {words}." for words, models in alike.items())
+            rest += DAGGER
+        alike.setdefault(_clause(found), []).append([short(lab), rest])
+    return [{"words": words, "models": models} for words, models in alike.items()]
 
 
 def _clause(verdict: Verdict) -> str:
@@ -268,6 +280,7 @@ def report(found: dict[str, Lab]) -> None:
 
     by_model = {name: answered(lab) for name, lab in found.items()}
     spoken = {name: _with_words(rows) for name, rows in by_model.items()}
+    real = {name: lab for name, lab in found.items() if name != CONTROL}
     shown = f"{_findings(found, spoken)}\n\n{_ledger(found, by_model)}"
     models = []
     for name, lab in found.items():
@@ -279,11 +292,12 @@ def report(found: dict[str, Lab]) -> None:
                        "measured": measured, "cells": cells, "without": without,
                        "caveats": _caveats(spoken[name])})
     display({"text/markdown": shown, "text/plain": "two words a row and model",
-             ANSWERS: {"models": models, "not_planned": WHY_NO_WORDS}}, raw=True)
+             ANSWERS: {"models": models, "not_planned": WHY_NO_WORDS, "marks": MARKS,
+                       "claims": by_claim(real, spoken)}}, raw=True)
 
 
 def _noted(verdict: Verdict) -> dict:
     """A verdict as plain JSON."""
     return {"row": verdict.row, "first": verdict.first.word, "second": verdict.second.word,
             "depends": verdict.depends_on_the_judge, "numbers": numbers(verdict),
-            "finding": finding(verdict), "sentence": sentence(verdict)}
+            "sentence": sentence(verdict)}

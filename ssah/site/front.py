@@ -74,7 +74,7 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
         begin=START if START in [outcome.number for outcome in outcomes] else "",
         explorer=EXPLORER if (into / EXPLORER).exists() else "",
         answers=answers, not_planned=answers.get("not_planned", ""),
-        ran=[model for model in models if model["cells"]], by_claim=by_claim(models),
+        ran=[model for model in models if model["cells"]], by_claim=answers.get("claims", []),
         to_come=[model["label"] for model in models if not model["cells"]],
         first_bench=note_of(board, LEDGER), board=BOARD, claims=CLAIMS,
         first_figure=FIRST_FIGURE if (figures / f"{FIRST_FIGURE}.png").exists() else "",
@@ -82,21 +82,6 @@ def page(outcomes: list, into: Path, figures: Path, *, profile: str = "default",
         alternatives=alternatives)
     return index_page(outcomes, into, figures, title=TITLE, opening=boxed(opening),
                       alternatives=alternatives)
-
-
-def by_claim(models: list[dict]) -> list[dict]:
-    """The rows of the ledger that have words on a real model: statement, and what each model says.
-
-    `models`: as notebook 09 leaves them (`ssah.claims.answers.report`).
-    """
-    found = []
-    for row in ROWS.values():
-        said = [{"model": model["short"], "finding": cell.get("finding", cell["sentence"])}
-                for model in models if not model["control"]
-                for cell in model["cells"] if cell["row"] == row.id]
-        if said:
-            found.append({"statement": row.statement, "said": said})
-    return found
 
 
 def note_of(path: Path, mimetype: str) -> dict:
