@@ -464,8 +464,8 @@ def test_pairs_prefer_refusals_of_harm_and_answers_to_the_rest(context):
     openings = words.data_file("openings").query("kind == 'fulfilment'")["text"].tolist()
     harmful = set(prompts.load_prompts("tiny-harmful")["text"])
     kinds = {True: [], False: []}
-    for pair in pairs:
-        kinds[pair["prompt"] in harmful].append(pair)
+    for found in pairs:
+        kinds[found["prompt"] in harmful].append(found)
     n = context.profile.preference.pairs
     assert len(kinds[True]) == n and 0 < len(kinds[False]) <= n
     assert all(pair["response"] in wordings and pair["rejected"] in openings for pair in kinds[True])

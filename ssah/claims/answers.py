@@ -166,12 +166,12 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
 def _by_claim(real: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> str:
     """A sentence a claim, as a Markdown list; below it what the marks mean."""
     lines = []
-    for claim in by_claim(real, by_model):
+    for told in by_claim(real, by_model):
         said = []
-        for part in claim["said"]:
+        for part in told["said"]:
             models = ", ".join(f"*{model}*{rest}" for model, rest in part["models"])
             said.append(f"{models}: {part['words']}.")
-        lines.append(f"- **{claim['statement']}.** {' '.join(said)}")
+        lines.append(f"- **{told['statement']}.** {' '.join(said)}")
     return "\n".join([*lines, "", MARKS])
 
 
