@@ -512,14 +512,17 @@ def test_arms_are_those_with_every_seed_and_none_without_the_full_run():
     assert [dose.lab for dose in natives.begun([lab, without])] == [lab]
 
 
-def test_of_the_milder_dose_the_finished_seeds_count():
+def test_of_the_milder_dose_finished_seeds_count_and_begun_ones_are_shown():
     lab = OnTheWay("full", "SCU + all CU", "remainder", "most safety", dose="milder_tuning")
     assert decide.finished_seeds(lab) == (0,)       # the last seed of the last arm is not there
     (milder,) = natives.doses(lab)
-    assert milder.seeds == (0,) and milder.title.endswith(", milder dose")
-    assert len(milder.runs) == 4 and list(milder.runs["full"]) == [0]
+    assert milder.seeds == (0, 1) and milder.title.endswith(", milder dose")
+    assert list(milder.runs) == ["full", "SCU + all CU", "remainder"]
     said = natives.seen(milder, comparison.table_two(milder.runs))
-    assert "*Benign fine-tuning, milder dose* on" in said and "1 seed" in said
+    assert "*Benign fine-tuning, milder dose* on" in said and "2 seeds" in said
+    begun = OnTheWay("SCU + all CU", "full", dose="milder_tuning")
+    (milder,) = natives.doses(begun)
+    assert decide.finished_seeds(begun) == () and milder.seeds == (0,)
 
 
 def test_what_fine_tuning_did_is_said_in_numbers():
