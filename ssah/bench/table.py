@@ -1,4 +1,4 @@
-"""What was measured, as a Markdown table and as a file; no torch, so that docs/speed.md can be made."""
+"""What was measured, as Markdown and as a file; no torch, so that docs/speed.md can be made."""
 
 import json
 from dataclasses import asdict, dataclass, field

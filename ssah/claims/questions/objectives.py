@@ -6,11 +6,12 @@ import pandas as pd
 
 from ...lab import Lab
 from ...lab.words import markdown_table, say
+from .preferred import TRAININGS
 from .read import WORDS
 
 #: The trainings by their titles; the last two differ in the order of the examples alone.
-NOTHING, DPO, ANCHORED, SFT, AGAIN = (
-    "nothing", "DPO", "DPO and SFT", "SFT", "SFT, another order")
+NOTHING = "nothing"
+DPO, ANCHORED, SFT, AGAIN = (training.title for training in TRAININGS)
 
 
 def begun(labs: Iterable[Lab]) -> list[Lab]:
