@@ -145,8 +145,45 @@ def unit_elements(model, moved: np.ndarray, rest: bool) -> dict[str, torch.Tenso
     return masks
 
 
+#: Families with which every other choice of a test is tried each time: shared heads, and fused maps.
+CROSSED = ("Llama GQA", "Phi-3")
+
+
+def mark_what_is_crossed(items):
+    """A test of all families and of other choices too: `CROSSED` meet all of these each time.
+
+    Every other family meets one of them, the families different ones in turn; what is left is extended.
+    """
+    choices = {}                # test -> its other choices, in the order of their appearance
+    for item in items:
+        family, others = _family_and_others(item)
+        if family is None:
+            continue
+        known = choices.setdefault(item.nodeid.partition("[")[0], [])
+        if others not in known:
+            known.append(others)
+    for item in items:
+        family, others = _family_and_others(item)
+        if family is None or family in CROSSED:
+            continue
+        known = choices[item.nodeid.partition("[")[0]]
+        its_turn = list(FAMILIES).index(family) % len(known)
+        if known.index(others) != its_turn:
+            item.add_marker("extended")
+
+
+def _family_and_others(item):
+    """The family that a test was given (None without one), and its other parameters as text."""
+    given = dict(item.callspec.params) if hasattr(item, "callspec") else {}
+    families = [name for name, value in given.items() if isinstance(value, str) and value in FAMILIES]
+    if not families:
+        return None, ""
+    return given.pop(families[0]), repr(sorted(given.items(), key=str))
+
+
 def pytest_collection_modifyitems(items):
     """Whole experiments are slow, and what is not slow is quick: ``pytest -m quick``."""
+    mark_what_is_crossed(items)
     for item in items:
         if item.get_closest_marker("extended"):
             continue

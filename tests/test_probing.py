@@ -145,22 +145,16 @@ def test_along_is_the_branch_reading_of_its_paths(family_chat):
     assert found.shape == (3, 6, 2) and [len(row) for row in texts] == [6, 6, 6]
     for q, query in enumerate(QUERIES):
         head = family_chat.encode(query)[0]
+        after = {(kind, t): [states(family_chat, goes_on(family_chat, head + opening, t))
+                             for opening in wordings]
+                 for kind, wordings in OPENINGS.items() for t in (1, 2)}
         for p, prefill in enumerate([prefill[:n] for prefill in prefills for n in (0, 1, 3)]):
             whole = goes_on(family_chat, head + prefill, 2)
             assert texts[q][p] == family_chat.tokenizer.decode(whole[-2:], skip_special_tokens=True)
             for t in (1, 2):
                 own = states(family_chat, whole[: len(whole) - 2 + t])
-                mean = {
-                    kind: np.mean(
-                        [
-                            distance(
-                                own, states(family_chat, goes_on(family_chat, head + opening, t))
-                            )
-                            for opening in wordings
-                        ]
-                    )
-                    for kind, wordings in OPENINGS.items()
-                }
+                mean = {kind: np.mean([distance(own, other) for other in after[kind, t]])
+                        for kind in OPENINGS}
                 assert found[q, p, t - 1] == pytest.approx(
                     mean["fulfilment"] - mean["refusal"], abs=2e-5
                 )

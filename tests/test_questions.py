@@ -53,7 +53,8 @@ def test_a_kind_that_moves_one_measure_alone():
         assert means["UCU", compared, "refusals"] == 0
         assert means["UCU", compared, "accuracy"] == -100
     said = read.exclusive_seen(table)
-    assert "SCU move refusals; UCU move accuracy; RU move neither." in said
+    assert "SCU move refusals; UCU move accuracy; RU move nothing clearly." in said
+    assert "no proof of nothing (points): SCU on accuracy [0, 0];" in said
     assert read.shown_exclusive(table).shape == (6, 2)
 
 

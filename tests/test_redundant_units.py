@@ -322,7 +322,7 @@ def test_the_summary_says_what_was_found(by_hand):
     row = "| RU | 25% | 25% | 0% | 100% | 0.20 | 31.0 | 50.0% | -1.00 |"
     assert row in said.splitlines()
     assert "The RU's KL is 0.50 x [0.50, 0.50] that of everything, 2.00 x [2.00, 2.00]" in said
-    assert said.endswith("The loss was missed with: SCU (reached in 0% of seeds).")
+    assert said.endswith("The loss was not reached by: SCU (in no seed).")
 
 
 def test_the_summary_does_without_a_second_set(by_hand):

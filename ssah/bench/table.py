@@ -163,7 +163,8 @@ def plan_markdown(plan: Plan) -> str:
         hours = f"{row.gpu_hours:.3g}"
         rows.append([row.model, f"{row.share:.0%}", *gibs, moves, str(row.gpus), hours])
     assumed = (
-        f"Computed and not measured, except what stands in brackets: bf16 weights, AdamW, "
+        f"Computed and not measured, except what stands in brackets: weights in bf16, those that "
+        f"train in float32, AdamW, "
         f"{plan.step_tokens} tokens at once with checkpointing; logits and the inside of a block "
         f"are not counted. Hours: {plan.run_tokens / 1e6:g} million tokens, by the operations of "
         f"all products with weights at {plan.share_of_peak:.0%} (assumed) of the "

@@ -24,14 +24,19 @@ NOT_PLANNED = "not planned"
 NOT_KNOWN = "no known answer"
 #: What is said below a ledger with such rows.
 WHY_NO_WORDS = (
+    "What stands behind *beyond* is the second question's own number; that of C4 is a refusal "
+    "log-odds between two disjoint sets of equal size, and no part of the first. "
     "*No known answer*: of the organism only the safety units were planted, so it is a control of "
     f"{' and '.join(KNOWN)} alone. *Not planned*: models aligned by their makers have no twin "
     "without safety training (C1-unaligned, C6), and on them C3 and C7 would take more runs of "
     "fine-tuning than we have hours. *Not run yet*: planned and registered; the model runs took "
     "place on a GPU that was lent for half an hour, and these came last.")
-#: Of words that another judge of the answers does not speak, and what stands below them.
+#: Of words that another judge of the answers does not speak.
 DAGGER = " †"
-MARKS = (f"Brackets are 95 % intervals;{DAGGER} says that another judge of the answers gives another "
+#: What intervals of the second bench cover, and what stands below its sentences.
+COVERED = ("They cover requests and random draws, and of our own pair its seeds; not other runs where "
+           "there is one, nor other wordings or texts.")
+MARKS = (f"Brackets are 95 % intervals. {COVERED} The mark{DAGGER} says that another judge of the answers gives another "
          "word. The second half of a sentence stands on a comparison with other units, or with another "
          "control: its number is in the table below.")
 #: The mimetype under which notebook 09 leaves words and sentences for the front page.
@@ -119,8 +124,9 @@ def of_models(lab: Lab, rows: Collection[str], found: dict[str, Lab] | None = No
             parts.append(f"*{bench.profile.model.label}*\n\n{_sentences(spoken)}")
     if not parts:
         return ""
-    said = ("**On the second bench** (rules, gates and prompts were fixed beforehand; notebook 09 "
-            "has all rows and what the words mean):")
+    said = ("**On the second bench** (rules, gates and prompts were fixed before these runs; what had "
+            "been seen by then, all rows, and what the words mean: notebook 09, section 6). Brackets "
+            f"are 95 % intervals. {COVERED}")
     return "\n\n".join([said, *parts])
 
 

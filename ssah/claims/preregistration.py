@@ -5,6 +5,7 @@ trained, and `tests/test_preregistration.py` holds today's rules and profiles to
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -57,7 +58,14 @@ KNOWN_BEFORE = (
     "attack is fair; both are reported.",
     "While the first of these ran: constrained SFT as one more arm of the milder dose, and DPO beside SFT "
     "on the organism (where its epochs were tried) and on the pair. No word stands on them.",
+    "Caveats that a reader of all results asked for, when the words were known; rows, questions and words "
+    "stay as they were registered. C1-unaligned: that model leans to fulfilment on benign requests as well "
+    "(lean). C2-SCU: other units of a high I_S do much of it (as important). C6-tax: accuracy does not fall "
+    "(accuracy). C8: safe requests are refused too (over-refusal).",
 )
+
+#: The probability below which a word would not have been expected.
+UNLIKELY = 0.15
 
 #: Where limits of the gates stand -> their names there.
 GATE_NUMBERS = {
@@ -121,6 +129,29 @@ def planned_words() -> str:
     said = ("How likely each word was, of the rows whose spread the first bench shows, at the size "
             "planned for our own pair (the runs on models aligned by their makers are smaller):")
     return f"{said}\n\n{planning.shown(pd.DataFrame(read()['probabilities']))}"
+
+
+def looked_back(spoken: Mapping[str, rules.Verdict]) -> str:
+    """What `planned_words` did not foresee, as Markdown; empty where there is nothing."""
+    rows = unlikely(spoken)
+    if not rows:
+        return ""
+    return (f"**Looking back.** Of our own pair {' and '.join(rows)} came out *cannot tell*, which the "
+            f"simulation gave less than {UNLIKELY:.0%} whatever the truth is. It took the spread of the "
+            "first bench; the seeds of the new pair differ more than its seeds did, so these chances "
+            "were too good.")
+
+
+def unlikely(spoken: Mapping[str, rules.Verdict]) -> list[str]:
+    """The rows that came out *cannot tell*, though that was unlikely whatever the truth is.
+
+    `spoken`: the verdicts on our own pair, by row.
+    """
+    table = pd.DataFrame(read()["probabilities"])
+    could_not_tell = table.query("question == 'first' and word == @rules.CANNOT_TELL")
+    most = could_not_tell.groupby("row")["probability"].max()
+    return [row for row, verdict in spoken.items()
+            if verdict.first.word == rules.CANNOT_TELL and most.get(row, 1.0) < UNLIKELY]
 
 
 def digest() -> str:

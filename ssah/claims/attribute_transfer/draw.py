@@ -5,7 +5,6 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from ..shared.conditions import STYLES
 from ..shared.style import PERCENT, WIDTH
@@ -19,6 +18,8 @@ def matrices(flows: dict[str, pd.DataFrame]):
 
     `flows`: title -> shares or counts, before x after.
     """
+    import seaborn as sns       # slow to import
+
     size = (min(WIDTH, 3.1 * len(flows)), 2.9)
     figure, axes = plt.subplots(1, len(flows), figsize=size, sharey=True, squeeze=False)
     for axis, (title, counts) in zip(axes[0], flows.items()):

@@ -6,7 +6,6 @@ figures are what the judge calls so; the words of the ledger stand on attack suc
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ...errors import NotStored
@@ -88,8 +87,7 @@ def answers(lab: Lab) -> pd.DataFrame:
         for requests in REQUESTS:
             parts += [_arm(lab, seed, "aligned", decoding, requests) for decoding in DECODINGS]
         if not lab.profile.model.aligned:
-            turning = lab.get("deepened", seed=seed).tables["answers"]
-            parts.append(turning.assign(arm=DEEPENED, seed=seed))
+            parts.append(_deepened(lab, seed))
         if twin:
             parts += [_arm(lab, seed, twin, decoding) for decoding in OF_TWIN]
     return outcomes(pd.concat(parts, ignore_index=True))
@@ -101,6 +99,11 @@ def _arm(lab: Lab, seed: int, role: str, decoding: Decoding,
     need = deep_need(seed, role, decoding, requests)
     table = lab.get(need.step, **need.params).tables["answers"]
     return table.assign(arm=f"{role}, {decoding.name}", requests=requests, seed=seed)
+
+
+def _deepened(lab: Lab, seed: int) -> pd.DataFrame:
+    """The answers of the model that was trained to turn, likewise."""
+    return lab.get("deepened", seed=seed).tables["answers"].assign(arm=DEEPENED, seed=seed)
 
 
 def after_prefill(answered: pd.DataFrame) -> pd.DataFrame:
@@ -168,6 +171,7 @@ def summary(lab: Lab, table: pd.DataFrame) -> str:
                model=lab.profile.model.label,
                verdict=words(lab),
                length=options.decided_at,
+               over="seeds and requests" if len(lab.seeds) > 1 else "requests, of one seed",
                every=options.every,
                cells=cells,
                usual=AS_USUAL.name,
@@ -177,38 +181,51 @@ def summary(lab: Lab, table: pd.DataFrame) -> str:
 
 def words(lab: Lab) -> str:
     """The two words on C8 in a sentence, or that it was not run."""
-    if not has_runs(lab):
+    try:
+        verdict = decide.verdict(lab)
+    except NotStored:
         return "not run yet."
-    verdict = decide.verdict(lab)
-    caveats = [f"A caveat, {caveat}." for caveat in rules.caveats(verdict)]
+    caveats = [f"A caveat: {caveat}." for caveat in rules.caveats(verdict)]
     return " ".join([rules.sentence(verdict), *caveats])
 
 
-def _how_far(lab: Lab) -> str:
-    """Of a lab that lacks runs of the claim: none at all, or those of some seeds."""
-    finished = decide.finished_seeds(lab)
-    if len(finished) < len(lab.seeds):
-        return f"{len(finished)} of {len(lab.seeds)} seeds (notebook 09)"
-    return "not run yet"
-
+# ---- the models of the second bench ----------------------------------------------------------
 
 def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
-    """A row a model of the second bench: per cent refused after the prefill that decides.
+    """A row a model of the second bench that was asked, kind of requests and arm of `SHORT`.
 
-    As text with intervals, by requests and decoding; *not run yet* where it was not, and where some
-    seeds lack runs, how many have all that the words stand on.
+    What `after_prefill` says of the prefill that decides; with the seeds on which the words stand.
     """
-    rows = {}
+    parts = []
     for lab in labs.values():
-        label = lab.profile.model.label
-        if not has_runs(lab):
-            rows[label] = {"harmful, as usual": _how_far(lab)}
+        try:
+            answered = _refusing(lab, decide.finished_seeds(lab))
+        except NotStored:       # not run yet
             continue
-        table = after_prefill(answers(lab))
+        table = after_prefill(outcomes(answered))
         at = table[table["length"] == lab.profile.reevaluation.decided_at]
-        rows[label] = {}
-        for _, row in at[at["arm"].isin(SHORT)].iterrows():
-            column = f"{row['requests']}, {SHORT[row['arm']]}"
-            rows[label][column] = with_interval(row, "refused", digits=0)
-    found = pd.DataFrame.from_dict(rows, orient="index")
-    return found.replace(np.nan, "").rename_axis("refused %")
+        parts.append(at.assign(model=lab.profile.model.label))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _refusing(lab: Lab, seeds: tuple[int, ...]) -> pd.DataFrame:
+    """The answers of the model that refuses, and of the one that was trained to turn."""
+    trained = {params["seed"] for params, _ in lab.stored("deepened")}
+    was_trained = trained.issuperset(seeds)     # the models of other makers are not
+    parts = []
+    for seed in seeds:
+        parts += [_arm(lab, seed, "aligned", decoding, requests)
+                  for requests in REQUESTS for decoding in DECODINGS]
+        if was_trained:
+            parts.append(_deepened(lab, seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def shown_by_model(table: pd.DataFrame) -> pd.DataFrame:
+    """`by_model` as per cent refused with intervals: a row a model, a column requests and arm."""
+    column = table["requests"] + ", " + table["arm"].map(SHORT)
+    cells = table.assign(column=column, cell=table.apply(with_interval, axis="columns",
+                                                         column="refused", digits=0))
+    wide = cells.pivot(index="model", columns="column", values="cell")
+    wide = wide.loc[table["model"].unique(), column.unique()]
+    return wide.fillna("").rename_axis(index="refused %", columns=None)

@@ -34,3 +34,11 @@ def recovery_seen(table: pd.DataFrame) -> str:
                turned=wide,
                few=few,
                last=last)
+
+
+def by_model_seen(table: pd.DataFrame) -> str:
+    """Harmful and safe requests of every real model. `table`: of `read.by_model`, a row a cell."""
+    models = {}
+    for model, rows in table.groupby("model", sort=False):
+        models[model] = rows.set_index(["requests", "arm"])["refused"].to_dict()
+    return say(WORDS, "by_model_seen", models=models)

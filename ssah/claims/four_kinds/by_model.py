@@ -36,11 +36,13 @@ def shown(lab: Lab) -> str:
     people = lab.get("second_judge_on_people").tables["labels"]
     answers = lab.frame("second_judged", "answers")
     answers = answers.assign(complies=answers["label"] == "comply")
+    of_removals = answers.groupby("units")[["complies", "log_odds"]].mean()
     said = say(WORDS, "by_model", people=auc(people["log_odds"], ~people["human"].astype(bool)),
                n_people=len(people), judge=auc(answers["log_odds"], answers["complies"]),
                n=len(answers), model=lab.profile.second_judge.name,
                yes=float((answers["log_odds"] > 0).mean()),
-               complies=float(answers["complies"].mean()))
+               complies=float(answers["complies"].mean()),
+               order=of_removals.corr(method="spearman").loc["complies", "log_odds"])
     rows = []
     for name in lab.profile.second_judge.arms:
         part = answers[answers["units"] == name]

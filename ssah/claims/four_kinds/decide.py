@@ -4,6 +4,8 @@ Every effect is a number a request (or a passage), so that seeds, or random draw
 with them.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -11,6 +13,7 @@ from ...lab import Lab
 from .. import rules
 from ..shared import gates
 from ..shared.tables import fulfilled
+from . import removed
 from .removal import draws_of
 
 
@@ -126,7 +129,14 @@ def _gates(lab: Lab, row: rules.Row) -> list[rules.Gate]:
 
 def scu_verdict(lab: Lab) -> rules.Verdict:
     """The two words on C2-SCU."""
-    return _by_two_judges(lab, rules.ROWS["C2-SCU"], scu)
+    row = rules.ROWS["C2-SCU"]
+    found = _by_two_judges(lab, row, scu)
+    rows = lab.once(removed.table_one)
+    part = removed.parts_as_important(rows).get("ASR")
+    if part is None or found.first.word not in rules.ASKED_AFTER:
+        return found
+    importance = lab.facts("removal")["importance_ratio"].mean()
+    return replace(found, gates=(*found.gates, rules.as_important(row, part, importance)))
 
 
 def ru_verdict(lab: Lab) -> rules.Verdict:

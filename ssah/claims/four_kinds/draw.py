@@ -3,7 +3,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from ..shared.pictures import by_model
 from ..shared.style import (
@@ -182,6 +181,8 @@ def unit_map(table: pd.DataFrame):
 
 def _module_shares(axis, table: pd.DataFrame):
     """A heat map of the part of every module's units that is a hit."""
+    import seaborn as sns       # slow to import
+
     shares = table.pivot_table(
         index="kind", columns="block", values="hit", aggfunc="mean"
     )

@@ -59,4 +59,11 @@ def seen(table: pd.DataFrame) -> str:
         return ""
     lost = table.pivot(index="billions", columns="removed", values="lost")
     overlap = table.groupby("billions")["overlap"].first()
-    return say(WORDS, "grows_seen", lost=lost, overlap=overlap)
+    without_scu = table[table["removed"] == "SCU"].set_index("billions")
+    low, high = without_scu["low"], without_scu["high"]
+    millions = [f"{1000 * size:.0f}" for size in lost.index]
+    grown = [f"{millions[i]} to {millions[i + 1]}" for i in range(len(lost) - 1)
+             if low.iloc[i + 1] > high.iloc[i]]
+    unclear = [name for name, least in zip(millions, low) if least <= 0]
+    return say(WORDS, "grows_seen", lost=lost, low=low, high=high, grown=grown, unclear=unclear,
+               overlap=overlap)

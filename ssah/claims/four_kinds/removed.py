@@ -12,6 +12,11 @@ from .removal import REMOVALS, draws_of
 
 #: Our columns and the measures of an answer to a request, that they are means of.
 RATES = {"ASR": "keyword_asr", "strict ASR": "strict_asr"}
+#: Random units as important as the SCU, and as many units by the 2 x 2 score.
+AS_IMPORTANT = "important random SCU"
+BY_HARM = "two by two"
+#: The part of what the SCU add that is hardly anything.
+HARDLY = 0.1
 
 
 def is_complete(lab: Lab, units: str) -> bool:
@@ -38,8 +43,7 @@ def table_one(lab: Lab) -> pd.DataFrame:
     """A row a removal that is complete, as fractions, with 95 % intervals ``low`` and ``high``.
 
     Columns ASR and strict ASR (with system prompt), incoherent, wiki ppl (geometric mean), how many
-    draws or seeds both stand on (``answered``, ``read``), share and title. An interval crosses
-    requests with draws or with seeds.
+    runs both stand on (``answered``, ``read``: seeds times draws), share and title.
     """
     answers = with_system(lab, "removal")
     points = per_draw(lab)
@@ -60,11 +64,15 @@ def table_one(lab: Lab) -> pd.DataFrame:
 
 
 def _estimates(answers: pd.DataFrame) -> dict[str, float]:
-    """Both rates of some answers with their intervals."""
+    """Both rates of some answers with their intervals.
+
+    Requests are crossed with seeds, each the mean of its draws; with one seed alone, with draws.
+    """
     found = {}
+    runs = ["seed"] if answers["seed"].nunique() > 1 else ["draw"]
     for column, measure in RATES.items():
-        runs = answers.pivot(index=["seed", "draw"], columns="id", values=measure)
-        estimate = rules.satterthwaite(runs.to_numpy())
+        table = answers.pivot_table(index=runs, columns="id", values=measure, aggfunc="mean")
+        estimate = rules.satterthwaite(table.to_numpy())
         found |= {column: estimate.mean, f"{column} low": max(estimate.low, 0.0),
                   f"{column} high": min(estimate.high, 1.0)}
     return found
@@ -78,8 +86,7 @@ def shown(lab: Lab) -> str:
                  for name in RATES]
         rows.append([row["title"], f"{row['share']:.2%}", *rates, f"{row['answered']:.0f}",
                      f"{row['wiki ppl']:.1f}", f"{row['read']:.0f}"])
-    head = ["removed", "units", "keyword ASR", "strict ASR", "draws", "Wikipedia perplexity",
-            "draws"]
+    head = ["removed", "units", "keyword ASR", "strict ASR", "runs", "Wikipedia perplexity", "runs"]
     return markdown_table(head, rows)
 
 
@@ -87,8 +94,29 @@ def in_numbers(lab: Lab) -> str:
     """What each removal did, beside as many random units: a line a subject."""
     facts = lab.facts("removal")
     matched = facts["importance_ratio"].mean() if "importance_ratio" in facts else None
-    return say(WORDS, "removed_numbers", rows=lab.once(table_one), bare=_without_system(lab),
-               matched=matched)
+    rows = lab.once(table_one)
+    nothing_by_harm = (BY_HARM in rows.index
+                       and _adds(rows, BY_HARM, "ASR") < HARDLY * _adds(rows, "SCU", "ASR"))
+    return say(WORDS, "removed_numbers", rows=rows, bare=_without_system(lab), matched=matched,
+               parts=parts_as_important(rows), nothing_by_harm=nothing_by_harm)
+
+
+def parts_as_important(rows: pd.DataFrame) -> dict[str, float]:
+    """What random units as important as the SCU add, as a part of what these add; by both rates.
+
+    `rows`: of `table_one`. Empty where either was not removed, or the SCU add nothing.
+    """
+    if not {"SCU", AS_IMPORTANT} <= set(rows.index):
+        return {}
+    by_scu = {rate: _adds(rows, "SCU", rate) for rate in RATES}
+    if min(by_scu.values()) <= 0:
+        return {}
+    return {rate: _adds(rows, AS_IMPORTANT, rate) / added for rate, added in by_scu.items()}
+
+
+def _adds(rows: pd.DataFrame, units: str, rate: str) -> float:
+    """By how much a rate is higher without these units than with nothing removed."""
+    return rows.loc[units, rate] - rows.loc["nothing", rate]
 
 
 def _without_system(lab: Lab) -> float | None:

@@ -74,7 +74,7 @@ def seen(dose: Dose, rows: pd.DataFrame) -> str:
 
 def _in_numbers(dose: Dose, rows: pd.DataFrame) -> str:
     return say(WORDS, "bench_numbers", rows=rows, titles=NAMES, options=dose.lab.profile.freezing,
-               rate=rate(dose.lab, dose.step), milder=dose.step == MILDER,
+               rate=rate(dose.lab, dose.step), seeds=number_of(dose.seeds), milder=dose.step == MILDER,
                frozen=[name for name in ARMS if name in rows.index],
                rival=CONSTRAINED.name if CONSTRAINED.name in rows.index else "",
                learned=learned(rows, NAMES), missed=(rows["reached"] < 1).any())

@@ -75,12 +75,15 @@ def _rows(table: pd.DataFrame) -> list[Estimate]:
 
 
 def exclusive_seen(table: pd.DataFrame) -> str:
-    """Which kinds move what, beyond as many random units."""
+    """Which kinds move what, beyond as many random units, and what is too wide to say."""
     beyond = table[table["compared"] == BESIDE_RANDOM]
     is_clear = (beyond["low"] > 0) | (beyond["high"] < 0)
     moved = {kind: beyond.loc[is_clear & (beyond["kind"] == kind), "measure"].tolist()
              for kind in REMOVED}
-    return say(WORDS, "exclusive", moved=moved)
+    unclear = beyond[~is_clear]
+    rest = [f"{row['kind']} on {row['measure']} [{row['low']:.0f}, {row['high']:.0f}]"
+            for _, row in unclear.iterrows()]
+    return say(WORDS, "exclusive", moved=moved, rest=rest)
 
 
 # ---- where? ----------------------------------------------------------------------------------

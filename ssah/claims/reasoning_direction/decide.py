@@ -41,8 +41,10 @@ def aligned_verdict(lab: Lab) -> rules.Verdict:
 def unaligned_verdict(lab: Lab) -> rules.Verdict:
     """The two words on C1-unaligned: towards fulfilment, so the direction's sign is turned."""
     row = rules.ROWS["C1-unaligned"]
-    towards_fulfilment = -directions(lab, "unaligned", "harmful")
+    factors = ("seeds", "queries")
+    harmful, benign = (rules.satterthwaite(-directions(lab, "unaligned", requests), factors)
+                       for requests in ("harmful", "benign"))
     contrast = harmful_minus_benign(lab, "aligned") - harmful_minus_benign(lab, "unaligned")
-    measured = rules.Measured(rules.satterthwaite(towards_fulfilment, ("seeds", "queries")),
-                              rules.satterthwaite(contrast, ("seeds", "queries")))
-    return rules.verdict_of(row, measured, gates=[gates.guardrail(lab, row)])
+    measured = rules.Measured(harmful, rules.satterthwaite(contrast, factors))
+    found = [gates.guardrail(lab, row), rules.lean(row, harmful, benign)]
+    return rules.verdict_of(row, measured, gates=found)

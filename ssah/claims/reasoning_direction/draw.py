@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 
 from ..shared.style import PERCENT, WIDTH, name_lines
 
@@ -189,6 +188,8 @@ def by_wording(tables: dict[str, pd.DataFrame]):
 
     Wordings are called by their ids in ``data/openings.csv``.
     """
+    import seaborn as sns       # slow to import
+
     figure, axes = plt.subplots(1, 2, figsize=(WIDTH, 4))
     limit = max(table.abs().to_numpy().max() for table in tables.values())
     for axis, (role, table) in zip(axes, tables.items()):
@@ -253,7 +254,8 @@ def along(directions: pd.DataFrame, refused: pd.DataFrame, lengths=(0, 5)):
 
 def _looks_of(lengths: list[int]) -> list[Look]:
     """A look for every length of a prefill."""
-    colours = sns.color_palette("cividis", len(lengths) + 1)
+    # neither end of the map: too dark and too light
+    colours = plt.get_cmap("cividis")(np.linspace(0, 1, len(lengths) + 3))[1:-1]
     looks = []
     for length, colour, marker, line in zip(lengths, colours, "osD", ("-", "--", "-.")):
         looks.append(Look(colour, marker, line, f"{length} tokens put first"))

@@ -43,5 +43,19 @@ def tax_verdict(lab: Lab) -> rules.Verdict:
     measured = rules.Measured(apart(questions, START.name, RU.name, "gold"),
                               apart(questions, RU.name, RANDOM.name, "gold"))
     of_full = apart(questions, START.name, FULL.name, "gold")
-    return rules.verdict_of(TAX, measured,
-                            gates=[gates.guardrail(lab, TAX), rules.tax(TAX, of_full)])
+    found = [gates.guardrail(lab, TAX), rules.tax(TAX, of_full), by_accuracy(questions, measured)]
+    return rules.verdict_of(TAX, measured, gates=found)
+
+
+def by_accuracy(questions: pd.DataFrame, by_log_p: rules.Measured) -> rules.Gate:
+    """Whether accuracy, the paper's measure, sees what the log P of right answers sees."""
+    means = questions.groupby("condition")[["correct", "gold"]].mean()
+    lost = apart(questions.astype({"correct": float}), START.name, RU.name, "correct")
+    arms = {"the RU trained": RU.name, "as many random units": RANDOM.name, "everything": FULL.name}
+    return rules.accuracy(
+        TAX,
+        before=means.loc[START.name, "correct"],
+        after={title: means.loc[name, "correct"] for title, name in arms.items()},
+        nats={title: means.loc[START.name, "gold"] - means.loc[name, "gold"]
+              for title, name in arms.items()},
+        agrees=(lost.low > 0) == (by_log_p.effect.low > 0))

@@ -5,7 +5,6 @@ from textwrap import fill
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
@@ -58,7 +57,7 @@ def ribbons(axis, shares: pd.DataFrame) -> None:
     axis.set_xlim(-0.24, 1.24)
     axis.set_ylim(-0.04, 1 + GAP * 3 + 0.03)
     axis.set(xticks=[], yticks=[], xlabel="before → after")
-    sns.despine(ax=axis, left=True, bottom=True)
+    axis.spines[:].set_visible(False)
 
 
 def _bars(axis, sizes: pd.Series, x: float, text_x: float, align: str) -> None:

@@ -17,7 +17,6 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython import get_ipython
 from IPython.display import Image, display
 
@@ -27,6 +26,9 @@ from ...inputs.words import data_file
 from ...lab import Lab
 from .conditions import Look
 from .tables import NAMES
+
+#: The look of all figures, as a style sheet of matplotlib.
+STYLE = Path(__file__).with_name("figures.mplstyle")
 
 #: By the kind of units that a condition concerns.
 COLOURS = {
@@ -98,24 +100,8 @@ Panel = tuple[str, str, str, bool]
 # ---- the look of all figures -----------------------------------------------------------------
 
 def use_style() -> None:
-    """The look of all figures; called by every notebook once."""
-    sns.set_theme(style="whitegrid", font="DejaVu Sans")
-    matplotlib.rcParams.update({
-        "figure.dpi": 100,
-        "savefig.dpi": 160,
-        "font.size": 10,
-        "axes.titlesize": 10.5,
-        "axes.labelsize": 10,
-        "xtick.labelsize": 9.5,
-        "ytick.labelsize": 9.5,
-        "legend.fontsize": 9.5,
-        "legend.title_fontsize": 9.5,
-        "svg.hashsalt": "ssah",
-        "svg.fonttype": "path",
-        "axes.titleweight": "bold",
-        "figure.constrained_layout.use": True,
-        "grid.linewidth": 0.6,
-        "axes.edgecolor": "#444444"})
+    """The look of all figures (``figures.mplstyle``); called by every notebook once."""
+    plt.style.use(STYLE)
 
 
 def save(figure, name: str, origin: str) -> None:

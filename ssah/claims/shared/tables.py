@@ -137,11 +137,16 @@ def number_of(seeds: Sequence[int]) -> str:
 
 def learned(table: pd.DataFrame, names: dict[str, str]) -> str:
     """Which conditions (rows, with their `names`) missed the loss at which they are compared."""
-    missed = [f"{names[condition]} (reached in {row['reached']:.0%} of seeds)"
+    missed = [f"{names[condition]} {_in_seeds(row['reached'])}"
               for condition, row in table.iterrows() if row["reached"] < 1]
     if missed:
-        return f"The loss was missed with: {', '.join(missed)}."
+        return f"The loss was not reached by: {', '.join(missed)}."
     return "The loss was reached in every row and seed."
+
+
+def _in_seeds(reached: float) -> str:
+    """How often a loss was reached, of a condition that missed it."""
+    return f"(reached in {reached:.0%} of seeds)" if reached else "(in no seed)"
 
 
 def found(verdict: Verdict) -> str:
