@@ -155,12 +155,17 @@ class _Edit:
 
     def copy_rows(self, target: Rows, source: Rows, mask: np.ndarray) -> None:
         """The masked rows of a linear map, and their biases, from those of another."""
-        rows = target.start + _positions(mask, target.linear.weight)
+        chosen = _positions(mask, target.linear.weight)
         for name in ("weight", "bias"):
-            tensor = getattr(target.linear, name)
-            if tensor is not None:
-                values = getattr(source.linear, name).index_select(0, rows.to(source.weight.device))
-                self.replace(tensor, 0, rows, values)
+            mine = getattr(target.linear, name)
+            theirs = getattr(source.linear, name)
+            if (mine is None) != (theirs is None):
+                raise SsahError("one of the two models has biases where the other has none; a "
+                                "transplant needs two models of the same architecture")
+            if mine is not None:
+                # in a fused map the rows of one kind stand behind those of another
+                rows = (source.start + chosen).to(theirs.device)
+                self.replace(mine, 0, target.start + chosen, theirs.index_select(0, rows))
 
     def output(self, module: torch.nn.Module, change) -> None:
         """Change what a module gives out."""

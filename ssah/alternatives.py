@@ -31,7 +31,7 @@ def set_difference(
     The set difference of Wei et al. 2024. In every matrix in `shares`: without the `utility_share`
     of highest utility score (less where more is wanted than that leaves), its share of highest
     safety score. So the size is given, and not where the safety ranking is cut. Scores are those of
-    `attribution.weight_importance`. Raises `SsahError` for shares that are none, and for scores
+    `attribution.weight_importance`. Raises `SsahError` for shares outside 0 to 1, and for scores
     that are not finite.
     """
     if not all(0 <= share <= 1 for share in (*shares.values(), utility_share)):

@@ -157,12 +157,12 @@ def variance_score(activations: "RunningMoments", outgoing: torch.Tensor) -> tor
 def wanda_score(activations: "RunningMoments", outgoing: torch.Tensor) -> torch.Tensor:
     """Wanda's |W_ij| * ||X_j||_2, summed over the outputs i: float64 (width,)."""
     size = activations.squares.sqrt()
-    return size * outgoing.float().abs().sum(dim=0).double().cpu()
+    return size * outgoing.float().abs().sum(dim=0).cpu().double()
 
 
 def squared_norm(outgoing: torch.Tensor) -> torch.Tensor:
     """||W_{:,j}||_2^2 of the columns of W (hidden, width): float64 (width,)."""
-    return outgoing.float().square().sum(dim=0).double().cpu()
+    return outgoing.float().square().sum(dim=0).cpu().double()
 
 
 class RunningMoments:
@@ -185,8 +185,8 @@ class RunningMoments:
         # the batch's own moments in at least float32; only the merge needs float64
         rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
         variance, mean = torch.var_mean(rows, dim=0, correction=0)
-        variance = variance.double().cpu()
-        mean = mean.double().cpu()
+        variance = variance.cpu().double()      # some accelerators have no float64
+        mean = mean.cpu().double()
         total = self.count + count
         shift = mean - self.mean
         self.mean += shift * (count / total)
@@ -316,7 +316,7 @@ def _gradient(model, batches: Iterable[dict]) -> list[torch.Tensor]:
                 gradients = torch.autograd.grad(losses.sum(), activations)
                 for total, activation, gradient in zip(totals, activations, gradients):
                     effects = (activation.detach() * gradient).sum(dim=1).abs()     # (batch, width)
-                    total += effects.double().sum(dim=0).cpu()
+                    total += effects.cpu().double().sum(dim=0)
                 examples += counted
     finally:
         for handle in handles:
@@ -331,8 +331,9 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
 
     for the weights of all linear maps of all blocks, float32, by parameter name; L as for
     `importance`'s ``gradient``, whose units it is summed over. One backward pass an example, since
-    the modulus comes before the mean. Raises `SsahError` where no position is scored, and for
-    scores that are not finite.
+    the modulus comes before the mean. In float16 small gradients become 0: load the model in
+    bfloat16 or float32. Raises `SsahError` where no position is scored, and for scores that are
+    not finite.
     """
     weights = linear_weights(model)
     totals = {}
@@ -347,7 +348,7 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
                 continue
             gradients = torch.autograd.grad(losses.sum(), list(weights.values()))
             for name, gradient in zip(weights, gradients):
-                totals[name] += (weights[name].detach() * gradient).abs()
+                totals[name] += (weights[name].detach().float() * gradient.float()).abs()
             examples += counted
     scores = {}
     for name, total in totals.items():

@@ -125,7 +125,8 @@ def _check_shares(scu: float, ucu: float, ru: float) -> None:
 def scaled(importance, index: UnitIndex, scale: str = "log-z") -> np.ndarray:
     """Importance on a scale on which safety and utility can be added and subtracted.
 
-    - ``log-z``: z-score of log(I + 1e-12 x the module's median) within each block x kind;
+    - ``log-z``: z-score of log(I + 1e-12 x the module's median) within each block x kind (where the
+      median is 0, the smallest float is added);
     - ``z``: z-score of I; ``rank``: rank from 0 to 1; both within each block x kind;
     - ``raw``: I itself; ``log-z-global``, ``z-global``: one z-score over the whole model.
 

@@ -108,7 +108,7 @@ def _seeded(seed: int | None) -> Iterator[None]:
 
 def greedy(chat: Chat, most: int, least: int | None = None) -> GenerationConfig:
     """Settings of `model.generate` for greedy answers of at `least` to `most` tokens."""
-    # all that could make it other than greedy is named: what is left out comes from the model
+    # the usual options that could make it other than greedy: what is left out comes from the model
     return GenerationConfig(
         do_sample=False,
         num_beams=1,
@@ -382,7 +382,7 @@ def divergence(
         for row, before, after in zip(rows, read(base, sequences), read(chat, sequences)):
             predicting = answer_positions(*encoded[row])
             log_p = base.model.lm_head(before[predicting]).float().log_softmax(-1)
-            log_q = chat.model.lm_head(after[predicting]).float().log_softmax(-1)
+            log_q = chat.model.lm_head(after[predicting]).float().log_softmax(-1).to(log_p.device)
             result[row] = (log_p.exp() * (log_p - log_q)).sum(-1).mean()    # over the vocabulary
     check_finite(chat, f"the divergences from {base.name!r}", result)
     return result
@@ -451,7 +451,7 @@ def multiple_choice(
     `questions` as from `load_questions`, put as plain text without a chat template. The choice is
     the option with the highest log-likelihood per character. The paper's utility (Table 1) is a
     mean of such accuracies. Raises `SsahError` for no questions, a missing column, an empty option,
-    and likelihoods that are not finite.
+    an answer that is no position among the options, and likelihoods that are not finite.
     """
     check_chat(chat)
     questions = _question_table(questions)
@@ -491,6 +491,9 @@ def _question_ids(chat: Chat, row) -> tuple[list[int], list[list[int]]]:
         if not option:
             raise SsahError(f"question {row.id} has an empty option; remove it")
         wholes.append(chat.plain(f"{row.question} {option}"))
+    if not 0 <= row.answer < len(wholes):
+        raise SsahError(f"question {row.id}: answer {row.answer} is no position among its "
+                        f"{len(wholes)} options")
     for whole in wholes:
         head = os.path.commonprefix([head, whole])
     return head, [whole[len(head):] for whole in wholes]

@@ -46,8 +46,8 @@ class FineTuning:
     """What happened.
 
     `history` has a row an optimizer step: step, epoch, loss (nats), lr, grad_norm (before clipping,
-    of what moves), tokens, seconds (so far) and peak_gib (memory so far, of the GPU if one is used,
-    else of the process). `checkpoints` has a row a checkpoint: step (how many were made), epoch
+    of what moves), tokens, seconds (so far) and peak_gib (memory so far, of the model's first GPU
+    if one is used, else of the process). `checkpoints` has a row a checkpoint: step (how many were made), epoch
     (with its fraction), probe_loss (nats) and the callbacks' columns. `bytes` were in use at the
     last step: ``parameters`` that move, their ``gradients``, and the ``optimizer`` state.
     """
@@ -312,12 +312,13 @@ def _encoded(chat: Chat, example: dict, system: str) -> Encoded:
     """Token ids of what is read and of the answer, with its end if the answer is whole."""
     prompt, response = example["prompt"], example["response"]
     given = example.get("given", [])
-    if given:       # words of an answer stand apart
+    goes_on = bool(given)
+    if goes_on:     # words of an answer stand apart
         response = f" {response}"
     if example["ended"]:
-        head, tail = chat.encode(prompt, response, system)
+        head, tail = chat.encode(prompt, response, system, goes_on=goes_on)
     else:
-        head, (tail,) = chat.continuations(prompt, [response], system)
+        head, (tail,) = chat.continuations(prompt, [response], system, goes_on=goes_on)
     return head + given, tail
 
 

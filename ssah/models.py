@@ -59,34 +59,42 @@ class Chat:
         return without_marks(self.template.opening(prompt, system))
 
     def encode(
-        self, prompt: str, response: str | None = None, system: str = "default"
+        self,
+        prompt: str,
+        response: str | None = None,
+        system: str = "default",
+        *,
+        goes_on: bool = False,
     ) -> tuple[list[int], list[int]]:
         """Token ids of the rendered prompt, and of the response with its end token.
 
         Both are tokenized together and cut where the response begins. The end is the one that the
         template writes, once, also if the response brings it along. Without a response the second
         list is empty. Where the tokenizer joins the end of the prompt and the beginning of the
-        response into one token, that token is the response's first (see `continuations`). Control
+        response into one token, that token is the response's first (see `continuations`). With
+        `goes_on` the response follows other words of an answer, so blanks before it stay. Control
         tokens in prompt, system prompt and response are encoded as plain text.
         """
         opening = self.template.opening(prompt, system)
         if response is None:
             return self._ids(opening), []
-        head, tails = self._continued(opening, [self.template.answer(response)])
+        head, tails = self._continued(opening, [self.template.answer(response, goes_on)])
         return head, tails[0]
 
     def continuations(
-        self, prompt: str, texts: list[str], system: str = "default"
+        self, prompt: str, texts: list[str], system: str = "default", *, goes_on: bool = False
     ) -> tuple[list[int], list[list[int]]]:
         """Token ids of several beginnings of an answer, in context: ``(head, [tail, ...])``.
 
         All tails follow the same head, so their probabilities can be compared. The head is the
         rendered prompt, short of what the tokenizer joins with the first letters of any of the
         texts: then the tails of the others begin with those tokens of the prompt. (Where a template
-        ends in a token or a newline, nothing is joined.) A tail has no end token.
+        ends in a token or a newline, nothing is joined.) A tail has no end token. `goes_on`: see
+        `encode`.
         """
         opening = self.template.opening(prompt, system)
-        return self._continued(opening, [self.template.beginning(text) for text in texts])
+        tails = [self.template.beginning(text, goes_on) for text in texts]
+        return self._continued(opening, tails)
 
     def plain(self, text: str) -> list[int]:
         """Token ids of plain text outside a chat, with a begin-of-text token if the model has one.

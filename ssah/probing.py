@@ -229,7 +229,8 @@ def generated_states(
     number format.
     """
     last = max(steps)
-    batch = pad(prefixes, chat.tokenizer.pad_token_id, "left", chat.model.device)
+    device = chat.model.device
+    batch = pad(prefixes, chat.tokenizer.pad_token_id, "left", device)
     settings = greedy(chat, last + 1, least=last + 1)
     with watched(chat.model, _newest) as seen:
         output = chat.model.generate(
@@ -238,7 +239,7 @@ def generated_states(
             logits_processor=LogitsProcessorList([Finite(chat)]),
         )
     # pass 0 reads the prefix, pass n the n-th token; the last token is chosen and not read
-    blocks = [torch.stack([passes[step] for step in steps], dim=1) for passes in seen]
+    blocks = [torch.stack([passes[step].to(device) for step in steps], dim=1) for passes in seen]
     generated = output[:, batch["input_ids"].shape[1]:-1]
     return torch.stack(blocks, dim=2), generated.tolist()
 
@@ -255,11 +256,11 @@ def _states_at(chat: Chat, sequences: list[list[int]], places: torch.Tensor) -> 
     places = places.to(device)
 
     def pick(stream: torch.Tensor) -> torch.Tensor:
-        return stream[rows, places]
+        return stream[rows.to(stream.device), places.to(stream.device)]
 
     with watched(chat.model, pick) as seen:
         chat.model.base_model(**batch, use_cache=False)
-    return torch.stack([passes[0] for passes in seen], dim=2)
+    return torch.stack([passes[0].to(device) for passes in seen], dim=2)
 
 
 @contextmanager

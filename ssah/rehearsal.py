@@ -71,11 +71,13 @@ def plan_memory(
     with moving(model, index, moved, rest) as state:
         stepped = _one_step(state, optimizer)
         used = bytes_in_use(model, state.parameters, stepped)
+        # where the rest trains, the embeddings are float32, and so is what runs between blocks
+        stream = model.get_input_embeddings().weight.dtype
         forward, backward = _products(model, state)
         return MemoryPlan(
             weights=_bytes_of_weights(model, state),
             **used,
-            token=index.n_blocks * index.hidden * wanted.itemsize,
+            token=index.n_blocks * index.hidden * stream.itemsize,
             flops=forward + backward,
             flops_checkpointing=forward + backward + _forward_of_blocks(model),
         )

@@ -1,5 +1,8 @@
 """An interrupted fine-tuning goes on after its last finished epoch, as if it had never stopped.
 
+Dropout (of an adapter) is not kept: it draws from torch's own random state, which no seed here sets.
+Callbacks begin anew.
+
 One safetensors file holds the moved tensors and the optimizer's state; its metadata holds the rest
 as JSON. A single file is whole or absent, so it is written beside and then renamed.
 """

@@ -133,24 +133,30 @@ class Template:
 
     # ---- an answer ----
 
-    def answer(self, text: str) -> str:
-        """A whole answer as it follows the opening, with its end; an end that it has counts."""
+    def answer(self, text: str, goes_on: bool = False) -> str:
+        """A whole answer as it follows the opening, with its end; an end that it has counts.
+
+        With `goes_on` it follows other words of an answer: blanks before it stay.
+        """
         if not isinstance(text, str):
             raise SsahError(f"an answer is a text; got {text!r}")
         around = self.around_answer
         text = self._without_end(text)
         if around.trims:
-            text = text.strip()
-        return around.separator + self.marked(text) + around.end
+            text = text.rstrip()
+        return self._after_opening(text, goes_on) + around.end
 
-    def beginning(self, text: str) -> str:
-        """The beginning of an answer as it follows the opening."""
-        if text == "":
-            return ""
-        around = self.around_answer
-        if around.trims:
+    def beginning(self, text: str, goes_on: bool = False) -> str:
+        """The beginning of an answer as it follows the opening; `goes_on`: see `answer`."""
+        return self._after_opening(text, goes_on) if text else ""
+
+    def _after_opening(self, text: str, goes_on: bool) -> str:
+        """A text with what the template puts before an answer, unless it only goes on with one."""
+        if goes_on:
+            return self.marked(text)
+        if self.around_answer.trims:
             text = text.lstrip()
-        return around.separator + self.marked(text)
+        return self.around_answer.separator + self.marked(text)
 
     @cached_property
     def around_answer(self) -> AroundAnswer:

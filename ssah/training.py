@@ -62,6 +62,15 @@ class Options:
     probe_every: float  # epochs
     max_steps: int | None
 
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "micro_batch"):
+            if getattr(self, name) < 1:
+                raise SsahError(f"{name} is 1 or more; got {getattr(self, name)}")
+        if not self.probe_every > 0:
+            raise SsahError(f"probe_every is a number of epochs above 0; got {self.probe_every}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise SsahError(f"max_steps is 1 or more (None: all of them); got {self.max_steps}")
+
 
 def rate_factor(schedule: str, step: int, warmup_steps: int, n_steps: int) -> float:
     """Rate of a step (from 0) as a share of the full one: a linear warm-up, then the schedule."""
@@ -373,7 +382,7 @@ def _bytes(tensors: Iterable[torch.Tensor | None]) -> int:
 
 
 def peak_memory(device: torch.device) -> float:
-    """Most memory so far, GiB: of a CUDA device, else of the process (on Windows unknown: nan)."""
+    """Most memory so far, GiB: of one CUDA device, else of the process (on Windows unknown: nan)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     if sys.platform == "win32":

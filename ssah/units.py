@@ -201,6 +201,8 @@ class UnitIndex:
         wanted = int(taken.sum())
         n_whole = int(self.value_rows(taken).sum())
         free_rows = draw.permutation(np.flatnonzero(~taken[fed].any(axis=1)))
+        if len(free_rows) < n_whole:        # loose channels would have fewer weights
+            return np.zeros(0, int)
         whole = free_rows[:n_whole]
         picked = fed[whole].reshape(-1).tolist()
         # of every other row all channels but one at most, so that no further row is whole

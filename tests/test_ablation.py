@@ -5,7 +5,7 @@ for bit.
 import numpy as np
 import pytest
 import torch
-from conftest import random_model, unit_elements
+from conftest import FAMILIES, random_model, unit_elements
 
 from ssah.ablation import ablated, rounded, transplanted, without_direction
 from ssah.attribution import activation_moments, linear_weights, unit_outputs
@@ -286,6 +286,37 @@ def test_a_transplant_of_everything_that_differs_makes_the_donor(chat):
     mask = (index.table["kind"] == "mlp").to_numpy()
     with transplanted(chat.model, donor.model, index, mask):
         assert torch.equal(logits(chat.model), logits(donor.model))
+
+
+def test_a_donor_with_fused_maps_gives_values_and_no_queries():
+    """Of the fused map values stand behind queries and keys, and ups behind gates."""
+    separate, fused = (random_model(FAMILIES[name](), seed)
+                       for seed, name in enumerate(("Llama GQA", "Phi-3")))
+    index = UnitIndex.of(separate)
+    assert index == UnitIndex.of(fused)
+    everything = np.ones(len(index), bool)
+    donor = fused.model.layers[0]
+    n_rows = index.n_kv_heads * index.head_dim
+    with transplanted(separate, fused, index, everything):
+        layer = separate.model.layers[0]
+        values = donor.self_attn.qkv_proj.weight[-n_rows:]
+        gates, ups = donor.mlp.gate_up_proj.weight.chunk(2)
+        assert torch.equal(layer.self_attn.v_proj.weight, values)
+        assert torch.equal(layer.mlp.gate_proj.weight, gates)
+        assert torch.equal(layer.mlp.up_proj.weight, ups)
+
+
+@pytest.mark.parametrize("names", [("Llama GQA", "Qwen2"), ("Qwen2", "Llama GQA")])
+def test_a_donor_that_alone_has_biases_or_none_is_refused(names):
+    model, donor = (random_model(FAMILIES[name]()) for name in names)
+    index = UnitIndex.of(model)
+    before = weights(model)
+    with (
+        pytest.raises(SsahError, match="has biases where the other has none"),
+        transplanted(model, donor, index, np.ones(len(index), bool)),
+    ):
+        pass
+    assert all(torch.equal(before[name], tensor) for name, tensor in weights(model).items())
 
 
 def test_a_donor_of_another_shape_is_refused(chat):

@@ -806,6 +806,8 @@ def test_questions_may_be_records(chat):
         ("which is it", "must be a table or a list of records"),
         (QUESTIONS.drop(columns="answer"), "the questions have no answer"),
         (QUESTIONS.assign(options=[["a", ""]] * 3), "question q0 has an empty option"),
+        (QUESTIONS.assign(answer=-1), "question q0: answer -1 is no position among its"),
+        (QUESTIONS.assign(answer=9), "question q0: answer 9 is no position among its"),
         (QUESTIONS.assign(options="song"), "the options of question q0 is a single text"),
     ):
         with pytest.raises(SsahError, match=message):

@@ -5,9 +5,10 @@ resuming.
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-from test_templates import LLAMA_2, ZEPHYR, sentencepiece, smol
+from test_templates import LLAMA_2, ZEPHYR, gemma, sentencepiece, smol
 
 from ssah.errors import SsahError
 from ssah.finetuning import answer_loss, encode_examples, finetune, length_buckets
@@ -630,6 +631,11 @@ def test_a_folder_keeps_what_else_is_in_it(tmp_path):
         ({"trainable": np.ones(160, bool)}, "the mask has all of the 160 units; leave it out"),
         ({"trainable": np.zeros(160, bool)}, "the mask has none of the 160 units; leave it out"),
         ({"frozen": units(), "rest": "stay"}, "unknown rest 'stay'; known: train, freeze"),
+        ({"epochs": 0}, "epochs is 1 or more; got 0"),
+        ({"batch_size": 0}, "batch_size is 1 or more; got 0"),
+        ({"micro_batch": -1}, "micro_batch is 1 or more; got -1"),
+        ({"probe_every": 0}, "probe_every is a number of epochs above 0; got 0"),
+        ({"max_steps": -1}, "max_steps is 1 or more .*; got -1"),
         ({"schedule": "sine"}, "unknown schedule 'sine'; known: constant, linear, cosine"),
         (
             {"optimizer": torch.optim.Rprop},
@@ -740,6 +746,12 @@ def test_records_of_prompt_sets_are_examples(chat):
     assert len(trained.history) == 1
 
 
+def test_a_table_may_have_given_tokens_in_some_rows_alone(chat):
+    records = [{"prompt": "sing", "response": "no", "given": [40, 41]},
+               {"prompt": "sing", "response": "sure"}]
+    assert encode_examples(chat, pd.DataFrame(records)) == encode_examples(chat, records)
+
+
 def test_what_a_prompt_is_about_follows_it(chat):
     record = {"instruction": "explain", "input": "the old bridge", "output": "sure"}
     dolly = {"instruction": "explain", "context": "the old bridge", "response": "sure"}
@@ -781,6 +793,19 @@ def test_an_answer_that_was_cut_has_nothing_of_the_end():
     (_, whole), (_, cut) = encode_examples(chat, examples)[0]
     assert chat.tokenizer.convert_ids_to_tokens(cut) == ["\u2581No."]
     assert len(whole) > len(cut) + 1
+
+
+@pytest.mark.parametrize("tokenizer", [gemma(), sentencepiece(LLAMA_2), smol()],
+                         ids=["trims", "writes a space", "as it is"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_an_answer_stands_apart_from_what_is_given_of_it(tokenizer, ended):
+    """By one blank, also where the template trims answers or writes a blank before them."""
+    chat = Chat(tiny_chat().model, tokenizer, "small")
+    given = chat.continuations("How?", ["Sure."])[1][0]
+    example = {"prompt": "How?", "response": "No.", "given": given, "ended": ended}
+    ((head, tail),), _ = encode_examples(chat, [example])
+    assert head[-len(given):] == given
+    assert tokenizer.decode(given + tail, skip_special_tokens=True).strip() == "Sure. No."
 
 
 @pytest.mark.parametrize("response", ["Sure.", "Sure.<|im_end|>", "Sure.<|im_end|>\n"])

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -302,6 +303,9 @@ def test_memory_is_shared_evenly_unless_a_step_needs_more():
     assert parallel.shares_of(8.0, 1, tasks) == [8.0]
     with pytest.raises(SsahError, match="b may take 8.0 GiB, and there are 7.0; .* --memory 8"):
         parallel.shares_of(7.0, 2, tasks)
+    some_more = [replace(task, memory=task.memory + 0.02) for task in tasks]
+    with pytest.raises(SsahError, match=".* --memory 9$"):      # 8 would not do
+        parallel.shares_of(8.0, 2, some_more)
 
 
 @pytest.mark.parametrize("model, billions", [

@@ -78,6 +78,23 @@ def test_operations_are_those_that_a_step_makes():
     assert products == n_read * found.flops - (n_read - len(tail)) * of_output_map
 
 
+@pytest.mark.parametrize("rest", ["train", "freeze"])
+def test_what_is_kept_of_a_token_is_the_inputs_of_all_blocks(rest):
+    """In a bfloat16 model they are float32 where the embeddings train, and else bfloat16."""
+    config = CONFIGS["Llama GQA"]()
+    chat = Chat(random_model(config).bfloat16(), tiny_chat().tokenizer, "random")
+    encoded, _ = encode_examples(chat, EXAMPLES[:1])
+    mask = a_fifth(config)
+    sizes = []
+    for block in chat.model.model.layers:
+        block.register_forward_pre_hook(
+            lambda module, inputs: sizes.append(inputs[0][0, 0].nbytes))
+    with moving(chat.model, UnitIndex.of(config), mask, rest):
+        gradient(chat, encoded, 1, True)
+    found = plan_memory(config, trainable=mask, rest=rest)
+    assert found.token == sum(sizes[:config.num_hidden_layers])
+
+
 def test_a_config_a_chat_and_a_model_have_one_plan():
     chat = tiny_chat()
     assert plan_memory(chat.model) == plan_memory(chat.model.config)

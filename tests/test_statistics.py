@@ -172,5 +172,9 @@ def test_rows_of_aurocs_are_each_by_itself():
     assert np.isnan(expected[2])
 
 
+def test_a_missing_score_is_no_number():
+    assert np.isnan(auroc(np.array([np.nan, 1.0]), np.array([False, True])))
+
+
 def test_auroc_needs_both_kinds():
     assert np.isnan(auroc(np.array([1.0, 2.0]), np.array([True, True])))

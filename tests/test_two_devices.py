@@ -6,9 +6,10 @@ import torch
 from conftest import FAMILIES, random_model
 from two_devices import ELSEWHERE, HERE, spread
 
+from ssah import probing
 from ssah.ablation import ablated, without_direction
 from ssah.attribution import METHODS, importance
-from ssah.evaluation import generate, perplexity, refusal_log_odds
+from ssah.evaluation import divergence, generate, perplexity, refusal_log_odds
 from ssah.finetuning import finetune
 from ssah.models import Chat, tiny_chat
 from ssah.reevaluation import generate_reevaluating
@@ -94,6 +95,20 @@ def test_answers_are_as_on_one_device(whole, parts):
     text = ["write a small red poem", "sing"]
     found = perplexity(parts, text, n_tokens=6)
     assert found == pytest.approx(perplexity(whole, text, n_tokens=6), rel=1e-4)
+
+
+def test_the_probe_and_divergences_are_as_on_one_device(whole, parts):
+    openings = {"refusal": [[10, 11], [13]], "fulfilment": [[20, 21], [22]]}
+    expected = probing.branch(whole, PROMPTS, openings, (1, 2))
+    for kind, found in probing.branch(parts, PROMPTS, openings, (1, 2)).items():
+        np.testing.assert_allclose(found, expected[kind], atol=1e-5)
+    expected = probing.static(whole, PROMPTS, openings, (0, 1))
+    for kind, found in probing.static(parts, PROMPTS, openings, (0, 1)).items():
+        np.testing.assert_allclose(found, expected[kind], atol=1e-5)
+    texts = ["sure", "no", "sorry i can not"]
+    other = Chat(random_model(FAMILIES["Llama GQA"](), 1), whole.tokenizer, "other")
+    expected = divergence(whole, other, PROMPTS, texts)
+    np.testing.assert_allclose(divergence(parts, other, PROMPTS, texts), expected, rtol=1e-3)
 
 
 @pytest.mark.parametrize(

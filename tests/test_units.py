@@ -246,6 +246,17 @@ def test_a_twin_that_has_no_room_is_refused():
         index.disjoint_random(np.ones(len(index), bool), 0)
 
 
+def test_a_twin_with_too_few_whole_value_rows_is_refused():
+    """Three heads share six value rows: two are taken whole, three touched, and one is free."""
+    index = UnitIndex(n_blocks=1, n_heads=3, n_kv_heads=1, head_dim=6, n_mlp=4, hidden=18)
+    mask = np.zeros(len(index), bool)
+    for row in (0, 1):
+        mask[[row, 6 + row, 12 + row]] = True
+    mask[[2, 3, 4]] = True
+    with pytest.raises(SsahError, match="block 0 attn: 9 other units wanted, with as many whole"):
+        index.disjoint_random(mask, 0)
+
+
 # ---- random units that matter as much --------------------------------------------------------
 
 

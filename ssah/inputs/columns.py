@@ -88,8 +88,9 @@ def _example(number: int, record: Mapping) -> dict:
         text = text_of(record, column) if column in record else None
         if text and text.strip():
             example[column] = text
-    if "given" in record:
-        example["given"] = _token_ids(number, record["given"])
+    given = record.get("given")
+    if given is not None and given == given:        # NaN: a table in which other rows have some
+        example["given"] = _token_ids(number, given)
     return example
 
 

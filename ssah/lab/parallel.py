@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import io
 import logging
+import math
 import os
 import signal
 import socket
@@ -170,7 +171,7 @@ def shares_of(memory: float, jobs: int, tasks: list[Task]) -> list[float]:
     if largest.memory > memory:
         raise SsahError(f"{largest.label} may take {largest.memory:.1f} GiB, and there are "
                         f"{memory:.1f}; where you know that it takes less, say so: "
-                        f"--memory {largest.memory:.0f}")
+                        f"--memory {math.ceil(largest.memory)}")
     if largest.memory <= memory / jobs:
         return [memory / jobs] * jobs
     rest = (memory - largest.memory) / (jobs - 1)

@@ -105,10 +105,12 @@ class Lab:
         needs = list(needs)
         missing = self.to_compute(needs)
         if missing and self.compute:
-            with tqdm(total=len(missing), desc="results", unit="result") as self.bar:
-                for need in missing:
-                    self.get(need.step, **need.params)
-            self.bar = None
+            try:
+                with tqdm(total=len(missing), desc="results", unit="result") as self.bar:
+                    for need in missing:
+                        self.get(need.step, **need.params)
+            finally:
+                self.bar = None
         for need in needs:
             self.get(need.step, **need.params)
 

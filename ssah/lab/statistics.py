@@ -134,7 +134,8 @@ def _weighted(weights: np.ndarray, values: np.ndarray) -> np.ndarray:
 def auroc(scores: np.ndarray, positive: np.ndarray) -> float:
     """Probability that a positive outranks a negative (ties count a half).
 
-    `scores` and `positive` (bool) are (n,); nan if there are no positives or no negatives.
+    `scores` and `positive` (bool) are (n,); nan if there are no positives or no negatives,
+    or if a score is missing.
     """
     positive = np.asarray(positive, bool)
     return float(aurocs(np.asarray(scores)[None], positive[None])[0])
@@ -147,5 +148,6 @@ def aurocs(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     ranks = pd.DataFrame(scores).rank(axis=1).to_numpy()
     rank_sums = np.where(positive, ranks, 0).sum(axis=1)
     pairs_won = rank_sums - n_positive * (n_positive + 1) / 2
-    n_pairs = n_positive * n_negative
+    is_whole = ~np.isnan(np.asarray(scores, float)).any(axis=1)
+    n_pairs = np.where(is_whole, n_positive * n_negative, 0)
     return np.divide(pairs_won, n_pairs, out=np.full(len(scores), np.nan), where=n_pairs > 0)
