@@ -620,15 +620,47 @@ def test_a_removal_is_complete_with_every_seed_and_draw(units, n_stored, complet
 
 
 def test_the_figure_of_sizes_tells_whether_the_effect_grows():
-    def said(lost_by_large: float) -> str:
-        rows = [{"model": name, "billions": size, "overlap": 0.6, "removed": what, "lost": lost}
+    def said(lost_by_large: float, half: float = 0.1) -> str:
+        rows = [{"model": name, "billions": size, "overlap": 0.6, "removed": what, "lost": lost,
+                 "low": lost - half, "high": lost + half}
                 for name, size, scu in (("a", 0.1, 0.3), ("b", 1.0, lost_by_large))
                 for what, lost in (("SCU", scu), ("random SCU", 0.05), ("direction", 0.9))]
         return growth.seen(pd.DataFrame(rows))
 
-    assert "The effect of the SCU grows from model to model" in said(0.5)
-    assert "30%, 50% of the refusals" in said(0.5) and "100, 1000 million" in said(0.5)
-    assert "does not grow" in said(0.2)
+    grows = said(0.55)
+    assert "From 100 to 1000 million weights the effect of the SCU grows by more than" in grows
+    assert "30% [20, 40], 55% [45, 65] of the refusals" in grows and "cannot be told" not in grows
+    between = "Between no two neighbours does the effect of the SCU grow by more than"
+    assert between in said(0.2) and between in said(0.45)       # the intervals overlap
+    assert "at 100 million it cannot be told from none" in said(0.9, half=0.3)
+
+
+def made_up_removals(**rates: tuple[float, float]) -> pd.DataFrame:
+    """Rows of `removed.table_one`: keyword and strict ASR."""
+    return pd.DataFrame.from_dict(rates, orient="index", columns=["ASR", "strict ASR"])
+
+
+def test_what_as_important_units_do_is_a_part_of_what_the_scu_do():
+    rows = made_up_removals(nothing=(0.3, 0.4), SCU=(0.7, 0.8))
+    rows.loc[removed.AS_IMPORTANT] = (0.6, 0.5)
+    parts = removed.parts_as_important(rows)
+    assert parts == {"ASR": pytest.approx(0.75), "strict ASR": pytest.approx(0.25)}
+    assert removed.parts_as_important(rows.drop(index=removed.AS_IMPORTANT)) == {}
+    rows.loc["SCU"] = (0.3, 0.8)        # they add nothing
+    assert removed.parts_as_important(rows) == {}
+
+
+def test_intervals_cross_requests_with_seeds_and_not_with_the_draws_of_a_seed():
+    """Two seeds that differ, each with ten equal draws: the interval is that of two numbers."""
+    answers = pd.DataFrame([
+        {"seed": seed, "draw": draw, "id": request, "keyword_asr": float(seed),
+         "strict_asr": float(seed)}
+        for seed in (0, 1) for draw in range(10) for request in range(5)])
+    found = removed._estimates(answers)
+    assert found["ASR"] == 0.5 and (found["ASR low"], found["ASR high"]) == (0, 1)
+    of_one = removed._estimates(answers[answers["seed"] == 1].assign(
+        keyword_asr=lambda table: (table["draw"] < 5).astype(float)))
+    assert of_one["ASR"] == 0.5 and of_one["ASR high"] < 1      # ten draws of one seed do count
 
 
 # ---- what is computed again ------------------------------------------------------------------

@@ -426,7 +426,7 @@ def test_the_summary_says_these_numbers():
     assert "after full fine-tuning on 8 benign instructions 75% (75%)." in text
     assert "SCU 50% (50%), SCU + top CU 50% (50%), SCU + all CU 0% (0%)." in text
     assert "than with as many random units by 50.0 points" in text
-    assert text.endswith("missed with: SCU + all CU + rest (reached in 0% of seeds).")
+    assert text.endswith("not reached by: SCU + all CU + rest (in no seed).")
     assert len(text.splitlines()) == 8
 
 

@@ -1,5 +1,7 @@
 """Rules and profiles are those that were registered before the second bench ran."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,16 @@ def test_no_row_can_only_end_in_cannot_tell(registered):
                 if entry["row"] == row_id and entry["question"] == "first"
                 and entry["word"] != rules.CANNOT_TELL]
         assert max(told) >= 0.5, row_id
+
+
+@pytest.mark.parametrize("row_id, word, told", [
+    ("C2-SCU", rules.CANNOT_TELL, ["C2-SCU"]),      # unlikely, whatever the truth
+    ("C2-SCU", rules.REPRODUCED, []),
+    ("C8", rules.CANNOT_TELL, [])])                 # likely, where there is nothing
+def test_what_was_unlikely_is_said_afterwards(row_id, word, told):
+    spoken = {row_id: SimpleNamespace(first=rules.Answer(word))}
+    assert preregistration.unlikely(spoken) == told
+    assert bool(preregistration.looked_back(spoken)) == bool(told)
 
 
 def test_probabilities_come_from_the_rules(registered):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ssah.claims.profiles import BENCH
+from ssah.claims.questions import answered as sentences
 from ssah.claims.questions import objectives, preferred, read, run, unseen
 from ssah.classification import Units
 from ssah.errors import SsahError
@@ -56,6 +57,32 @@ def test_a_kind_that_moves_one_measure_alone():
     assert "SCU move refusals; UCU move accuracy; RU move nothing clearly." in said
     assert "no proof of nothing (points): SCU on accuracy [0, 0];" in said
     assert read.shown_exclusive(table).shape == (6, 2)
+
+
+# ---- a sentence a question ----------------------------------------------------------------------
+
+def test_the_answers_say_the_numbers_of_the_tables():
+    overlaps = pd.DataFrame({"label": "SCU", "comparison": ["halves", "seeds"], "iou": [0.45, 0.2],
+                             "chance": 0.01})
+    sizes = pd.DataFrame({"billions": [0.1, 0.1, 1.5], "overlap": [0.6, 0.6, 0.5]})
+    said = sentences.stable(overlaps, sizes)
+    assert "In part" in said and "an IoU of 0.45" in said and "two seeds' models 0.20." in said
+    assert said.endswith("two halves have 0.60 (100 million weights), 0.50 (1500 million weights).")
+    assert "second bench" not in sentences.stable(overlaps, sizes[:0])
+
+    rows = pd.DataFrame({"ASR": [0.1, 0.2, 0.3, 0.4, 0.5], "reached": [1, 1, 1, 0.5, 1]},
+                        index=["full", "RU", "random", "only SCU", "random like SCU"])
+    said = sentences.aligned_by_a_part(rows)
+    assert "RU alone 20%, as many random units 30%, everything 10%; the SCU alone 40%" in said
+    assert "in 50% of the seeds" in said and "nobody trained against" not in said
+    assert "(on the set that nobody trained against 70%)" in sentences.aligned_by_a_part(
+        rows.assign(**{"other ASR": 0.7}))
+
+    refused = pd.DataFrame({"role": "aligned", "prefilled": [0, 1, 5], "mean": [0.9, 0.3, 0.1]})
+    said = sentences.unseen_prefills(refused)
+    assert said == ("**Answer.** No. Without a prefill 90% of the answers refuse; after 1 token of "
+                    "one 30%, after 5 tokens of one 10%.")
+    assert "No." not in sentences.unseen_prefills(refused.assign(mean=0.9))
 
 
 # ---- where -----------------------------------------------------------------------------------

@@ -213,7 +213,8 @@ def test_the_front_page_says_the_sentences_and_shows_the_words(site):
     page = (site / "index.html").read_text("utf-8")
     assert "<b>Removing the units takes &lt;refusals&gt; away.</b>" in page
     assert "<em>model &lt;A&gt;</em> (48% &lt;of&gt; it), <em>C</em> †: reproduced, for a gate (sight)." in page
-    assert "<li>Text. 5 % and &lt;6 %&gt;</li>" in page and "A caveat on model &lt;A&gt;. C2-SCU; labels: overlap" in page
+    assert "<li>Text. 5 % and &lt;6 %&gt;</li>" in page
+    assert "<summary>Caveats on model &lt;A&gt;</summary>" in page and "<li>C2-SCU; labels: overlap" in page
     for kind, word in (("for", "specific"), ("open", "cannot tell: guardrail"),
                        ("open", "depends on the judge"), ("for", "reproduced")):
         assert f'<span class="chip {kind}">{word}</span>' in page

@@ -204,7 +204,7 @@ def test_the_summaries_say_these_numbers():
         "LoRA 100% (strict 100%, trained 2.0%); " \
         "LLaMA-Adapter 50% (strict 50%, trained 25.0%); SCU + all CU frozen 0%" in text
     assert "LoRA minus nothing frozen is -50.0 points" in text
-    assert text.endswith("all weights (LLaMA-Adapter trained) (reached in 0% of seeds).")
+    assert text.endswith("all weights (LLaMA-Adapter trained) (in no seed).")
     assert len(text.splitlines()) == 1
     text = read.weight_summary(lab, C7.verdict(lab))
     assert "units (SCU + all CU) 0% (strict 0%), random units 50% (strict 50%); " \

@@ -160,8 +160,10 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
     if not real:
         return _on_the_way(found)
     parts = [_by_claim(real, by_model)]
-    for name, lab in real.items():
-        parts += [f"*A caveat on {short(lab)}.* {caveat}" for caveat in _caveats(by_model[name])]
+    noted = {short(lab): _caveats(by_model[name]) for name, lab in real.items()}
+    if any(noted.values()):
+        lines = [f"*{model}.* {' '.join(caveats)}" for model, caveats in noted.items() if caveats]
+        parts.append(f"**Caveats**, gates that failed and block nothing:\n\n{_listed(lines)}")
     measured = [f"**{lab.profile.model.label}**\n\n{_listed(lab.once(_measured))}"
                 for lab in real.values()]
     summary = "<summary>What was measured, model by model</summary>"

@@ -26,6 +26,7 @@ from .gates import (
     NATIVE_PRINTED,
     PAIR_GUARDRAIL,
     RUNS_LEAST,
+    SAFE,
     SCU_OVERLAP_LEAST,
     Limit,
     accuracy,
