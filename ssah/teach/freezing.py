@@ -113,5 +113,6 @@ def check_protected(protected: Callable) -> None:
         ("an attack that takes 20 points away", 0.5, 0.3),
     ):
         found = answer.call(case, before, full, 0.1)
-        answer.require(case, is_nan(found), "the result is not NaN, though there is no damage to avoid")
+        problem = "the result is not NaN, though there is no damage to avoid"
+        answer.require(case, is_nan(found), problem)
     answer.passed()
