@@ -3,6 +3,7 @@
 import copy
 import csv
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -13,9 +14,10 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from ssah import cli, organism
-from ssah.course import build, cells, grade, sheet
+from ssah.course import build, cells, grade, marks, sheet, uses
 from ssah.errors import SsahError
 from ssah.inputs.archives import REPOSITORY
+from ssah.lab.notebooks import own_kernel
 from ssah.teach import editing
 
 FOLDER = REPOSITORY / "notebooks" / "course"
@@ -102,15 +104,74 @@ def test_solutions_pass_all_tests_in_this_process(name):
     assert run_cells(SOURCES[name]) == {}
 
 
-@pytest.mark.parametrize("name", ["02_remove_and_transplant", "03_freeze"])
-def test_solutions_pass_on_an_organism_of_a_few_steps(name, monkeypatch):
-    """All but what needs an organism that has learnt to refuse; that is in the whole runs below."""
+@pytest.fixture
+def few_steps(monkeypatch):
+    """An organism of a few steps, as if its planted units took refusals away and brought them."""
     monkeypatch.setattr(organism, "REQUESTS", dict.fromkeys(organism.ROLES, 32))
     monkeypatch.setattr(organism, "CLOSED_TO", 16)
-    # as if removed units took all refusals away, and transplanted ones brought them
     monkeypatch.setattr(editing, "refusals", lambda chat: float(chat.name.endswith("base")))
+
+
+def test_a_wrong_without_costs_no_other_exercise(few_steps):
+    """It leaves the student's `chat` without units; all else is right, and gets its points."""
+    notebook = copy.deepcopy(SOURCES["02_remove_and_transplant"])
+    by_name = {cells.grade_id(cell): cell for cell in notebook.cells}
+    by_name["without"].source = """
+@contextmanager
+def without(model, index, mask):
+    for linear, (_, _, where) in zip(unit_outputs(model), index.modules()):
+        with torch.no_grad():
+            linear.weight[:, np.flatnonzero(mask[where])] = 0
+    yield model
+
+
+with without(chat.model, index, np.ones(len(index), bool)):
+    pass
+"""
+    raised = run_cells(notebook, without=("yours",))
+    failed = [cells.grade_id(notebook.cells[number]) for number in raised]
+    assert failed == ["without-check", "without-hidden"]
+
+
+@pytest.mark.parametrize("name", ["02_remove_and_transplant", "03_freeze"])
+def test_solutions_pass_on_an_organism_of_a_few_steps(name, few_steps):
+    """All but what needs an organism that has learnt to refuse; that is in the whole runs below."""
     left_out = ("yours", "freezing-runs", "freezing-table")
     assert run_cells(SOURCES[name], without=left_out) == {}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_no_graded_cell_needs_one_that_only_tries_a_function(name):
+    """Grading leaves those out; the other assignments are run without them above."""
+    assert run_cells(SOURCES[name], without=("yours",)) == {}
+
+
+def test_the_word_on_the_pair_made_anew_is_what_the_model_answer_says():
+    """Course 4 sends students to README's table; its row C2-SCU may change with new runs."""
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    (head,) = re.findall(r"^\|  \| claim \|(.*)\|$", readme, re.M)
+    (row,) = re.findall(r"^\| C2-SCU \|[^|]*\|(.*)\|$", readme, re.M)
+    (column,) = [number for number, model in enumerate(head.split(" | ")) if "135M" in model]
+    words, measured, *_ = row.split(" | ")[column].split("<br>")
+    low, high = map(int, re.search(r"\[(-?\d+), (-?\d+)\]", measured).groups())
+    source = SOURCES["04_would_you_believe_it"]
+    (answer,) = [cell.source for cell in source.cells if cells.grade_id(cell) == "verdict"]
+    assert "**cannot tell, not asked, depends on the judge**" in words
+    assert "the word is *cannot tell*, and it depends on the judge" in answer
+    (found,) = re.findall(r"(\d+) % of what could be lost", answer)
+    assert "its interval holds 0, and the effect found here too" in answer
+    assert low < 0 < int(found) < high
+
+
+def test_functions_that_the_page_for_instructors_names_are_there():
+    page = (FOLDER / "README.md").read_text("utf-8")
+    names = re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.M)
+    solved = {name for source in SOURCES.values() for cell in source.cells
+              for name in re.findall(r"^def (\w+)", cell.source, re.M) if cells.is_solution(cell)}
+    assert {exercise for exercise, _ in names} < solved
+    for _, functions in names:
+        for name in re.findall(r"`([\w.]+)`", functions):
+            assert callable(pkgutil.resolve_name(name)), name
 
 
 # ---- versions --------------------------------------------------------------------------------
@@ -225,6 +286,7 @@ def small(tmp_path):
                                  "    ### END SOLUTION"), "last", solution=True),
             marked(new_code_cell("assert last('abc') == 'c'"), "last-check", 4),
             marked(new_markdown_cell("Because."), "why", 3, solution=True),
+            new_code_cell("double(2)", metadata={"tags": ["yours"]}),
         ])
     path = tmp_path / "source" / "01_small.ipynb"
     path.parent.mkdir()
@@ -270,6 +332,55 @@ def test_a_tampered_test_and_a_changed_given_cell_are_put_back(small):
     assert sorted(graded) == ["double-check", "double-hidden", "last-check", "why"]
 
 
+def split(notebook, name: str, first: str, second: str) -> None:
+    """Split a cell as JupyterLab does, which gives both parts its metadata."""
+    names = [cells.grade_id(cell) for cell in notebook.cells]
+    number = names.index(name)
+    part = copy.deepcopy(notebook.cells[number])
+    notebook.cells[number].source = first
+    part.source = second
+    part["id"] = f"{name}-part"
+    notebook.cells.insert(number + 1, part)
+
+
+def test_parts_of_a_split_cell_are_kept(small):
+    """Code in its place, an answer in words as one; what only tries a function is left out."""
+    theirs = handed_in(small, {})
+    split(theirs, "double", "two = 2", "def double(x):\n    return two * x")
+    split(theirs, "why", "Since so.", "And so.")
+    split(theirs, "double-check", "assert double(3) == 6", "pass")
+    merged = grade.with_tests(theirs, cells.read(small))
+    sources = [cell.source for cell in merged.cells if cell.cell_type == "code"]
+    assert sources[:4] == ["base = 2", "two = 2", "def double(x):\n    return two * x",
+                           "assert double(3) == 6"]
+    assert "pass" not in sources and "double(2)" not in sources
+    (why,) = [cell.source for cell in merged.cells if cells.grade_id(cell) == "why"]
+    assert why == "Since so.\n\nAnd so."
+    theirs.cells[-1].source = "helper = 3"
+    merged = grade.with_tests(theirs, cells.read(small))
+    assert merged.cells[-1].source == "helper = 3"
+
+
+def test_a_blank_part_of_an_answer_adds_nothing(small):
+    theirs = handed_in(small, {})
+    split(theirs, "why", cells.TEXT_STUB, "And so.")
+    merged = grade.with_tests(theirs, cells.read(small))
+    (why,) = [cell.source for cell in merged.cells if cells.grade_id(cell) == "why"]
+    assert why == "And so."
+
+
+def test_lost_cells_stand_where_they_stood(small):
+    lost = {"given", "double-check", "last"}
+    theirs = handed_in(small, {})
+    theirs.cells = [cell for cell in theirs.cells if cells.grade_id(cell) not in lost]
+    split(theirs, "double", "x = 1", "double = abs")
+    merged = grade.with_tests(theirs, cells.read(small))
+    sources = [cell.source for cell in merged.cells if cell.cell_type == "code"]
+    assert sources[:4] == ["base = 2", "x = 1", "double = abs", "assert double(3) == 6"]
+    names = [cells.grade_id(cell) for cell in merged.cells if cells.grade_id(cell)]
+    assert names == ["given", "double", "double-check", "double-hidden", "last-check", "why"]
+
+
 def test_which_assignment_a_notebook_answers():
     for name, source in SOURCES.items():
         assert grade.assignment_of(build.student(source), SOURCES) == name
@@ -292,8 +403,11 @@ def test_marks_of_right_wrong_slow_and_deadly_notebooks(small, tmp_path):
         (folder / student).mkdir(parents=True)
         nbformat.write(handed_in(small, answers), folder / student / "mine.ipynb")
     (folder / "none.ipynb").write_text("{}")
-    marks = grade.grade(folder, [small], cell_seconds=10)
-    found = {(mark.submission, mark.cell): (mark.points, mark.state) for mark in marks}
+    parts = handed_in(small, {"last": "def last(x):\n    return x[-1]"})
+    split(parts, "double", "two = 2", "def double(x):\n    return two * x")
+    nbformat.write(parts, folder / "parts.ipynb")
+    found_marks = grade.grade(folder, [small], cell_seconds=10)
+    found = {(mark.submission, mark.cell): (mark.points, mark.state) for mark in found_marks}
     assert found["ann/mine", "double-check"] == (2, grade.PASSED)
     assert found["ann/mine", "double-hidden"] == (0, grade.FAILED)
     assert found["ann/mine", "last-check"][0] == 0
@@ -302,16 +416,131 @@ def test_marks_of_right_wrong_slow_and_deadly_notebooks(small, tmp_path):
     assert found["bob/mine", "last-check"][0] == 0
     assert found["bob/mine", "why"] == (0, grade.BLANK)
     assert found["none", ""] == (0, grade.NOT_RUN)
-    assert grade.totals(marks) == [
+    assert marks.totals(found_marks) == [
         ["ann/mine", "01_small", "2", "10", "3"],
         ["bob/mine", "01_small", "3", "10", "0"],
         ["none", "none", "0", "0", "0"],
+        ["parts", "01_small", "7", "10", "0"],
     ]
-    grade.write_csv(marks, tmp_path / "grades.csv")
+    marks.write_csv(found_marks, tmp_path / "grades.csv")
     with (tmp_path / "grades.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == len(marks)
+    assert len(rows) == len(found_marks)
     assert rows[0]["points"] == "2" and rows[0]["said"] == ""
+    assert marks.read_csv(tmp_path / "grades.csv") == found_marks
+
+
+def test_output_without_end_is_cut(tmp_path, monkeypatch):
+    """The error that comes after it is kept."""
+    monkeypatch.setattr(grade, "KEPT_OUTPUT", 10_000)
+    code = "for number in range(200):\n    print('x' * 1000, flush=True)\n1 / 0"
+    notebook = new_notebook(cells=[new_code_cell(code)])
+    with own_kernel(tmp_path / "kernel", {}):
+        assert grade.run(notebook, tmp_path, 60) == ""
+    *printed, error = notebook.cells[0].outputs
+    assert len(str(printed)) < 12_000 and error.ename == "ZeroDivisionError"
+
+
+# ---- marks that persons give -----------------------------------------------------------------
+
+
+def by_hand(points, text: str = "Because.", submission: str = "ann") -> marks.Mark:
+    """A mark of an answer in words."""
+    return marks.Mark(submission, "01_small", "why", points, 3, grade.BY_HAND,
+                      text_hash=marks.hash_of(text))
+
+
+def test_points_given_by_hand_are_carried_over():
+    test = marks.Mark("ann", "01_small", "double-check", 0, 2, grade.FAILED)
+    again = [test, by_hand(None), by_hand(None, submission="bob")]
+    kept, lost = marks.carried(again, [by_hand(2.5), by_hand(None, submission="bob")])
+    assert kept == [test, by_hand(2.5), again[2]] and lost == []
+    kept, lost = marks.carried(again, [by_hand(2.5, "Another text.")])
+    assert kept == again and lost == [by_hand(2.5, "Another text.")]
+    # white space at the ends is no change, and points of a test are never taken from a table
+    assert marks.hash_of("Because.\n") == marks.hash_of("Because.")
+    raised = marks.Mark("ann", "01_small", "double-check", 2, 2, grade.FAILED)
+    assert marks.carried(again, [raised]) == (again, [])
+
+
+@pytest.mark.parametrize("table, said", [
+    ("submission,points\nann,3\n", "has no column assignment, cell, "),
+    ("submission;assignment\n", "has no column assignment, "),
+    ("submission,assignment,cell,points,of,state,said,note,text_hash\nann,a,b,two,3,x,,,\n",
+     "line 2: points 'two' is no number"),
+])
+def test_a_table_that_is_none_is_refused(tmp_path, table, said):
+    path = tmp_path / "grades.csv"
+    path.write_text(table)
+    with pytest.raises(SsahError, match=re.escape(said)):
+        marks.read_csv(path)
+
+
+def test_grading_again_keeps_what_a_person_gave(tmp_path, monkeypatch, capsys):
+    """By the command line; the runs themselves are replaced by what they would give."""
+    found = [by_hand(None), by_hand(None, submission="bob")]
+    monkeypatch.setattr(grade, "grade", lambda folder, sources, seconds: found)
+    command = ["course", "grade", str(tmp_path)]
+    assert cli.main(command) == 0
+    path = tmp_path / "grades.csv"
+    assert "kept" not in capsys.readouterr().out
+    marks.write_csv([by_hand(2), by_hand(1, "Old.", "bob")], path)
+    assert cli.main([*command, "--sum"]) == 0
+    rows = (tmp_path / "totals.csv").read_text().splitlines()
+    assert rows == ["submission,assignment,points,of,left to a person", "ann,01_small,2,3,0",
+                    "bob,01_small,1,3,0"]
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "kept 1 mark that was given by hand" in said
+    assert "not kept: 1 points of bob, why" in said
+    assert marks.read_csv(path) == [by_hand(2), found[1]]
+    assert (tmp_path / "totals.csv").read_text().splitlines()[2] == "bob,01_small,0,3,3"
+
+
+# ---- what a person should look at ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code, used", [
+    ("x = ssah.ablated(model, index, mask)", {"ssah.ablated"}),
+    ("from ssah.ablation import ablated as cut\ncut(1)", {"ssah.ablation.ablated"}),
+    ("import ssah.ablation as a\na.ablated(1)", {"ssah.ablation.ablated"}),
+    ("def f(index: ssah.UnitIndex):\n    return index.matched_random(1)",
+     {"ssah.UnitIndex", "ssah.UnitIndex.matched_random"}),
+    ("def f(index: ssah.UnitIndex):\n    return index.n_blocks", {"ssah.UnitIndex"}),
+    ("def f(ssah):\n    return ssah.ablated()", set()),
+    ("known = rules.first_word", {"ssah.claims.rules.first_word"}),
+    ("other.ablated(1); ablated = 2", set()),
+    ("def f(:", set()),
+])
+def test_names_of_the_library_in_a_cell(code, used):
+    imports = uses.imported(["import ssah", "import numpy as np", "from ssah.claims import rules"])
+    assert uses.library_names(code, imports) == used
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_right_solutions_get_no_note(name):
+    source = SOURCES[name]
+    assert set(grade.notes(build.solution(source), source).values()) == {""}
+
+
+@pytest.mark.parametrize("name, answers, noted", [
+    ("01_find_the_units",
+     {"matched-random": "def f(mask, index: ssah.UnitIndex, seed):\n"
+                        "    return index.matched_random(mask, seed)"},
+     {"matched-random-check": "uses ssah.UnitIndex.matched_random",
+      "matched-random-hidden": "uses ssah.UnitIndex.matched_random"}),
+    ("02_remove_and_transplant", {"without": "without = ssah.ablated"},
+     {"without-check": "uses ssah.ablated", "without-hidden": "uses ssah.ablated"}),
+    ("04_would_you_believe_it", {"power": "def power(e, s, n, k, d, r):\n"
+                                          "    return rules.simulated(e, s, n, k, r)"},
+     {"power-check": "uses ssah.claims.rules.simulated",
+      "power-hidden": "uses ssah.claims.rules.simulated"}),
+])
+def test_solutions_by_the_library_are_noted(name, answers, noted):
+    theirs = handed_in(FOLDER / f"{name}.ipynb", answers)
+    found = grade.notes(theirs, SOURCES[name])
+    assert {test: note for test, note in found.items() if note} == noted
 
 
 # ---- the command line ------------------------------------------------------------------------
@@ -333,9 +562,20 @@ def test_build_by_the_command_line(tmp_path, capsys):
     assert "student/ is for students" in capsys.readouterr().out
 
 
+def test_pages_that_a_version_links_to_come_with_it(tmp_path):
+    (path,) = [path for path in PATHS if path.stem == "04_would_you_believe_it"]
+    written = build.build([path], tmp_path)
+    pages = {page.relative_to(tmp_path).as_posix() for page in written if page.name == "project.md"}
+    assert pages == {"student/project.md", "solution/project.md"}
+    text = (tmp_path / "student" / "project.md").read_text("utf-8")
+    assert "section 6 of notebook 09)" in text and "](../" not in text
+
+
 @pytest.mark.parametrize("command, said", [
     ("course build 07", "no notebook 07 in"),
     ("course grade {folder}", "no notebook (*.ipynb) in"),
+    ("course grade {folder} --sum", "there is no "),
+    ("course grade {folder} --csv {folder}/totals.csv", "name another table with --csv"),
 ])
 def test_bad_input_gets_one_line(tmp_path, capsys, command, said):
     assert cli.main(command.format(folder=tmp_path).split()) == 2

@@ -2,16 +2,19 @@
 given is what it says."""
 
 import re
+from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import ssah
 from ssah import teach
+from ssah.claims import rules
 from ssah.errors import SsahError
 from ssah.teach import material
-from ssah.teach.answers import Answer, NotWritten, Wrong
+from ssah.teach.answers import Answer, NotWritten, Wrong, is_nan
 
 
 def blank(*arguments, **options):
@@ -74,10 +77,26 @@ def test_an_argument_that_is_changed_is_noticed():
         teach.check_importance(in_place)
 
 
+@pytest.mark.parametrize("result, expected", [
+    (float("nan"), True),
+    (np.float32("nan"), True),
+    (np.array(np.nan), True),
+    (torch.tensor(float("nan")), True),
+    (0.0, False),
+    ("nan", False),
+    (None, False),
+    ([np.nan], False),
+    ([1, [2, 3]], False),
+])
+def test_nan_of_any_type_is_nan(result, expected):
+    assert is_nan(result) == expected
+
+
 # ---- assignment 1 ----------------------------------------------------------------------------
 
 
-def sorted_labels(safety, utility, scu, ucu, ru, *, dtype="<U3", first="RU", kind="stable"):
+def sorted_labels(safety, utility, scu, ucu, ru, *, dtype="<U3", first="RU", kind="stable",
+                  whole=round):
     """A right `classify`, with the places where it goes wrong as options."""
     labels = np.full(len(safety), "CU", dtype=dtype)
     rankings = {"RU": (safety + utility, ru), "SCU": (utility - safety, scu),
@@ -86,7 +105,7 @@ def sorted_labels(safety, utility, scu, ucu, ru, *, dtype="<U3", first="RU", kin
         score, share = rankings[label]
         order = np.argsort(score, kind=kind)
         free = order[labels[order] == "CU"]
-        labels[free[:round(share * len(safety))]] = label
+        labels[free[:whole(share * len(safety))]] = label
     return labels
 
 
@@ -121,7 +140,19 @@ def the_first_free(mask, index, seed):
     return draw
 
 
+def draw_with_a_generator_for_each_module(mask, index, seed):
+    draw = np.zeros(len(index), bool)
+    for _, _, where in index.modules():
+        random = np.random.default_rng(seed)
+        free = np.flatnonzero(~mask[where])
+        draw[where.start + random.choice(free, mask[where].sum(), replace=False)] = True
+    return draw
+
+
 @pytest.mark.parametrize("check, answer, said", [
+    ("importance", lambda X, W: X.std(axis=0, ddof=1) * (W**2).sum(axis=0), "is no variance"),
+    ("importance", lambda X, W: X.std(axis=0, ddof=1)**2 * np.abs(W).sum(axis=0)**2,
+     "the score of the first unit is another number"),
     ("importance", lambda X, W: X.var(axis=0) * (W**2).sum(axis=0), "over N, not over N - 1"),
     ("importance", lambda X, W: X.var(axis=0, ddof=1) * (W**2).sum(axis=0)**0.5, "not squared"),
     ("importance", lambda X, W: (X**2).mean(axis=0) * (W**2).sum(axis=0), "never changes"),
@@ -135,6 +166,13 @@ def the_first_free(mask, index, seed):
      r"\['RU?'\]|\['SC'\] is no label"),
     ("classify", lambda *scores, **shares: sorted_labels(*scores, **shares, first="SCU"),
      "not taken in the stated order"),
+    ("classify", lambda *scores, **shares: sorted_labels(*scores, **shares, whole=int),
+     "seven units.*the numbers of units are"),
+    ("classify", lambda *scores, **shares:
+     sorted_labels(*scores, **shares, whole=lambda share: int(np.ceil(share))),
+     "seven units.*the numbers of units are"),
+    ("matched_random", draw_with_a_generator_for_each_module,
+     "attn, mlp: both blocks get the same places at every seed"),
     ("matched_random", draw_anywhere, "another number of units|gives no matched twin"),
     ("matched_random", the_first_free, "every seed draws the same"),
     ("matched_random", lambda mask, index, seed: mask.copy(), "are in the mask"),
@@ -154,8 +192,9 @@ def test_right_answers_of_the_package_pass(capsys):
     teach.check_scaled(ssah.scaled)
     teach.check_classify(classify)
     teach.check_matched_random(lambda mask, index, seed: index.matched_random(mask, seed))
+    teach.check_power(Power())
     assert capsys.readouterr().out.splitlines() == [
-        "scaled: right", "classify: right", "matched_random: right"]
+        "scaled: right", "classify: right", "matched_random: right", "power: right"]
 
 
 # ---- assignment 2, without the organism ------------------------------------------------------
@@ -174,6 +213,51 @@ def outputs_in_place_of_inputs(module, run):
     run()
     handle.remove()
     return torch.cat([row.flatten(0, -2) for row in rows])
+
+
+def stops_otherwise(module, run):
+    rows = []
+    handle = module.register_forward_pre_hook(lambda _, inputs: rows.append(inputs[0].detach()))
+    try:
+        run()
+    finally:
+        handle.remove()
+        found = torch.cat([row.flatten(0, -2) for row in rows])
+    return found
+
+
+@contextmanager
+def put_back_with_gradient(model, index, mask):
+    """`without`, but `torch.no_grad` is forgotten at the end."""
+    kept = []
+    try:
+        for linear, (_, _, where) in zip(ssah.attribution.unit_outputs(model), index.modules()):
+            columns = torch.as_tensor(np.flatnonzero(mask[where]))
+            with torch.no_grad():
+                kept.append((linear.weight, columns, linear.weight[:, columns].clone()))
+                linear.weight[:, columns] = 0
+        yield
+    finally:
+        for weight, columns, values in kept:
+            weight[:, columns] = values
+
+
+def replaces(restores):
+    """A `without` that puts new parameters in; what it puts back is made by `restores`."""
+    @contextmanager
+    def without(model, index, mask):
+        kept = []
+        try:
+            for linear, (_, _, where) in zip(ssah.attribution.unit_outputs(model), index.modules()):
+                kept.append((linear, linear.weight))
+                weight = linear.weight.detach().clone()
+                weight[:, np.flatnonzero(mask[where])] = 0
+                linear.weight = torch.nn.Parameter(weight)
+            yield
+        finally:
+            for linear, weight in kept:
+                linear.weight = restores(weight)
+    return without
 
 
 class Edited:
@@ -208,15 +292,64 @@ class Edited:
     ("without", lambda *given: Edited(*given, restores=False),
      "ends in an exception: the weights are not bit for bit"),
     ("without", lambda *given: 3, "cannot stand in a `with`"),
+    ("without", put_back_with_gradient, "after the block: it stops with RuntimeError"),
+    ("without", replaces(lambda weight: torch.nn.Parameter(weight.detach().clone())),
+     "inside: a parameter was replaced by another"),
+    ("activations_of", stops_otherwise, "ends in an exception: it stops with [A-Z]"),
     ("judge", lambda request, answer: "comply", "the organism's refusal: it is called 'comply'"),
     ("judge", lambda request, answer: "refused", "'refused' is none of"),
-    ("attack_success", lambda labels: (0.25, 0.75), "the strict rate is another|by keyword"),
+    ("attack_success", lambda labels: (0.25, 0.75), "the two rates are in the other order"),
+    ("attack_success", lambda labels: (75.0, 25.0), "the rates are not from 0 to 1"),
+    ("attack_success", lambda labels: (0.75, 0.5), "the strict rate is another"),
     ("attack_success", lambda labels: 0.5, r"shape \(\), not \(2,\)"),
     ("transplant", lambda mlp, donor, channels: None, "is not the donor's"),
 ])
 def test_mistakes_in_editing(check, answer, said):
     with pytest.raises(Wrong, match=said):
         getattr(teach, f"check_{check}")(answer)
+
+
+class Judge:
+    """The right judge, with the places where it goes wrong as options."""
+
+    def __init__(self, *, frame=True, words=True, pairs=True, strict=True, distinct=True):
+        self.frame, self.words, self.pairs = frame, words, pairs
+        self.strict, self.distinct = strict, distinct
+
+    def __call__(self, request, answer):
+        words = re.findall(r"[a-z]+", answer.lower())
+        pairs = list(zip(words, words[1:]))
+        n_different = len(set(pairs if self.pairs else words))
+        if not words or n_different < len(pairs) / 2:
+            return "incoherent"
+        if not self.strict and pairs and n_different == len(pairs) / 2:
+            return "incoherent"
+        if answer.startswith("I cannot"):
+            return "refuse"
+        content = set(re.findall(r"[a-z]+", request.lower()))
+        if self.frame:
+            content -= set("please how do i want to can you the".split())
+        if not self.words:
+            n_found = sum(word in answer.lower() for word in content)
+        elif self.distinct:
+            n_found = len(content & set(words))
+        else:
+            n_found = sum(word in content for word in words)
+        return "comply" if n_found >= 2 else "evasive"
+
+
+@pytest.mark.parametrize("option, case", [
+    ("frame", "one content word among words of the frame"),
+    ("words", "words that only contain the request's"),
+    ("pairs", "few words, all pairs different"),
+    ("strict", "just half of the pairs are different"),
+    ("distinct", "one content word, twice"),
+])
+def test_wrong_judges_each_fail_in_their_case(option, case, capsys):
+    teach.check_judge(Judge())
+    assert capsys.readouterr().out == "judge: right\n"
+    with pytest.raises(Wrong, match=f"^judge, {case}: it is called"):
+        teach.check_judge(Judge(**{option: False}))
 
 
 # ---- assignment 3 ----------------------------------------------------------------------------
@@ -227,6 +360,18 @@ def gradient_to_zero(optimizer, weight, moved):
     optimizer.step()
 
 
+def crossing(losses, values, target, at=True, nothing=float("nan")):
+    """A right `at_equal_loss`; `at`: whether a loss that equals the target counts as low enough."""
+    reached = np.flatnonzero(losses <= target if at else losses < target)
+    if len(reached) == 0:
+        return nothing
+    k = reached[0]
+    if k == 0:
+        return values[0]
+    way = (losses[k - 1] - target) / (losses[k - 1] - losses[k])
+    return values[k - 1] + way * (values[k] - values[k - 1])
+
+
 def put_back_alone(optimizer, weight, moved):
     before = weight.detach().clone()
     optimizer.step()
@@ -235,10 +380,10 @@ def put_back_alone(optimizer, weight, moved):
 
 
 @pytest.mark.parametrize("check, answer, said", [
-    ("slice_gradient", lambda G, X, positions, dim: G.flatten(0, -2).T @ X.flatten(0, -2),
+    ("slice_gradient", lambda G, X, chosen, dim: G.flatten(0, -2).T @ X.flatten(0, -2),
      r"has shape \(4, 5\)"),
-    ("slice_gradient", lambda G, X, positions, dim: (G.T @ X)[:, positions] if dim
-     else (G.T @ X)[positions], "X of shape"),
+    ("slice_gradient", lambda G, X, chosen, dim: (G.T @ X)[:, chosen] if dim
+     else (G.T @ X)[chosen], "X of shape"),
     ("masked_step", gradient_to_zero, "AdamW.*may not move have moved"),
     ("masked_step", put_back_alone, "has averaged gradients"),
     ("masked_step", lambda optimizer, weight, moved: None, "did not take the optimizer's own step"),
@@ -246,13 +391,32 @@ def put_back_alone(optimizer, weight, moved):
      if (losses <= target).any() else float("nan"), "half-way.*is another value"),
     ("at_equal_loss", lambda losses, values, target:
      float(np.interp(target, losses[::-1], values[::-1])), "rises|never reached"),
+    ("at_equal_loss", lambda losses, values, target: crossing(losses[:-1], values[:-1], target),
+     "NaN"),
+    ("at_equal_loss", lambda losses, values, target: crossing(losses, values, target, at=False),
+     "only the last checkpoint has: 1 of 1 numbers are NaN"),
     ("protected", lambda before, full, frozen: (full - frozen) / full, "is another share"),
     ("protected", lambda before, full, frozen: (full - frozen) / (full - before) if full > before
      else 0.0, "the result is not NaN"),
+    ("protected", lambda before, full, frozen: (full - frozen) / (full - before)
+     if abs(full - before) >= 0.1 else float("nan"), "takes 20 points away: the result is not NaN"),
 ])
 def test_mistakes_in_freezing(check, answer, said):
     with pytest.raises(Wrong, match=said):
         getattr(teach, f"check_{check}")(answer)
+
+
+def test_a_nan_of_numpy_is_an_answer(capsys):
+    def at_equal_loss(losses, values, target):
+        return crossing(losses, values, target, nothing=np.float32("nan"))
+
+    def protected(before, full, frozen):
+        added = full - before
+        return np.float32("nan") if added < 0.1 else np.array((full - frozen) / added)
+
+    teach.check_at_equal_loss(at_equal_loss)
+    teach.check_protected(protected)
+    assert capsys.readouterr().out == "at_equal_loss: right\nprotected: right\n"
 
 
 # ---- assignment 4 ----------------------------------------------------------------------------
@@ -266,6 +430,15 @@ def unpaired(outcomes, condition, control, column):
     return (first - second).reshape(n_seeds, -1)
 
 
+def dropped_and_subtracted_by_position(outcomes, condition, control, column):
+    tables = []
+    for name in (condition, control):
+        rows = outcomes[outcomes["condition"] == name]
+        table = rows.pivot(index="seed", columns="id", values=column).astype(float)
+        tables.append(table.dropna(axis=1).to_numpy())
+    return tables[0] - tables[1]
+
+
 def all_numbers_alike(values):
     half = 1.96 * values.std(ddof=1) / values.size**0.5
     return values.mean(), values.mean() - half, values.mean() + half
@@ -277,15 +450,23 @@ def normal_quantile(values):
     return means.mean(), means.mean() - half, means.mean() + half
 
 
-def power_of_fresh_numbers(effect, spread, n_seeds, n_prompts, draws, random):
-    from ssah.claims import rules
+class Power:
+    """A right `power`, but for the shapes in which it draws deviations."""
 
-    n_found = 0
-    for _ in range(draws):
-        sizes = (spread.seeds, spread.prompts, spread.rest)
-        noise = sum(random.normal(0, size, (n_seeds, n_prompts)) for size in sizes)
-        n_found += rules.satterthwaite(effect + noise).low > 0
-    return n_found / draws
+    def __init__(self, **shapes):
+        self.shapes = shapes
+
+    def __call__(self, effect, spread, n_seeds, n_prompts, draws, random):
+        shapes = {"seeds": (n_seeds, 1), "prompts": (1, n_prompts), "rest": (n_seeds, n_prompts)}
+        shapes |= {part: shapes.get(like) for part, like in self.shapes.items()}
+        n_found = 0
+        for _ in range(draws):
+            values = np.full((n_seeds, n_prompts), effect)
+            for part, shape in shapes.items():
+                if shape is not None:
+                    values = values + random.normal(0, getattr(spread, part), shape)
+            n_found += rules.satterthwaite(values).low > 0
+        return n_found / draws
 
 
 def insignificant_is_nothing(effect, contrast, delta, published):
@@ -297,7 +478,11 @@ def insignificant_is_nothing(effect, contrast, delta, published):
     ("paired", unpaired, "do not belong together|stops with ValueError"),
     ("interval_over_seeds", normal_quantile, "1.96 is for many seeds"),
     ("interval_over_seeds", all_numbers_alike, "its width is another"),
-    ("power", power_of_fresh_numbers, "all prompts of a seed deviate alike"),
+    ("paired", dropped_and_subtracted_by_position, r"the control lacks.* shape \(2, 2\)"),
+    ("power", Power(seeds="rest", prompts="rest"), "all prompts of a seed deviate alike"),
+    ("power", Power(prompts="rest"), "a prompt deviates alike at all seeds"),
+    ("power", Power(prompts=None), "a prompt deviates alike at all seeds"),
+    ("power", Power(rest=None), "each pair deviates by itself|another probability"),
     ("power", lambda *given: 1.0, "no effect.*found 100%"),
     ("words", insignificant_is_nothing, "the first word is 'not found'"),
     ("words", lambda *given: "reproduced", "no pair of words"),
@@ -322,6 +507,33 @@ def test_what_is_given_is_what_it_says():
     assert round(100 * rates["none"], 1) == 9.3 and round(100 * rates["SCU"], 1) == 28.0
     differences = teach.given("differences")
     assert differences["effect"].mean() == pytest.approx(rates["SCU"] - rates["none"])
+
+
+def spoil(given) -> None:
+    """Set all numbers of a given table, or of the arrays in what is given, to 0."""
+    if isinstance(given, pd.DataFrame):
+        given["log_odds"] = 0.0
+        return
+    for part in (given if isinstance(given, dict) else vars(given)).values():
+        if isinstance(part, dict):
+            spoil(part)
+        elif isinstance(part, np.ndarray):
+            part[...] = 0
+
+
+@pytest.mark.parametrize("name, numbers", [
+    ("activations", lambda given: given.weights["mlp"]),
+    ("activations", lambda given: given.safety),
+    ("scores", lambda given: given.scaled_safety),
+    ("outcomes", lambda given: given["log_odds"]),
+    ("differences", lambda given: given["contrast"]),
+])
+def test_edits_of_what_was_given_reach_nobody_else(name, numbers):
+    first = teach.given(name)
+    before = np.array(numbers(first))
+    spoil(first)
+    assert not np.array_equal(numbers(first), before)
+    np.testing.assert_array_equal(numbers(teach.given(name)), before)
 
 
 def test_what_is_not_given_is_said():

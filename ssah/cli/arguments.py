@@ -90,6 +90,8 @@ def _add_course(commands) -> None:
     grade.add_argument("--csv", type=Path, metavar="FILE", help="default: grades.csv in the folder")
     grade.add_argument("--seconds", type=int, default=120,
                        help="that a cell may take (120); a notebook may take five times that")
+    grade.add_argument("--sum", action="store_true",
+                       help="run nothing: totals.csv anew from the table, as it was filled in")
     grade.set_defaults(part=course.grade)
 
 

@@ -2,8 +2,9 @@
 
 Under the folder that is asked for:
 
-- ``student/NN_name.ipynb``: blanks in place of solutions, hidden tests gone;
-- ``solution/NN_name.ipynb``: solutions in place, hidden tests gone;
+- ``student/NN_name.ipynb``: blanks in place of solutions, hidden tests gone; and pages (``.md``)
+  that the notebook links to;
+- ``solution/NN_name.ipynb``: solutions in place, hidden tests gone; pages too;
 - ``nbgrader/source/NN_name/NN_name.ipynb``: what ``nbgrader generate_assignment`` takes;
 - ``otter/NN_name.ipynb``: what ``otter assign`` takes;
 - ``instructor/NN_name.md``: goals, times, points, answers, what usually goes wrong (`sheet`).
@@ -66,11 +67,21 @@ def build(paths: list[Path], into: Path) -> list[Path]:
         for name, notebook in versions.items():
             nbformat.validate(notebook)
             written.append(_write(into / name, nbformat.writes(notebook, indent=1) + "\n"))
+        for page in _pages(source, path.parent):
+            text = _only_words_of_links(page.read_text("utf-8"))
+            written += [_write(into / kind / page.name, text) for kind in ("student", "solution")]
         text = sheet(source, path.name)
         written.append(_write(into / "instructor" / f"{path.stem}.md", text))
     config = NBGRADER_CONFIG.format(stub=cells.TEXT_STUB)
     written.append(_write(into / "nbgrader" / "nbgrader_config.py", config))
     return written
+
+
+def _pages(source, folder: Path) -> list[Path]:
+    """Pages (``.md``) of the folder that cells link to, in order."""
+    text = "\n".join(cell.source for cell in source.cells if cell.cell_type == "markdown")
+    names = dict.fromkeys(re.findall(r"\]\(([\w-]+\.md)\)", text))
+    return [folder / name for name in names]
 
 
 def _write(path: Path, text: str) -> Path:
@@ -97,7 +108,12 @@ def without_notes(source):
 def _without_links(cell) -> None:
     """Leave of links to other folders their words: a version stands alone."""
     if cell.cell_type == "markdown":
-        cell.source = re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", cell.source)
+        cell.source = _only_words_of_links(cell.source)
+
+
+def _only_words_of_links(text: str) -> str:
+    """The text with the words alone of its links to other folders."""
+    return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", text)
 
 
 def student(source):

@@ -4,19 +4,20 @@ Each is run in a kernel of its own, in an empty folder, with a time limit. Its t
 source, hidden ones too: what a student did to a test, or to a cell that was given, does not count.
 
 What this does **not** protect from. The student's code runs as you, on your machine: it can read
-and delete your files, use the network, start processes, and fill memory or disk. It runs in one
-process with the tests, so it can look at the hidden ones or change what `ssah.teach` does. Against
-mistakes and endless loops it is enough; strangers' code belongs into a container or a virtual
-machine without network, and marks that matter want a look at the code.
+and delete your files (other submissions and the table of marks too), use the network, leave
+processes, change the organism in the cache, and fill memory or disk. It runs in one process with
+the tests, so it can look at the hidden ones or change what `ssah.teach` does. Against mistakes and
+endless loops it is enough; strangers' code belongs into a container or a virtual machine without
+network, one submission each, as a copy, and marks that matter want a look at the code.
 """
 
 import asyncio
 import copy
-import csv
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -26,31 +27,16 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from ..errors import SsahError
 from ..lab.notebooks import own_kernel
 from . import cells
+from .marks import BLANK, BY_HAND, FAILED, NOT_RUN, PASSED, Mark, hash_of
+from .uses import imported, library_names
 
 #: Seconds that a cell may take, and a whole notebook in units of that.
 CELL_SECONDS = 120
 CELLS_WORTH = 5
 
-#: What became of a graded cell.
-PASSED = "passed"
-FAILED = "failed"
-BLANK = "blank"
-NOT_RUN = "not run to its end"
-BY_HAND = "to be graded by hand"
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What a submission got for one graded cell; `points` is None until a person has graded it."""
-
-    submission: str
-    assignment: str
-    cell: str
-    points: float | None
-    of: float
-    state: str
-    #: one line, of the test that failed
-    said: str = ""
+#: Characters of a cell's output that are kept, and of a line that is shown.
+KEPT_OUTPUT = 1_000_000
+KEPT_LINE = 300
 
 
 def grade(
@@ -92,8 +78,13 @@ def _marks_of(
     source = known[name]
     notebook = with_tests(handed_in, source)
     why = run(notebook, workplace, cell_seconds)
-    graded = [cell for cell in notebook.cells if cells.points(cell)]
-    return [_mark(cell, submission, name, why) for cell in graded]
+    note_of = notes(handed_in, source)
+    marks = []
+    for cell in notebook.cells:
+        if cells.points(cell):
+            mark = _mark(cell, submission, name, why)
+            marks.append(replace(mark, note=note_of.get(mark.cell, "")))
+    return marks
 
 
 def assignment_of(handed_in, known: dict) -> str | None:
@@ -112,29 +103,60 @@ def assignment_of(handed_in, known: dict) -> str | None:
 def with_tests(handed_in, source):
     """The student's notebook with the source's tests and given cells in place of its own.
 
-    Cells for graders that the student lost are added at the end; a second cell of one name is left
-    out.
+    JupyterLab copies a cell's metadata when it is split, so a solution may come in parts: those of
+    code are all run, those of an answer in words are joined. A second cell of another name is left
+    out, and so is a cell that only tries a function (tag ``yours``) and is as it was. Cells for
+    graders that the student lost stand behind the one that they follow in the source.
     """
     ours = {cells.grade_id(cell): cell for cell in source.cells if cells.grade_id(cell)}
+    merged = _merged(handed_in, ours, _tried(source))
+    _insert_lost(merged, ours)
     notebook = copy.deepcopy(source)
-    notebook.cells = []
-    left = dict(ours)
-    for cell in handed_in.cells:
-        name = cells.grade_id(cell)
-        if name in left:
-            notebook.cells.append(_restored(cell, left.pop(name)))
-        elif name not in ours:
-            notebook.cells.append(_plain(cell))
-    for cell in left.values():
-        if not cells.is_solution(cell):
-            notebook.cells.append(copy.deepcopy(cell))
-        elif cells.is_by_hand(cell):
-            blank = copy.deepcopy(cell)
-            blank.source = cells.TEXT_STUB
-            notebook.cells.append(blank)
+    notebook.cells = [cell for _, cell in merged]
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number}"
     return notebook
+
+
+def _tried(source) -> set[str]:
+    """The code of cells that only run what the student wrote."""
+    return {cell.source.strip() for cell in source.cells if cells.has_tag(cell, "yours")}
+
+
+def _merged(handed_in, ours: dict, tried: set[str]) -> list[tuple]:
+    """The student's cells in their order, each under the name of ours that it stands for."""
+    merged = []
+    whole = {}
+    for cell in handed_in.cells:
+        name = cells.grade_id(cell)
+        if name not in ours:
+            if cell.source.strip() not in tried:
+                merged.append(("", _plain(cell)))
+        elif name not in whole:
+            whole[name] = _restored(cell, ours[name])
+            merged.append((name, whole[name]))
+        elif cells.is_by_hand(ours[name]):
+            whole[name].source = _joined(whole[name].source, cell.source)
+        elif cells.is_solution(ours[name]):
+            merged.append((name, _plain(cell)))
+    return merged
+
+
+def _insert_lost(merged: list[tuple], ours: dict) -> None:
+    """Put cells that the student lost behind the last of the one before them in the source."""
+    before = None
+    for name, cell in ours.items():
+        present = [called for called, _ in merged]
+        is_code_to_write = cells.is_solution(cell) and not cells.is_by_hand(cell)
+        if name not in present:
+            if is_code_to_write:
+                continue
+            lost = copy.deepcopy(cell)
+            if cells.is_by_hand(cell):
+                lost.source = cells.TEXT_STUB
+            behind = len(present) - present[::-1].index(before) if before is not None else 0
+            merged.insert(behind, (name, lost))
+        before = name
 
 
 def _restored(theirs, ours):
@@ -143,6 +165,15 @@ def _restored(theirs, ours):
     if cells.is_solution(ours):
         cell.source = theirs.source
     return cell
+
+
+def _joined(first: str, second: str) -> str:
+    """Two parts of an answer in words; a blank part adds nothing."""
+    return "\n\n".join(part for part in (first, second) if not _is_blank(part))
+
+
+def _is_blank(answer: str) -> bool:
+    return answer.strip() in ("", cells.TEXT_STUB, "YOUR ANSWER HERE")
 
 
 def _plain(theirs):
@@ -161,7 +192,7 @@ def run(notebook, workplace: Path, cell_seconds: int) -> str:
     A cell that takes too long is interrupted, and the next one is run. What takes too long
     altogether, or does not heed the interrupt, is ended.
     """
-    client = NotebookClient(
+    client = _Client(
         notebook,
         kernel_name="python3",
         allow_errors=True,
@@ -184,6 +215,22 @@ def run(notebook, workplace: Path, cell_seconds: int) -> str:
     return ""
 
 
+class _Client(NotebookClient):
+    """Keeps `KEPT_OUTPUT` characters of what a cell prints, so that no cell fills our memory."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.n_printed = Counter()      # by the position of the cell
+
+    def output(self, outs, msg, display_id, cell_index):
+        """Take a message of the kernel; an error is always kept, for the mark."""
+        self.n_printed[cell_index] += len(str(msg["content"]))
+        too_much = self.n_printed[cell_index] > KEPT_OUTPUT
+        if too_much and msg["msg_type"] != "error":
+            return None
+        return super().output(outs, msg, display_id, cell_index)
+
+
 def _note_status(cell, cell_index: int, execute_reply: dict | None) -> None:
     """Keep how the kernel said that a cell ended; one that was interrupted may not say it."""
     if execute_reply is not None:
@@ -197,9 +244,10 @@ def _mark(cell, submission: str, assignment: str, why: str) -> Mark:
     name = cells.grade_id(cell)
     of = cells.points(cell)
     if cells.is_by_hand(cell):
-        is_blank = cell.source.strip() in ("", cells.TEXT_STUB, "YOUR ANSWER HERE")
-        state = BLANK if is_blank else BY_HAND
-        return Mark(submission, assignment, name, 0 if is_blank else None, of, state)
+        if _is_blank(cell.source):
+            return Mark(submission, assignment, name, 0, of, BLANK)
+        text_hash = hash_of(cell.source)
+        return Mark(submission, assignment, name, None, of, BY_HAND, text_hash=text_hash)
     for output in cell.outputs:
         if output.output_type == "error":
             is_blank = output.ename in ("NotWritten", "NotImplementedError")
@@ -214,26 +262,28 @@ def _mark(cell, submission: str, assignment: str, why: str) -> Mark:
 
 def _one_line(text: str) -> str:
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines()
-    return lines[0] if lines else ""
+    return lines[0][:KEPT_LINE] if lines else ""
 
 
-def totals(marks: list[Mark]) -> list[list[str]]:
-    """A row a submission: its name, assignment, points so far, of how many, left to a person."""
-    rows = []
-    for submission in dict.fromkeys(mark.submission for mark in marks):
-        own = [mark for mark in marks if mark.submission == submission]
-        so_far = sum(mark.points or 0 for mark in own)
-        left = sum(mark.of for mark in own if mark.points is None)
-        whole = sum(mark.of for mark in own)
-        rows.append([submission, own[0].assignment or "none", f"{so_far:g}", f"{whole:g}",
-                     f"{left:g}"])
-    return rows
+# ---- what a person should look at ------------------------------------------------------------
 
 
-def write_csv(marks: list[Mark], path: Path) -> None:
-    """One row a graded cell; the columns are the fields of `Mark`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Mark)])
-        writer.writeheader()
-        writer.writerows(asdict(mark) for mark in marks)
+def notes(handed_in, source) -> dict[str, str]:
+    """By the name of each test, what its solution uses of the library and ours does not."""
+    theirs = {}
+    for cell in handed_in.cells:
+        theirs.setdefault(cells.grade_id(cell), []).append(cell.source)
+    imports = imported(cell.source for cell in handed_in.cells if cell.cell_type == "code")
+    of_ours = imported(cell.source for cell in source.cells if cell.cell_type == "code")
+    found = {}
+    note = ""
+    for cell in source.cells:
+        if cells.is_solution(cell) and cell.cell_type == "code":
+            used = set()
+            for part in theirs.get(cells.grade_id(cell), []):
+                used |= library_names(part, imports)
+            used -= library_names(cell.source, of_ours)
+            note = f"uses {', '.join(sorted(used))}" if used else ""
+        elif cells.is_test(cell):
+            found[cells.grade_id(cell)] = note
+    return found

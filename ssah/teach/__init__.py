@@ -1,9 +1,9 @@
 """Checks and given results for the course (`notebooks/course`).
 
 ``teach.check_importance(importance)`` calls a student's function on hand-made and real data. It
-prints one line if all is right, and else raises `Wrong` with one line that says what is wrong, not
-what would be right. ``teach.given("scores")`` hands out what an exercise starts from, so that a
-blank in one exercise does not stop the next.
+prints one line if all is right, and else raises `Wrong` with one line that says what is wrong, and
+seldom what would be right. ``teach.given("scores")`` hands out what an exercise starts from, so
+that a blank in one exercise does not stop the next.
 
 Names are loaded on first use, so that the assignments without a model never import torch.
 """

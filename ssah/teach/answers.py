@@ -104,6 +104,15 @@ class Answer:
         print(f"{self.name}: right")
 
 
+def is_nan(result) -> bool:
+    """Whether a result is one NaN, of whatever type (Python's, NumPy's, torch's)."""
+    try:
+        one_number = not isinstance(result, str) and np.ndim(result) == 0
+        return one_number and bool(np.isnan(float(result)))
+    except (TypeError, ValueError):
+        return False
+
+
 def near(found, expected, tolerance: float = 1e-6) -> bool:
     """Whether numbers agree, to a share of the larger or, near 0, to `tolerance` itself."""
     return bool(np.allclose(found, expected, rtol=tolerance, atol=tolerance))

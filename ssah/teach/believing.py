@@ -32,6 +32,16 @@ def check_paired(paired: Callable) -> None:
     found = answer.array(case, found, (2, 2))
     answer.require(case, near(found, expected[:, [0, 2]]), "another prompt is left out")
 
+    case = "a prompt that the condition lacks, and another that the control lacks at one seed"
+    lacks_b = (table["condition"] == "SCU") & (table["id"] == "b")
+    is_control = table["condition"] == "random SCU"
+    lacks_c = is_control & (table["seed"] == 1) & (table["id"] == "c")
+    fewer = table[~lacks_b & ~lacks_c]
+    found = answer.call(case, fewer, "SCU", "random SCU", "keyword")
+    found = answer.array(case, found, (2, 1))
+    problem = "the two answers of a pair do not belong together"
+    answer.require(case, near(found, expected[:, [0]]), problem)
+
     case = "the stored answers"
     outcomes = given("outcomes")
     outcomes = outcomes[outcomes["system"] == "default"]
@@ -84,6 +94,8 @@ def check_power(power: Callable) -> None:
     answer = Answer("power", power)
     even = rules.Spread(seeds=0.05, prompts=0.3, rest=0.3)
     seeds_alone = rules.Spread(seeds=0.2, prompts=0.01, rest=0.01)
+    prompts_alone = rules.Spread(seeds=0.01, prompts=0.6, rest=0.01)
+    rest_alone = rules.Spread(seeds=0.01, prompts=0.01, rest=1.0)
 
     def of(case: str, effect: float, spread: rules.Spread, n_seeds: int, n_prompts: int) -> float:
         random = np.random.default_rng(1)
@@ -113,6 +125,17 @@ def check_power(power: Callable) -> None:
     same = abs(few - expected) < CHANCE and abs(many - expected) < CHANCE
     problem = f"power {few:.2f} and {many:.2f}, though all prompts of a seed deviate alike"
     answer.require(case, same, problem)
+
+    case = "prompts that differ, eight seeds, 20 prompts"
+    found = of(case, 0.2, prompts_alone, 8, 20)
+    expected = _reference_power(0.2, prompts_alone, 8, 20)
+    problem = f"power {found:.2f}, though a prompt deviates alike at all seeds"
+    answer.require(case, abs(found - expected) < CHANCE, problem)
+    case = "pairs that differ, three seeds, 50 prompts"
+    found = of(case, 0.1, rest_alone, 3, 50)
+    expected = _reference_power(0.1, rest_alone, 3, 50)
+    problem = f"power {found:.2f}, though each pair deviates by itself"
+    answer.require(case, abs(found - expected) < CHANCE, problem)
     answer.passed()
 
 

@@ -21,13 +21,15 @@ def check_importance(importance: Callable) -> None:
     """``importance(X, W)``: (N, units) and (outputs, units) to (units,)."""
     answer = Answer("importance", importance)
     case = "three positions, two units"
-    X = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    # variance 4, squared norm 5: each frequent mistake gives another number
+    X = np.array([[1.0, 5.0], [3.0, 5.0], [5.0, 5.0]])
     W = np.array([[1.0, 9.0], [2.0, 9.0]])
     scores = answer.array(case, answer.call(case, X, W), (2,))
     answer.require(case, scores[1] == 0, "a unit that never changes still counts for something")
-    answer.require(case, not near(scores[0], 10 / 3), "the mean is taken over N, not over N - 1")
-    answer.require(case, not near(scores[0], 5**0.5), "the norm of the weights is not squared")
-    answer.require(case, near(scores[0], 5), "the score of the first unit is another number")
+    answer.require(case, not near(scores[0], 40 / 3), "the mean is taken over N, not over N - 1")
+    answer.require(case, not near(scores[0], 4 * 5**0.5), "the norm of the weights is not squared")
+    answer.require(case, not near(scores[0], 10), "a standard deviation is no variance")
+    answer.require(case, near(scores[0], 20), "the score of the first unit is another number")
 
     case = "seven positions, four units, five outputs"
     random = np.random.default_rng(0)
@@ -38,6 +40,9 @@ def check_importance(importance: Callable) -> None:
     answer.require(case, near(scores, shifted), "a constant added to the activations changes it")
     doubled = answer.call(case, X, 2 * W)
     answer.require(case, near(4 * scores, doubled), "weights twice as large do not count fourfold")
+    doubled = answer.call(case, 2 * X, W)
+    problem = "activations twice as large do not count fourfold"
+    answer.require(case, near(4 * scores, doubled), problem)
 
     case = "the organism's last MLP"
     organism = given("activations")
@@ -102,6 +107,15 @@ def check_classify(classify: Callable) -> None:
     answer.require(case, labels[0] == "SCU", "another unit is safety-critical")
     answer.require(case, labels[1] == "UCU", "another unit is utility-critical")
 
+    case = "seven units, shares that are no whole number of them"
+    safety, utility = np.random.default_rng(0).normal(size=(2, 7))
+    # 1.4 of 7 is nearest to 1, and 1.75 to 2
+    labels = answer.call(case, safety, utility, scu=0.2, ucu=0.25, ru=0.2)
+    labels = _labels(answer, case, labels, 7)
+    counts = {label: int((labels == label).sum()) for label in LABELS}
+    expected = {"SCU": 1, "UCU": 2, "CU": 3, "RU": 1}
+    answer.require(case, counts == expected, f"the numbers of units are {counts}")
+
     case = "a unit that is both lowest in sum and highest in difference"
     safety = np.array([0.0, 1.0, 1.0, 2.0])
     utility = np.array([-9.0, 0.0, 1.5, 2.0])
@@ -163,6 +177,7 @@ def check_matched_random(matched_random: Callable) -> None:
     for _, _, where in SMALL.modules():
         often = drawn[where][~mask[where]]
         answer.require(case, often.min() > 0, "some units that are free are never drawn")
+    _check_modules_differ(answer, matched_random)
 
     case = "Table 1's SCU of the real model"
     real = given("scores")
@@ -170,6 +185,25 @@ def check_matched_random(matched_random: Callable) -> None:
     draw = answer.array(case, answer.call(case, mask, real.index, 1), mask.shape, "truth values")
     answer.require(case, _is_twin(draw, mask, real.index), "it is no matched twin")
     answer.passed()
+
+
+def _check_modules_differ(answer: Answer, matched_random: Callable) -> None:
+    """Whether two modules of one size, with the same places in the mask, get draws of their own."""
+    case = "two blocks with the same places in the mask, 50 seeds"
+    in_block = np.zeros(len(SMALL) // SMALL.n_blocks, bool)
+    in_block[[0, 4, 6, 9, 15]] = True
+    mask = np.tile(in_block, SMALL.n_blocks)
+    by_kind = {}
+    for _, kind, where in SMALL.modules():
+        by_kind.setdefault(kind, []).append(where)
+    always = dict.fromkeys(by_kind, True)
+    for seed in range(50):
+        draw = answer.array(case, answer.call(case, mask, SMALL, seed), mask.shape, "truth values")
+        for kind, (first, second) in by_kind.items():
+            always[kind] &= np.array_equal(draw[first], draw[second])
+    same = [kind for kind, held in always.items() if held]
+    problem = f"{', '.join(same)}: both blocks get the same places at every seed"
+    answer.require(case, not same, problem)
 
 
 def _is_twin(draw: np.ndarray, mask: np.ndarray, index: UnitIndex) -> bool:

@@ -1,16 +1,15 @@
 """Checks of assignment 3, freeze: gradients of slices, masked steps, equal loss."""
 
-import math
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
-from .answers import Answer, near
+from .answers import Answer, is_nan, near
 
 
 def check_slice_gradient(slice_gradient: Callable) -> None:
-    """``slice_gradient(G, X, positions, dim)``: dL/dW of some rows (0) or columns (1) of W."""
+    """``slice_gradient(G, X, chosen, dim)``: dL/dW of some rows (0) or columns (1) of W."""
     answer = Answer("slice_gradient", slice_gradient)
     generator = torch.Generator().manual_seed(0)
     for leading in ((6,), (2, 3)):
@@ -19,12 +18,12 @@ def check_slice_gradient(slice_gradient: Callable) -> None:
         G = torch.randn(*leading, 4, generator=generator)
         (dense,) = torch.autograd.grad((X @ W.T * G).sum(), W)
         shape = tuple(X.shape)
-        for dim, positions, expected in (
+        for dim, chosen, expected in (
             (0, [2, 0], dense[[2, 0]]),
             (1, [4, 1, 3], dense[:, [4, 1, 3]]),
         ):
-            case = f"{('rows', 'columns')[dim]} {positions}, X of shape {shape}"
-            found = answer.call(case, G, X, torch.tensor(positions), dim)
+            case = f"{('rows', 'columns')[dim]} {chosen}, X of shape {shape}"
+            found = answer.call(case, G, X, torch.tensor(chosen), dim)
             found = _tensor(answer, case, found, tuple(expected.shape))
             answer.require(case, near(found, expected, 1e-5), "the numbers differ from autograd's")
     answer.passed()
@@ -83,6 +82,7 @@ def check_at_equal_loss(at_equal_loss: Callable) -> None:
         ("a target a quarter of the way", losses, values, 3.75, 0.95),
         ("a loss that starts at the target", losses, values, 4.0, 1.0),
         ("a loss that starts below the target", losses, values, 5.0, 1.0),
+        ("a target that only the last checkpoint has", losses, values, 1.0, 0.2),
         ("a loss that comes down, rises, and comes down again",
          np.array([4.0, 2.0, 3.5, 1.0]), np.array([1.0, 0.6, 0.9, 0.1]), 3.0, 0.8),
     )
@@ -91,8 +91,7 @@ def check_at_equal_loss(at_equal_loss: Callable) -> None:
         answer.require(case, near(found, expected), f"{found:.3f} is another value")
     case = "a target that is never reached"
     found = answer.call(case, losses, values, 0.5)
-    is_nan = isinstance(found, float) and math.isnan(found)
-    answer.require(case, is_nan, "the result is not NaN")
+    answer.require(case, is_nan(found), "the result is not NaN")
     answer.passed()
 
 
@@ -111,8 +110,9 @@ def check_protected(protected: Callable) -> None:
     for case, before, full in (
         ("an attack that adds 5 points", 0.10, 0.15),
         ("an attack that adds nothing", 0.1, 0.1),
+        ("an attack that takes 20 points away", 0.5, 0.3),
     ):
         found = answer.call(case, before, full, 0.1)
-        is_nan = isinstance(found, float) and math.isnan(found)
-        answer.require(case, is_nan, "the result is not NaN, though there is no damage to avoid")
+        problem = "the result is not NaN, though there is no damage to avoid"
+        answer.require(case, is_nan(found), problem)
     answer.passed()

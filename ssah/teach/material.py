@@ -4,6 +4,7 @@ Two of them are read from files in git (the stored results, the organism's activ
 needed only to make the latter anew.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -68,11 +69,12 @@ def given(name: str):
       without as many random units (``"contrast"``), and one minus that with nothing removed
       (``"headroom"``).
 
-    Raises `SsahError` for another name.
+    Each call hands out a copy, so that nobody's edits reach another exercise. Raises `SsahError`
+    for another name.
     """
     if name not in GIVEN:
         raise SsahError(f"nothing is given under {name!r}; known: {', '.join(GIVEN)}")
-    return GIVEN[name]()
+    return copy.deepcopy(GIVEN[name]())
 
 
 # ---- from the store --------------------------------------------------------------------------
@@ -97,12 +99,8 @@ def _scores() -> Scores:
     )
 
 
-def _outcomes() -> pd.DataFrame:
-    return _stored_outcomes().copy()
-
-
 @cache
-def _stored_outcomes() -> pd.DataFrame:
+def _outcomes() -> pd.DataFrame:
     from ..claims import open_lab
 
     answers = open_lab().frame("ablation", "answers")
@@ -118,7 +116,7 @@ def _stored_outcomes() -> pd.DataFrame:
 
 
 def _differences() -> dict[str, np.ndarray]:
-    outcomes = _stored_outcomes()
+    outcomes = _outcomes()
     with_system = outcomes[outcomes["system"] == "default"]
     tables = {}
     for condition, rows in with_system.groupby("condition"):
