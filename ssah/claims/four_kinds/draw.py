@@ -61,8 +61,10 @@ def removals(models: dict[str, tuple[pd.DataFrame, pd.DataFrame]]):
     """
     figure, axes = by_model(models, REMOVAL_PANELS, "removed", lambda table: table["title"].to_dict(),
                             _removal_style)
-    for perplexity in axes[:, 2]:
-        plain_log(perplexity.xaxis, (1, 3))
+    for axis, (_, points) in zip(axes[:, 2], models.values()):
+        perplexity = points["wiki ppl"]
+        is_narrow = perplexity.max() < 10 * perplexity.min()        # one decade: more numbers fit
+        plain_log(axis.xaxis, (1, 2, 5) if is_narrow else (1, 3))
     return figure
 
 
