@@ -80,8 +80,8 @@ def test_the_answers_say_the_numbers_of_the_tables():
 
     refused = pd.DataFrame({"role": "aligned", "prefilled": [0, 1, 5], "mean": [0.9, 0.3, 0.1]})
     said = sentences.unseen_prefills(refused)
-    assert said == ("**Answer.** No. Without a prefill 90% of the answers refuse; after 1 token of "
-                    "one 30%, after 5 tokens of one 10%.")
+    assert said == ("**Answer.** No. Without a prefill 90% of the answers refuse; after one of "
+                    "1 token 30%, of 5 tokens 10%.")
     assert "No." not in sentences.unseen_prefills(refused.assign(mean=0.9))
 
 

@@ -86,7 +86,8 @@ def shown(lab: Lab) -> str:
                  for name in RATES]
         rows.append([row["title"], f"{row['share']:.2%}", *rates, f"{row['answered']:.0f}",
                      f"{row['wiki ppl']:.1f}", f"{row['read']:.0f}"])
-    head = ["removed", "units", "keyword ASR", "strict ASR", "runs", "Wikipedia perplexity", "runs"]
+    head = ["removed", "units", "keyword ASR", "strict ASR", "runs",
+            "Wikipedia perplexity (mean over passages)", "runs"]
     return markdown_table(head, rows)
 
 
