@@ -34,11 +34,11 @@ WHY_NO_WORDS = (
 #: Of words that another judge of the answers does not speak.
 DAGGER = " †"
 #: What intervals of the second bench cover, and what stands below its sentences.
-COVERED = ("They cover requests and random draws, and of our own pair its seeds; not other runs where "
-           "there is one, nor other wordings or texts.")
-MARKS = (f"Brackets are 95 % intervals. {COVERED} The mark{DAGGER} says that another judge of the answers gives another "
-         "word. The second half of a sentence stands on a comparison with other units, or with another "
-         "control: its number is in the table below.")
+COVERED = ("They cover requests and random draws, and of our own pair its seeds; not other runs "
+           "where there is one, nor other wordings or texts.")
+MARKS = (f"Brackets are 95 % intervals. {COVERED} The mark{DAGGER} says that another judge of the "
+         "answers gives another word. The second half of a sentence stands on a comparison with "
+         "other units, or with another control: its number is in the table below.")
 #: The mimetype under which notebook 09 leaves words and sentences for the front page.
 ANSWERS = "application/vnd.ssah.answers+json"
 
@@ -124,9 +124,9 @@ def of_models(lab: Lab, rows: Collection[str], found: dict[str, Lab] | None = No
             parts.append(f"*{bench.profile.model.label}*\n\n{_sentences(spoken)}")
     if not parts:
         return ""
-    said = ("**On the second bench** (rules, gates and prompts were fixed before these runs; what had "
-            "been seen by then, all rows, and what the words mean: notebook 09, section 6). Brackets "
-            f"are 95 % intervals. {COVERED}")
+    said = ("**On the second bench** (rules, gates and prompts were fixed before these runs; what "
+            "had been seen by then, all rows, and what the words mean: notebook 09, section 6). "
+            f"Brackets are 95 % intervals. {COVERED}")
     return "\n\n".join([said, *parts])
 
 
