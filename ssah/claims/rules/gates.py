@@ -151,7 +151,7 @@ def as_important(row: Row, part: float, importance: float) -> Gate:
     `part`: what random units do that are none of the SCU, as a part of what the SCU do; their I_S in
     sum is `importance` times that of the SCU.
     """
-    found = (f"more than random units do, but units that are none of the SCU, drawn for a high I_S "
+    found = (f"the SCU do more than random units, but others that were drawn for a high I_S "
              f"({importance:.0%} of theirs in sum), do {part:.0%} of it (at most {PART_MOST:.0%})")
     return _gate(row, "as important", part <= PART_MOST, found)
 
