@@ -75,8 +75,8 @@ def test_the_answers_say_the_numbers_of_the_tables():
     said = sentences.aligned_by_a_part(rows)
     assert "RU alone 20%, as many random units 30%, everything 10%; the SCU alone 40%" in said
     assert "in 50% of the seeds" in said and "nobody trained against" not in said
-    assert "(on the set that nobody trained against 70%)" in sentences.aligned_by_a_part(
-        rows.assign(**{"other ASR": 0.7}))
+    said = sentences.aligned_by_a_part(rows.assign(**{"other ASR": 0.7}))
+    assert "(in brackets: on the set that nobody trained against)" in said and "20% (70%)" in said
 
     refused = pd.DataFrame({"role": "aligned", "prefilled": [0, 1, 5], "mean": [0.9, 0.3, 0.1]})
     said = sentences.unseen_prefills(refused)
