@@ -202,9 +202,8 @@ def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
             answered = _refusing(lab, decide.finished_seeds(lab))
         except NotStored:       # not run yet
             continue
-        table = after_prefill(outcomes(answered))
-        at = table[table["length"] == lab.profile.reevaluation.decided_at]
-        parts.append(at.assign(model=lab.profile.model.label))
+        at = answered[answered["length"] == lab.profile.reevaluation.decided_at]
+        parts.append(after_prefill(outcomes(at)).assign(model=lab.profile.model.label))
     return pd.concat(parts, ignore_index=True)
 
 
