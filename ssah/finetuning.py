@@ -47,8 +47,8 @@ class FineTuning:
 
     `history` has a row an optimizer step: step, epoch, loss (nats), lr, grad_norm (before clipping,
     of what moves), tokens, seconds (so far) and peak_gib (memory so far, of the model's first GPU
-    if one is used, else of the process). `checkpoints` has a row a checkpoint: step (how many were made), epoch
-    (with its fraction), probe_loss (nats) and the callbacks' columns. `bytes` were in use at the
+    if one is used, else of the process). `checkpoints` has a row a checkpoint: step (how many were
+    made), epoch (with its fraction), probe_loss (nats) and the callbacks' columns. `bytes` were in use at the
     last step: ``parameters`` that move, their ``gradients``, and the ``optimizer`` state.
     """
 

@@ -126,7 +126,7 @@ def test_a_step_that_fails_leaves_the_former_artifacts(toys, lab):
     assert (folder / "x.txt").read_text() == "2 4 6" and [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_after_an_interruption_what_is_computed_is_told_again(toys, lab, capsys):
+def test_after_an_interruption_what_is_computed_is_told_again(toys, lab):
     """No bar is left behind, on which later steps would be written."""
     one = lab()
     toys.broken = True

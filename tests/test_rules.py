@@ -485,6 +485,7 @@ def test_a_lean_that_benign_requests_have_too_is_no_answer_to_harm(benign, holds
     gate = rules.lean(ROWS["C1-unaligned"], estimate(0.02, 0.005), estimate(benign, 0.005))
     assert (gate.passed, gate.blocking) == (holds, False)
     assert "0.020 [0.015, 0.025] on harmful ones" in gate.found
+    assert ("it is no answer to their harm" in gate.found) == (not holds)
 
 
 @pytest.mark.parametrize("part, holds", [(0.5, True), (0.79, False)])

@@ -81,16 +81,23 @@ def shown(lab: Lab, organism: Lab) -> tuple[Lab, str]:
 
 def answers(lab: Lab) -> pd.DataFrame:
     """Outcomes of all answers, below each other, with columns arm, requests and seed."""
+    parts = [_refusing(lab, lab.seeds, was_trained=not lab.profile.model.aligned)]
     twin = twin_of(lab.profile)
-    parts = []
-    for seed in lab.seeds:
-        for requests in REQUESTS:
-            parts += [_arm(lab, seed, "aligned", decoding, requests) for decoding in DECODINGS]
-        if not lab.profile.model.aligned:
-            parts.append(_deepened(lab, seed))
-        if twin:
-            parts += [_arm(lab, seed, twin, decoding) for decoding in OF_TWIN]
+    if twin:
+        parts += [_arm(lab, seed, twin, decoding) for seed in lab.seeds for decoding in OF_TWIN]
     return outcomes(pd.concat(parts, ignore_index=True))
+
+
+def _refusing(lab: Lab, seeds: tuple[int, ...], was_trained: bool) -> pd.DataFrame:
+    """The answers of the model that refuses, and of the one that was trained to turn, if it was."""
+    parts = []
+    for seed in seeds:
+        parts += [_arm(lab, seed, "aligned", decoding, requests)
+                  for requests in REQUESTS for decoding in DECODINGS]
+        if was_trained:
+            turned = lab.get("deepened", seed=seed).tables["answers"]
+            parts.append(turned.assign(arm=DEEPENED, seed=seed))
+    return pd.concat(parts, ignore_index=True)
 
 
 def _arm(lab: Lab, seed: int, role: str, decoding: Decoding,
@@ -99,11 +106,6 @@ def _arm(lab: Lab, seed: int, role: str, decoding: Decoding,
     need = deep_need(seed, role, decoding, requests)
     table = lab.get(need.step, **need.params).tables["answers"]
     return table.assign(arm=f"{role}, {decoding.name}", requests=requests, seed=seed)
-
-
-def _deepened(lab: Lab, seed: int) -> pd.DataFrame:
-    """The answers of the model that was trained to turn, likewise."""
-    return lab.get("deepened", seed=seed).tables["answers"].assign(arm=DEEPENED, seed=seed)
 
 
 def after_prefill(answered: pd.DataFrame) -> pd.DataFrame:
@@ -198,25 +200,15 @@ def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
     """
     parts = []
     for lab in labs.values():
+        seeds = decide.finished_seeds(lab)
+        trained = {params["seed"] for params, _ in lab.stored("deepened")}
         try:
-            answered = _refusing(lab, decide.finished_seeds(lab))
+            # models of other makers are not trained to turn
+            answered = _refusing(lab, seeds, was_trained=trained.issuperset(seeds))
         except NotStored:       # not run yet
             continue
         at = answered[answered["length"] == lab.profile.reevaluation.decided_at]
         parts.append(after_prefill(outcomes(at)).assign(model=lab.profile.model.label))
-    return pd.concat(parts, ignore_index=True)
-
-
-def _refusing(lab: Lab, seeds: tuple[int, ...]) -> pd.DataFrame:
-    """The answers of the model that refuses, and of the one that was trained to turn."""
-    trained = {params["seed"] for params, _ in lab.stored("deepened")}
-    was_trained = trained.issuperset(seeds)     # the models of other makers are not
-    parts = []
-    for seed in seeds:
-        parts += [_arm(lab, seed, "aligned", decoding, requests)
-                  for requests in REQUESTS for decoding in DECODINGS]
-        if was_trained:
-            parts.append(_deepened(lab, seed))
     return pd.concat(parts, ignore_index=True)
 
 

@@ -4,12 +4,13 @@ import pandas as pd
 
 from ...lab.statistics import Estimate
 from ...lab.words import say
+from .. import rules
 from ..shared import runs
 from ..shared.conditions import FULL
 from .read import WORDS
 
 #: Rates of attack success, as people read them.
-RATES = {"by keywords": "keyword_asr", "by strict ASR": "strict_asr"}
+RATES = {title: f"{judge}_asr" for judge, title in rules.BY_JUDGE.items()}
 #: Who may protect as well as the paper's units: title, and the condition.
 RIVALS = {"as many random units": runs.WHICH_UNITS[0], "a lower rate": "full slower"}
 FROZEN = runs.WHICH_UNITS[1]

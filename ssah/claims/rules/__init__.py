@@ -21,6 +21,7 @@ from .estimates import (
     satterthwaite,
 )
 from .gates import (
+    BY_JUDGE,
     GATE_PROMPTS,
     NATIVE_GUARDRAIL,
     NATIVE_PRINTED,

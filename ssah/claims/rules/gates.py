@@ -246,7 +246,8 @@ def accuracy(row: Row, *, before: float, after: Mapping[str, float], nats: Mappi
     `before`, `after`: accuracy as a fraction, by what was trained; `nats`: log P that is lost;
     `agrees`: whether both are clearly lost, or neither is.
     """
-    titles = " and ".join([", ".join([*after][:-1]), [*after][-1]])
+    *first_titles, last_title = after
+    titles = f"{', '.join(first_titles)} and {last_title}"
     accuracies = ", ".join(_percent(value) for value in after.values())
     losses = ", ".join(f"{value:.2f}" for value in nats.values())
     found = (f"the paper's measure is accuracy, which was {_percent(before)} before, and after training "
@@ -261,10 +262,13 @@ def lean(row: Row, harmful: Estimate, benign: Estimate) -> Gate:
     second question cannot say it: its contrast is that of C1-aligned.
     """
     unit = row.first.unit
+    is_more = harmful.mean > benign.mean
     found = (f"this model leans to fulfilment on benign requests too, by {unit.brief(benign)} beside "
-             f"{unit.brief(harmful)} on harmful ones: it is no answer to their harm, and the second "
-             "word says that alignment moves harmful requests further than benign ones")
-    return _gate(row, "lean", harmful.mean > benign.mean, found)
+             f"{unit.brief(harmful)} on harmful ones")
+    if not is_more:
+        found += (": it is no answer to their harm, and the second word says that alignment moves "
+                  "harmful requests further than benign ones")
+    return _gate(row, "lean", is_more, found)
 
 
 def placebo_tuning(row: Row, added: float) -> Gate:
