@@ -55,9 +55,13 @@ def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     if profile.bench:
         rooms = [*(claim.bench for claim in CLAIMS), questions.bench]
         needs = [need for seed in seeds for bench in rooms for need in bench(profile, seed)]
-        for seed in (*seeds, *profile.further_tunings):
+        tuned = (*seeds, *profile.further_tunings)
+        for seed in tuned:
             for planned in CLAIMS:
                 needs += planned.tunings(profile, seed)
+        for seed in profile.milder_seeds[:n_seeds] or tuned:
+            for planned in CLAIMS:
+                needs += planned.milder(profile, seed)
         return with_upstream(profile, needs)
     if profile.probing.pair:        # two models of one's own: notebook 01 alone
         claims = (reasoning_direction.CLAIM,)

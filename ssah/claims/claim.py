@@ -67,8 +67,8 @@ class Claim:
     """One claim: a row of the ledger, and everything that belongs to it.
 
     `facts` and `rule` make its verdict on the first bench, where a claim without a rule was not
-    tested; `by_rate` says that the facts may be asked for by strict ASR too. `bench`, `tunings`
-    and `rows` are those of the second bench.
+    tested; `by_rate` says that the facts may be asked for by strict ASR too. `bench`, `tunings`,
+    `milder` and `rows` are those of the second bench.
     """
 
     id: str
@@ -92,6 +92,7 @@ class Claim:
     retrained: Callable[[Lab, Lab], Iterator[Recheck]] = nothing    # stored, computed afresh
     bench: Callable[..., list[Need]] = nothing      # of a profile and a seed: the second bench
     tunings: Callable[..., list[Need]] = nothing    # and of a profile and a seed of fine-tuning
+    milder: Callable[..., list[Need]] = nothing     # and of a profile and a seed of its milder dose
     rows: dict[str, Callable[[Lab], "rules.Verdict"]] = field(default_factory=dict)   # by its id
 
     @property

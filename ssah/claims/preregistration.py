@@ -62,6 +62,11 @@ KNOWN_BEFORE = (
     "stay as they were registered. C1-unaligned: that model leans to fulfilment on benign requests as well "
     "(lean). C2-SCU: other units of a high I_S do much of it (as important). C6-tax: accuracy does not fall "
     "(accuracy). C8: safe requests are refused too (over-refusal).",
+    "C3 and C7, before their first runs: the weights of seeds 10 to 15 of the pair had gone with the lent "
+    "machine, and at the usual dose both would have been blocked by the attack (74 points are added). So "
+    "they are run at the milder dose, with seeds 16 to 18 of the same recipe, which two cores make; so is "
+    "C4 at that dose. Guardrail and labels of these rows are those of these seeds, of the aligned model "
+    "alone.",
 )
 
 #: The probability below which a word would not have been expected.
@@ -97,7 +102,8 @@ def _limits(limits) -> list[dict]:
 
 def _settings(profile) -> dict:
     sections = {name: asdict(getattr(profile, name)) for name in SECTIONS}
-    return {"seeds": profile.seeds, "further_tunings": profile.further_tunings, **sections}
+    return {"seeds": profile.seeds, "further_tunings": profile.further_tunings,
+            "milder_seeds": profile.milder_seeds, **sections}
 
 
 def prompt_ids(lab: Lab) -> dict[str, list[str]]:

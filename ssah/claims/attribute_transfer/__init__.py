@@ -24,5 +24,5 @@ CLAIM = Claim(
              "03_toy_flow": ()},
     parts={"summary-c3": read.summary},
     deviations=read.deviations,
-    tunings=run.tunings,
+    milder=run.milder,
     rows={"C3": decide.verdict})

@@ -4,6 +4,8 @@ The first bench asks what becomes of all units on the same texts, the second wha
 on texts that they were not found on.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -20,11 +22,12 @@ from ..shared.memory import asks_model, trains_model
 from ..shared.pair import refusals
 from ..shared.tuning import (
     KEPT,
-    compared_needs,
+    MILDER,
     instructions,
     load_kept,
     load_tuned,
     loss_to_reach,
+    milder_rate,
     tune,
 )
 
@@ -172,17 +175,32 @@ KEPT_REFUSALS = 32
 ALIGNED, TUNED, PLACEBO = "aligned", FULL.name, "placebo"
 
 
-def tunings(profile, seed: int) -> list[Need]:
-    """What a seed of fine-tuning takes on the second bench: of our own pair alone."""
+def milder(profile, seed: int) -> list[Need]:
+    """What a seed of the milder dose takes on the second bench: of our own pair alone.
+
+    With the guardrail and the labels of that seed, which no other claim may have asked for.
+    """
     if profile.model.aligned:
         return []
-    return [Need("turnover", {"seed": seed})]
+    return [
+        Need("guard", {"seed": seed, "role": "aligned"}),
+        Need("over_refusal", {"seed": seed}),
+        Need("labels", {"seed": seed}),
+        Need("turnover", {"seed": seed})]
 
 
-@step(version=1, reads=("model", "data", "alignment", "evaluation", "freezing"), minutes=8,
-      needs=compared_needs, memory=trains_model)
+def _placebo_needs(profile, seed: int) -> list[Need]:
+    return [
+        Need("splits"),
+        Need("judge_threshold"),
+        *checkpoint_need(profile, "aligned", seed),
+        Need(MILDER, {"seed": seed, "condition": FULL.name})]
+
+
+@step(version=1, reads=("model", "data", "alignment", "evaluation", "freezing", "milder"),
+      minutes=8, needs=_placebo_needs, memory=trains_model)
 def placebo_tuning(context: Context, seed: int) -> Result:
-    """As `tuning` with nothing frozen, on the same examples and some refusals of `align` as well.
+    """As `milder_tuning` with nothing frozen, on the same examples and some refusals of `align` too.
 
     Its weights at equal loss stay in the cache folder.
     """
@@ -190,8 +208,9 @@ def placebo_tuning(context: Context, seed: int) -> Result:
     benign, unseen = instructions(context, chat, seed)
     # the probe of equal loss is the first of these: benign ones, as in all runs
     kept = refusals(context, seed, np.random.default_rng(seed))[:KEPT_REFUSALS]
-    target = loss_to_reach(context, "tuning", PLACEBO, seed=seed)
-    return tune(context, chat, (benign + kept, unseen), FULL, seed=seed, target=target, keep=True)
+    target = loss_to_reach(context, MILDER, PLACEBO, seed=seed)
+    return tune(context, chat, (benign + kept, unseen), replace(FULL, rate=milder_rate), seed=seed,
+                target=target, points={}, keep=True)
 
 
 def _turnover_needs(profile, seed: int) -> list[Need]:
@@ -199,7 +218,7 @@ def _turnover_needs(profile, seed: int) -> list[Need]:
     return [
         bank_need(profile, seed),
         *halves,
-        Need("tuning", {"seed": seed, "condition": FULL.name}, artifact=True),
+        Need(MILDER, {"seed": seed, "condition": FULL.name}, artifact=True),
         Need("placebo_tuning", {"seed": seed}, artifact=True)]
 
 
@@ -227,7 +246,7 @@ def turnover(context: Context, seed: int) -> Result:
 def _labelled_on_halves(context: Context, seed: int, model: str) -> dict:
     """Half of the texts -> the units of a tuned model, at the shares of the second bench."""
     if model == TUNED:
-        folder = context.artifact("tuning", seed=seed, condition=FULL.name)
+        folder = context.artifact(MILDER, seed=seed, condition=FULL.name)
     else:
         folder = context.artifact("placebo_tuning", seed=seed)
     chat = load_kept(context, folder)

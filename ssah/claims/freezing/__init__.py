@@ -26,4 +26,5 @@ CLAIM = Claim(
     parts={"summary-c4": read.summary},
     deviations=read.deviations,
     tunings=run.tunings,
+    milder=run.milder,
     rows={"C4": decide.verdict})

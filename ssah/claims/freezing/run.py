@@ -22,11 +22,13 @@ from ..shared.measuring import keep_answers, measure_answers, measure_choice
 from ..shared.memory import asks_model, trains_model
 from ..shared.tuning import (
     KEPT,
+    MILDER,
     TUNED,
     freeze_units,
     instructions,
     load_tuned,
     loss_to_reach,
+    milder_rate,
     tuning_needs,
 )
 
@@ -38,8 +40,8 @@ OTHER_EXAMPLES = (SECOND_SET, OWN_ANSWERS)
 COMPARED = ("full", "SCU + all CU", "random large without SCU")
 #: With which units frozen models of the second bench are fine-tuned, beside those with none.
 ARMS = ("SCU + all CU", *names(DISJOINT))
-#: The steps that fine-tune them, a dose each.
-USUAL, MILDER = "tuning", "milder_tuning"
+#: The step that fine-tunes them at the usual dose; `MILDER` does at the milder one.
+USUAL = "tuning"
 
 
 def core(seed: int) -> list[Need]:
@@ -48,17 +50,18 @@ def core(seed: int) -> list[Need]:
 
 
 def tunings(profile, seed: int) -> list[Need]:
-    """What a seed of fine-tuning takes on the second bench, of the models that are tuned there.
-
-    At the milder dose also the published rival, on which no word stands.
-    """
+    """What a seed of fine-tuning takes on the second bench, of the models that are tuned there."""
     if not profile.freezing.examples:
         return []
-    needs = [Need(USUAL, {"seed": seed, "condition": name}) for name in (FULL.name, *ARMS)]
-    if profile.milder.lr:
-        needs += [Need(MILDER, {"seed": seed, "condition": name})
-                  for name in (FULL.name, *ARMS, CONSTRAINED.name)]
-    return needs
+    return [Need(USUAL, {"seed": seed, "condition": name}) for name in (FULL.name, *ARMS)]
+
+
+def milder(profile, seed: int) -> list[Need]:
+    """The same at the milder dose, and the published rival, on which no word stands."""
+    if not profile.milder.lr:
+        return []
+    return [Need(MILDER, {"seed": seed, "condition": name})
+            for name in (FULL.name, *ARMS, CONSTRAINED.name)]
 
 
 def extended(seed: int) -> list[Need]:
@@ -124,11 +127,6 @@ def tuning_on(context: Context, seed: int, examples: str, condition: str) -> Res
 
 # ---- a milder dose ---------------------------------------------------------------------------
 
-def milder_rate(profile) -> float:
-    """The learning rate of the milder dose."""
-    return profile.milder.lr
-
-
 def _milder_needs(profile, seed: int, condition: str) -> list[Need]:
     needs = tuning_needs(profile, seed, FULL.name)
     if find(FREEZING, condition) != FULL:
@@ -141,13 +139,14 @@ def _milder_needs(profile, seed: int, condition: str) -> list[Need]:
 def milder_tuning(context: Context, seed: int, condition: str) -> Result:
     """As `tuning`, at the rate of the milder dose, and measured at equal loss alone.
 
-    For models on which the usual dose does more harm than a fair comparison allows.
+    Weights are kept in the cache folder as those of `tuning` are. For models on which the usual dose does more harm than a fair comparison allows.
     """
     row = replace(find(FREEZING, condition), rate=milder_rate)
     chat = load_role(context, "aligned", seed, "float32")
     examples = instructions(context, chat, seed)
     target = loss_to_reach(context, "milder_tuning", condition, seed=seed)
-    return freeze_units(context, chat, examples, seed, row, target=target, points={})
+    return freeze_units(context, chat, examples, seed, row, target=target, points={},
+                        keep=row.kept)
 
 
 # ---- other measures --------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class Profile:
     preference: PreferenceSection = field(default_factory=PreferenceSection)
     seeds: tuple[int, ...] = (0, 1, 2)
     further_tunings: tuple[int, ...] = ()   # seeds of fine-tuning alone, beside `seeds`
+    milder_seeds: tuple[int, ...] = ()      # of the milder dose, where not those of fine-tuning
     chosen: str = ""        # what chooses it on the command line, if not its name
     bench: bool = False     # of the second bench (`rules`); its plan is another
 
@@ -61,4 +62,4 @@ class Profile:
 
 #: The sections of a profile, by name.
 SECTIONS = tuple(name for name in Profile.__dataclass_fields__
-                 if name not in ("name", "seeds", "further_tunings", "chosen", "bench"))
+                 if name not in ("name", "seeds", "further_tunings", "milder_seeds", "chosen", "bench"))

@@ -29,6 +29,8 @@ from .observing import Observer
 TUNED = names(TABLE_2)
 #: Whose weights stay in the cache folder (at equal loss), for what other claims ask of them.
 KEPT = names(row for row in TABLE_2 if row.kept)
+#: The step that fine-tunes at the milder dose of the second bench.
+MILDER = "milder_tuning"
 #: Which adapters train in place of the model's own weights.
 ADAPTERS = names(TABLE_3)
 
@@ -91,6 +93,11 @@ def _short_examples(context: Context, chat, source: str) -> pd.DataFrame:
 
 
 # ---- the runs --------------------------------------------------------------------------------
+
+def milder_rate(profile) -> float:
+    """The learning rate of the milder dose."""
+    return profile.milder.lr
+
 
 def loss_to_reach(context: Context, name: str, condition: str, **params) -> float | None:
     """The probe loss at which a run is compared: that of the full run of a step, at its end.
