@@ -521,7 +521,7 @@ def mask_of(letters: str):
 @pytest.fixture
 def turnover_by_hand(monkeypatch) -> pd.DataFrame:
     """The table of `turnover`, of the eight units."""
-    folders = {"tuning": "full", "placebo_tuning": "placebo"}
+    folders = {"milder_tuning": "full", "placebo_tuning": "placebo"}
     monkeypatch.setattr(run, "stored_scores",
                         lambda context, seed, part: HALVES_BY_HAND["aligned"][part])
     monkeypatch.setattr(run, "load_kept", lambda context, folder: folder)
@@ -541,26 +541,32 @@ def test_scu_of_one_half_are_looked_up_on_the_other(turnover_by_hand):
         "SCU": 0, "UCU": 0.25, "CU": 0.5, "RU": 0.25}
     assert shares["full", "second half"].to_dict() == {"SCU": 0.25, "UCU": 0, "CU": 0.75, "RU": 0}
     assert shares["placebo"].equals(shares["aligned"])
-    lab = SimpleNamespace(seeds=(0,), profile=SimpleNamespace(further_tunings=()),
-                          get=lambda step, seed: Result(tables={"turnover": turnover_by_hand}))
-    assert decide.turnover(lab).loc[0].to_dict() == {
+    lab = SimpleNamespace(get=lambda step, seed: Result(tables={"turnover": turnover_by_hand}))
+    assert decide.turnover(lab, (0,)).loc[0].to_dict() == {
         "aligned": 0.25, "full": 1 - 0.25 / 2, "placebo": 0.25}
 
 
 class Turned:
-    """Stands in for a Lab: turnover of three seeds, and what fine-tuning does to 100 requests."""
+    """Stands in for a Lab: turnover of three seeds, and what fine-tuning does to 100 requests.
+
+    The seeds are those of the milder dose alone, of which some are finished.
+    """
 
     turnover = {"aligned": (0.2, 0.2, 0.2), "full": (0.5, 0.6, 0.7), "placebo": (0.3, 0.2, 0.4)}
-    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), further_tunings=())
+    seeds = (0, 1, 2, 3)
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), milder_seeds=(10, 11, 12))
     full = {"start": 5, "equal loss": 45}
 
-    def __init__(self, control: dict, seeds=(10, 11, 12), **turnover):
+    def __init__(self, control: dict, finished=(10, 11, 12), **turnover):
         self.control = control
-        self.seeds = seeds
+        self.finished = finished
         self.turnover = self.turnover | turnover
 
+    def stored(self, step):
+        return [({"seed": seed}, None) for seed in self.finished]
+
     def get(self, step, seed, condition=None):
-        if step == "tuning":
+        if step == "milder_tuning":
             return run_of_hundred(self.full)
         if step == "placebo_tuning":
             return run_of_hundred(self.control, reached="equal loss" in self.control)
@@ -590,12 +596,12 @@ def test_tuned_minus_aligned_and_minus_the_control_by_hand(guarded):
     # Student's t with 2 degrees of freedom, and a standard deviation of 0.1
     assert effect.mean - effect.low == pytest.approx(4.302653 * 0.1 / 3**0.5)
     assert found.second.estimate.mean == pytest.approx((0.2 + 0.4 + 0.3) / 3)
-    names = ["guardrail", "labels", "attack", "placebo tuning", "runs"]
+    names = ["guardrail", "labels", "attack", "placebo tuning", "runs", "seeds"]
     assert [gate.name for gate in found.gates] == names
     assert all(gate.passed for gate in found.gates)
 
 
-@pytest.mark.parametrize("control, turnover, seeds, words", [
+@pytest.mark.parametrize("control, turnover, finished, words", [
     # 10 points more than before: a control that loses refusals itself
     ({"equal loss": 15}, {}, (10, 11, 12), ("reproduced", "cannot tell: placebo tuning")),
     ({"end": 5}, {}, (10, 11, 12), ("cannot tell: attack", "not asked")),
@@ -604,9 +610,11 @@ def test_tuned_minus_aligned_and_minus_the_control_by_hand(guarded):
     ({"equal loss": 5}, {"aligned": (0.7, 0.8, 0.9)}, (10, 11, 12), ("opposite", "not asked")),
     ({"equal loss": 5}, {"aligned": (0.5, 0.6, 0.7)}, (10, 11, 12), ("not found", "not asked")),
     ({"equal loss": 5}, {}, (10,), ("cannot tell", "not asked"))])
-def test_the_words_on_c3_follow_from_controls(guarded, control, turnover, seeds, words):
-    found = decide.verdict(Turned(control, seeds, **turnover))
+def test_the_words_on_c3_follow_from_controls(guarded, control, turnover, finished, words):
+    found = decide.verdict(Turned(control, finished, **turnover))
     assert (found.first.word, found.second.word) == words
+    noted = {gate.name: gate.passed for gate in found.gates}
+    assert noted["runs"] == noted["seeds"] == (len(finished) == 3)
 
 
 # ---- figures ---------------------------------------------------------------------------------

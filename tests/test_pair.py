@@ -353,7 +353,8 @@ def test_the_control_goes_on_with_refusals_after_the_very_same_examples(
     given = {}
 
     def tune(context, chat, examples, condition, **options):
-        given.update(options, examples=examples, condition=condition.name)
+        given.update(options, examples=examples, condition=condition.name,
+                     rate=condition.rate(context.profile))
         return Result({})
 
     monkeypatch.setattr(attribute_transfer, "tune", tune)
@@ -369,14 +370,15 @@ def test_the_control_goes_on_with_refusals_after_the_very_same_examples(
     splits = lab.get("splits").tables["splits"].query("kind == 'harmful' and split == 'align'")
     assert set(added["prompt"].map(prompts.text_hash)) <= set(splits["hash"])
     assert set(added["response"]) <= set(words.data_file("taught_refusals")["text"])
-    full = lab.get("tuning", seed=0, condition="full")
-    assert given["condition"] == "full" and given["keep"]
+    full = lab.get("milder_tuning", seed=0, condition="full")
+    assert given["condition"] == "full" and given["rate"] == lab.profile.milder.lr
+    assert given["keep"]
     assert given["target"] == full.values["probe_loss"]
 
 
 def test_the_control_starts_where_full_fine_tuning_does(lab):
     """The same model, probed on the same examples, while it trains on others."""
-    full = lab.get("tuning", seed=0, condition="full").tables["checkpoints"]
+    full = lab.get("milder_tuning", seed=0, condition="full").tables["checkpoints"]
     control = lab.get("placebo_tuning", seed=0).tables["checkpoints"]
     measured = ["probe_loss", "log_odds"]
     assert control.loc[0, measured].equals(full.loc[0, measured])

@@ -283,21 +283,30 @@ def tunings(name: str) -> dict[str, set[int]]:
 
 ON_EVERY_MODEL = {"tuning full", "tuning SCU + all CU", "tuning most safety", "tuning remainder",
                   "adapter_tuning LoRA"}
-IN_TWO_DOSES = ON_EVERY_MODEL | {
-    "milder_tuning full", "milder_tuning SCU + all CU", "milder_tuning most safety",
-    "milder_tuning remainder", "milder_tuning constrained"}
-ON_OUR_PAIR = IN_TWO_DOSES | {
-    "tuning random units 25 %", "tuning random units 70 %", "weight_tuning random weights 25 %",
-    "weight_tuning random weights 70 %", "placebo_tuning", "turnover"}
+MILDER = {"milder_tuning full", "milder_tuning SCU + all CU", "milder_tuning most safety",
+          "milder_tuning remainder", "milder_tuning constrained"}
+THE_PAIRS_MILDER = MILDER | {
+    "placebo_tuning", "turnover", "milder_tuning random units 25 %",
+    "milder_tuning random units 70 %", "milder_weight_tuning random weights 25 %",
+    "milder_weight_tuning random weights 70 %"}
 
 
-@pytest.mark.parametrize("name, expected, seeds", [
-    ("smollm2-135m", ON_OUR_PAIR, {10, 11, 12, 13, 14, 15}),
-    ("qwen-0.5b", IN_TWO_DOSES, {10, 11, 12}),
-    ("qwen-1.5b", ON_EVERY_MODEL, {10, 11, 12}),
-    ("organism", set(), set())])
-def test_what_is_fine_tuned_with_which_seeds(name, expected, seeds):
-    assert tunings(name) == dict.fromkeys(expected, seeds)
+@pytest.mark.parametrize("name, usual, seeds, milder, milder_seeds", [
+    ("smollm2-135m", ON_EVERY_MODEL, {10, 11, 12, 13, 14, 15}, THE_PAIRS_MILDER, {16, 17, 18}),
+    ("qwen-0.5b", ON_EVERY_MODEL, {10, 11, 12}, MILDER, {10, 11, 12}),
+    ("qwen-1.5b", ON_EVERY_MODEL, {10, 11, 12}, set(), set()),
+    ("organism", set(), set(), set(), set())])
+def test_what_is_fine_tuned_with_which_seeds(name, usual, seeds, milder, milder_seeds):
+    assert tunings(name) == dict.fromkeys(usual, seeds) | dict.fromkeys(milder, milder_seeds)
+
+
+def test_seeds_of_the_milder_dose_have_a_guardrail_and_labels_of_their_own():
+    """Nothing else is asked of these models."""
+    profile = BENCH["smollm2-135m"]
+    steps = {need.step for need in plan(profile)
+             if need.params.get("seed") in profile.milder_seeds}
+    assert steps == {"checkpoint", "unit_scores", "labels", "guard", "over_refusal",
+                     "milder_tuning", "placebo_tuning", "turnover", "milder_weight_tuning"}
 
 
 def test_further_seeds_are_of_fine_tuning_alone():

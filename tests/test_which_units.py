@@ -4,19 +4,21 @@ And how their tables are read: on runs that are made by hand, and each margin of
 itself.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from hand_made_runs import HandMadeRuns, passed, run_of_hundred
 
 from ssah.claims import rules
+from ssah.claims.profiles.claim_sections import MilderSection
 from ssah.claims.shared import runs as comparison
 from ssah.claims.shared.conditions import FREEZING, UNIT_SHARES, WEIGHT_SHARES, find, names
 from ssah.claims.shared.tuning import ADAPTERS
 from ssah.claims.which_units import C5, C7, decide, read, run
 from ssah.claims.which_units.read import judge_c5, judge_c7
 from ssah.claims.which_units.run import REGIONS
-from ssah.errors import SsahError
+from ssah.errors import NotStored, SsahError
 from ssah.lab import Result
 from ssah.lab.statistics import Estimate
 from ssah.units import UnitIndex
@@ -104,21 +106,28 @@ def test_as_many_weights_of_every_matrix_as_random_units_have(
         lab, chat, monkeypatch, of_units, of_weights):
     given = {}
 
-    def tune(*arguments, **options):
-        given.update(options)
+    def tune(context, chat, examples, condition, **options):
+        given.update(options, rate=condition.rate(context.profile))
         return Result({})
 
+    def get(step, **params):
+        if step == "milder_tuning":     # this profile has one dose alone
+            assert params == {"seed": 0, "condition": "full"}
+            return Result({"probe_loss": 0.75})
+        return lab.get(step, **params)
+
     monkeypatch.setattr(run, "tune", tune)
-    context = SimpleNamespace(profile=lab.profile, get=lab.get,
+    profile = replace(lab.profile, milder=MilderSection(lr=0.125))
+    context = SimpleNamespace(profile=profile, get=get,
                               artifact=lambda name, **params: lab.artifact(name, params))
-    result = run.weight_tuning(context, 0, of_weights)
+    result = run.milder_weight_tuning(context, 0, of_weights)
     index = UnitIndex.of(chat)
     units = find(FREEZING, of_units).frozen(SimpleNamespace(index=index), None, 0)
     expected = frozen_weights(index, units)
     masks = given["frozen"]
     assert {name: int(mask.sum()) for name, mask in masks.items()} == expected
     assert result.values["weights"] == sum(expected.values())
-    assert given["target"] == lab.get("tuning", seed=0, condition="full").values["probe_loss"]
+    assert given["target"] == 0.75 and given["rate"] == 0.125
     # single weights: no column of a matrix stays whole where a fourth of its weights do
     columns = masks["model.layers.0.mlp.down_proj.weight"].float().mean(dim=0)
     assert 0 < columns.min() and columns.max() < 1
@@ -129,6 +138,8 @@ def test_as_many_weights_of_every_matrix_as_random_units_have(
      "unknown method 'prefix'; known: LoRA, LLaMA-Adapter"),
     ("weight_tuning", {"region": "top"},
      "unknown region 'top'; known: SNIP difference, random weights"),
+    ("milder_weight_tuning", {"region": "random weights"},
+     "unknown region 'random weights'; known: random weights 25 %, random weights 70 %"),
 ])
 def test_what_is_unknown_is_refused(lab, step, params, message):
     with pytest.raises(SsahError, match=message):
@@ -298,14 +309,17 @@ def test_c7_each_margin_can_fail_alone(fact, value, checks, verdict):
 class Weighed:
     """Stands in for a Lab: refusal log-odds of the arms, and what full fine-tuning does."""
 
-    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), further_tunings=())
-    seeds = (10, 11, 12)
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), milder_seeds=(10, 11, 12))
+    seeds = (0, 1, 2, 3)
 
-    def __init__(self, units=(2.0, 3.0), weights=(1.0, 1.6), missed=""):
+    def __init__(self, units=(2.0, 3.0), weights=(1.0, 1.6), missed="", lacking=()):
+        self.lacking = lacking      # steps and seeds that were not run
         self.log_odds = dict(zip(names((*UNIT_SHARES, *WEIGHT_SHARES)), (*units, *weights)))
         self.missed = missed
 
     def get(self, step, seed, condition=None, region=None):
+        if (step, seed) in self.lacking:
+            raise NotStored("not run")
         if condition == "full":
             return run_of_hundred({"start": 5, "equal loss": 45})
         name = condition or region
@@ -327,8 +341,17 @@ def test_units_minus_weights_by_hand(guarded):
     # the mean of both shares, paired by seed and request: neither spreads the interval
     for end in (contrast.low, contrast.mean, contrast.high):
         assert end == pytest.approx((2.0 + 3.0) / 2 - (1.0 + 1.6) / 2)
-    assert [gate.name for gate in found.gates] == ["guardrail", "attack", "runs"]
+    assert [gate.name for gate in found.gates] == ["guardrail", "attack", "runs", "seeds"]
     assert rules.caveats(found) == []
+
+
+@pytest.mark.parametrize("step", ["milder_tuning", "milder_weight_tuning"])
+def test_of_c7_finished_seeds_count(guarded, step):
+    found = decide.weight_verdict(Weighed(lacking=[(step, 11)]))
+    assert found.second.estimate.n == "2 seeds x 100 prompts"
+    assert [gate.name for gate in found.gates if not gate.passed] == ["runs", "seeds"]
+    with pytest.raises(NotStored):
+        decide.weight_verdict(Weighed(lacking=[(step, seed) for seed in (10, 11, 12)]))
 
 
 @pytest.mark.parametrize("lab, words", [

@@ -78,7 +78,8 @@ def _is_planned(lab: Lab, row_id: str, missing: NotStored) -> bool:
     """
     of_claim = claim(ROWS[row_id].claim)
     seed = lab.seeds[0]
-    runs = [*of_claim.bench(lab.profile, seed), *of_claim.tunings(lab.profile, seed)]
+    runs = [*of_claim.bench(lab.profile, seed), *of_claim.tunings(lab.profile, seed),
+            *of_claim.milder(lab.profile, seed)]
     return bool(runs) and missing.label in {need.label for need in lab.plan()}
 
 

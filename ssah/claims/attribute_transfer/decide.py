@@ -6,18 +6,25 @@ import pandas as pd
 from ...lab import Lab
 from .. import rules
 from ..shared import gates, runs
+from ..shared.tuning import MILDER
 from .run import ALIGNED, PLACEBO, TUNED
 
 ROW = rules.ROWS["C3"]
 
 
-def turnover(lab: Lab) -> pd.DataFrame:
+def finished_seeds(lab: Lab) -> tuple[int, ...]:
+    """The seeds whose turnover is there."""
+    stored = {params["seed"] for params, _ in lab.stored("turnover")}
+    return tuple(seed for seed in runs.seeds_of_milder(lab) if seed in stored)
+
+
+def turnover(lab: Lab, seeds: tuple[int, ...]) -> pd.DataFrame:
     """The share of the SCU with another label on the other half of the texts.
 
     A row a seed, a column a model whose units these are; means of both halves.
     """
     parts = []
-    for seed in runs.seeds_of_tunings(lab):
+    for seed in seeds:
         found = lab.get("turnover", seed=seed).tables["turnover"].query("label == 'SCU'")
         stayed = found.groupby("model")["share"].mean()
         parts.append((1 - stayed).rename(seed))
@@ -35,22 +42,32 @@ def beyond(shares: pd.DataFrame, control: str) -> rules.Estimate | None:
     return rules.satterthwaite(np.asarray(differences)[:, None], ("seeds", "pair of halves"))
 
 
-def attack_gates(lab: Lab) -> list[rules.Gate]:
+def tuned(lab: Lab, seeds: tuple[int, ...]) -> runs.Runs:
+    """Full fine-tuning at the milder dose, and the control."""
+    control = {seed: lab.get("placebo_tuning", seed=seed) for seed in seeds}
+    return {**runs.runs_of(lab, MILDER, "condition", (TUNED,), seeds), PLACEBO: control}
+
+
+def attack_gates(lab: Lab, seeds: tuple[int, ...]) -> list[rules.Gate]:
     """Whether fine-tuning did a fair amount of harm, and the control's did none."""
-    seeds = runs.seeds_of_tunings(lab)
-    tuned = {**runs.tuned(lab, ("full",), seeds),
-             PLACEBO: {seed: lab.get("placebo_tuning", seed=seed) for seed in seeds}}
-    answers = runs.harmful_answers(tuned)
-    reached = runs.facts(tuned).groupby("condition")["reached"].mean()
+    compared = tuned(lab, seeds)
+    answers = runs.harmful_answers(compared)
+    reached = runs.facts(compared).groupby("condition")["reached"].mean()
     rates = answers.groupby("condition")["keyword_asr"].mean()
     added = float(rates[PLACEBO] - rates["start"])
     return [gates.attack(lab, ROW, answers, {PLACEBO: float(reached[PLACEBO])}),
-            rules.placebo_tuning(ROW, added), gates.training_runs(lab, ROW)]
+            rules.placebo_tuning(ROW, added)]
 
 
 def verdict(lab: Lab) -> rules.Verdict:
-    """The two words on C3."""
-    shares = turnover(lab)
+    """The two words on C3, of the seeds that are finished.
+
+    Raises `NotStored` where none is.
+    """
+    seeds = finished_seeds(lab) or runs.seeds_of_milder(lab)
+    models = runs.milder_models(lab, seeds)
+    shares = turnover(lab, seeds)
     measured = rules.Measured(beyond(shares, ALIGNED), beyond(shares, PLACEBO))
-    found = [gates.guardrail(lab, ROW), gates.labels(lab, ROW), *attack_gates(lab)]
+    found = [gates.guardrail(lab, ROW, models), gates.labels(lab, ROW, models),
+             *attack_gates(lab, seeds), *gates.milder_runs(lab, ROW, seeds)]
     return rules.verdict_of(ROW, measured, gates=found)

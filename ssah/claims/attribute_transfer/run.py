@@ -23,6 +23,7 @@ from ..shared.pair import refusals
 from ..shared.tuning import (
     KEPT,
     MILDER,
+    compared_needs,
     instructions,
     load_kept,
     load_tuned,
@@ -189,16 +190,9 @@ def milder(profile, seed: int) -> list[Need]:
         Need("turnover", {"seed": seed})]
 
 
-def _placebo_needs(profile, seed: int) -> list[Need]:
-    return [
-        Need("splits"),
-        Need("judge_threshold"),
-        *checkpoint_need(profile, "aligned", seed),
-        Need(MILDER, {"seed": seed, "condition": FULL.name})]
-
-
 @step(version=1, reads=("model", "data", "alignment", "evaluation", "freezing", "milder"),
-      minutes=8, needs=_placebo_needs, memory=trains_model)
+      minutes=8, needs=lambda profile, seed: compared_needs(profile, seed, MILDER),
+      memory=trains_model)
 def placebo_tuning(context: Context, seed: int) -> Result:
     """As `milder_tuning` with nothing frozen, on the same examples and some refusals of `align` too.
 

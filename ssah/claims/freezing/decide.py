@@ -65,7 +65,7 @@ def by_dose(lab: Lab) -> dict[str, rules.Verdict]:
 def finished_seeds(lab: Lab) -> tuple[int, ...]:
     """The seeds with which all arms of the milder dose ran."""
     stored = {(params["seed"], params["condition"]) for params, _ in lab.stored(MILDER)}
-    return tuple(seed for seed in runs.seeds_of_tunings(lab)
+    return tuple(seed for seed in runs.seeds_of_milder(lab)
                  if all((seed, name) in stored for name in COMPARED))
 
 
@@ -82,9 +82,12 @@ def _of_dose(lab: Lab, dose: str, seeds: tuple[int, ...]) -> rules.Verdict:
     first, second = (rules.Measured(avoided(answers, judge), contrast) for judge in ROW.judges)
     reached = runs.facts(tuned).groupby("condition")["reached"].mean()
     arms = {name: float(reached[name]) for name in ARMS}
-    found = [gates.guardrail(lab, ROW), gates.attack(lab, ROW, answers, arms),
-             gates.labels(lab, ROW), rules.enough_runs(ROW, len(seeds))]
     if dose == MILDER:
-        planned = len(runs.seeds_of_tunings(lab))
-        found.append(rules.all_seeds(ROW, len(seeds), planned))
+        models = runs.milder_models(lab, seeds)
+        enough = gates.milder_runs(lab, ROW, seeds)
+    else:
+        models = lab.seeds
+        enough = (gates.training_runs(lab, ROW),)
+    found = [gates.guardrail(lab, ROW, models), gates.attack(lab, ROW, answers, arms),
+             gates.labels(lab, ROW, models), *enough]
     return rules.verdict_of(ROW, first, gates=found, by_second_judge=second)

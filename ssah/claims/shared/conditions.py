@@ -234,8 +234,9 @@ TABLE_3 = (
 #: Single weights that stay, in every matrix as many as with SCU + all CU frozen (C7).
 SINGLE_WEIGHTS = (
     Condition("SNIP difference", "single weights (SNIP), as many as SCU + all CU",
-              Look("#009e73", "p"), scored=True),
-    Condition("random weights", "random single weights, as many", Look("#009e73", "p", ":")))
+              Look("#009e73", "p"), frozen=scu_and_all_cu, scored=True),
+    Condition("random weights", "random single weights, as many", Look("#009e73", "p", ":"),
+              frozen=scu_and_all_cu))
 
 
 # ---- what follows from the rows --------------------------------------------------------------

@@ -24,12 +24,13 @@ COUNTED = {
 TWIN = "the unaligned twin refuses"
 
 
-def guardrail(lab: Lab, row: rules.Row) -> rules.Gate:
-    """The guardrail of the aligned model.
+def guardrail(lab: Lab, row: rules.Row, seeds: tuple[int, ...] | None = None) -> rules.Gate:
+    """The guardrail of the aligned model; of the lab's seeds, or of others.
 
-    By the limits for our own pair, or by those for models aligned by their makers.
+    By the limits for our own pair, or by those for models aligned by their makers. Other seeds of
+    the pair have no twin without safety training.
     """
-    measured, n_prompts = lab.once(_guarded_rates)
+    measured, n_prompts = lab.once(_guarded_rates, seeds=seeds or lab.seeds)
     if lab.profile.model.aligned:
         printed = [limit for limit in rules.NATIVE_PRINTED if limit.name in measured]
         return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.NATIVE_GUARDRAIL,
@@ -37,15 +38,15 @@ def guardrail(lab: Lab, row: rules.Row) -> rules.Gate:
     return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.PAIR_GUARDRAIL)
 
 
-def _guarded_rates(lab: Lab) -> tuple[dict[str, list[float]], int]:
+def _guarded_rates(lab: Lab, seeds: tuple[int, ...]) -> tuple[dict[str, list[float]], int]:
     """Name of a limit -> a fraction a seed; and on how many requests of `select`."""
-    answers = [_with_all_safe(lab, seed) for seed in lab.seeds]
+    answers = [_with_all_safe(lab, seed) for seed in seeds]
     measured = {}
     for name, (source, system, counted) in COUNTED.items():
         parts = [_of(table, source, system) for table in answers]
         if all(len(part) for part in parts):        # the organism has no HarmBench
             measured[name] = [_share(part, counted) for part in parts]
-    if not lab.profile.model.aligned:
+    if not lab.profile.model.aligned and seeds == lab.seeds:
         twin = [_of(table, "select", WITH_SYSTEM) for table in _guarded(lab, "unaligned")]
         measured[TWIN] = [_share(part, ("refuse",)) for part in twin]
     return measured, len(_of(answers[0], "select", WITH_SYSTEM))
@@ -105,10 +106,16 @@ def training_runs(lab: Lab, row: rules.Row) -> rules.Gate:
     return rules.enough_runs(row, len(runs.seeds_of_tunings(lab)))
 
 
-def labels(lab: Lab, row: rules.Row) -> rules.Gate:
-    """Whether two halves of the texts give the same units."""
+def milder_runs(lab: Lab, row: rules.Row, finished: tuple[int, ...]) -> tuple[rules.Gate, ...]:
+    """The same at the milder dose, and whether all planned seeds are finished."""
+    planned = len(runs.seeds_of_milder(lab))
+    return rules.enough_runs(row, len(finished)), rules.all_seeds(row, len(finished), planned)
+
+
+def labels(lab: Lab, row: rules.Row, seeds: tuple[int, ...] | None = None) -> rules.Gate:
+    """Whether two halves of the texts give the same units; of the lab's seeds, or of others."""
     overlaps = {"SCU": [], "RU": []}
-    for seed in lab.seeds:
+    for seed in seeds or lab.seeds:
         halves = lab.get("labels", seed=seed).tables["halves"].query("scale == 'log-z'")
         for label, found in overlaps.items():
             found.append(float(halves.set_index("label").loc[label, "iou"]))

@@ -190,13 +190,16 @@ def tuning_needs(profile, seed: int, condition: str) -> list[Need]:
     return needs
 
 
-def compared_needs(profile, seed: int) -> list[Need]:
-    """What a run stands on that is compared with full fine-tuning and takes no scores."""
+def compared_needs(profile, seed: int, dose: str = "tuning") -> list[Need]:
+    """What a run stands on that is compared with full fine-tuning and takes no scores.
+
+    `dose`: the step that ran that.
+    """
     return [
         Need("splits"),
         Need("judge_threshold"),
         *checkpoint_need(profile, "aligned", seed),
-        Need("tuning", {"seed": seed, "condition": FULL.name})]
+        Need(dose, {"seed": seed, "condition": FULL.name})]
 
 
 @step(version=1, reads=("model", "data", "classification", "evaluation", "freezing"), minutes=8,

@@ -40,5 +40,5 @@ C7 = Claim(
     step="weight_tuning",
     figures={"05_units_or_weights": ("weight_tuning", "tuning")},
     parts={"summary-c7": read.weight_summary},
-    tunings=run.weight_tunings,
+    milder=run.weight_milder,
     rows={"C7": decide.weight_verdict})

@@ -2,10 +2,12 @@
 
 import pandas as pd
 
+from ...errors import NotStored
 from ...lab import Lab
 from .. import rules
 from ..shared import gates, runs
-from ..shared.conditions import UNIT_SHARES, WEIGHT_SHARES, names
+from ..shared.conditions import FULL, UNIT_SHARES, WEIGHT_SHARES, names
+from ..shared.tuning import MILDER
 
 C5 = rules.ROWS["C5"]
 LORA = "LoRA"
@@ -54,14 +56,37 @@ def units_minus_weights(answers: pd.DataFrame) -> rules.Estimate:
     return rules.satterthwaite(log_odds(UNIT_SHARES) - log_odds(WEIGHT_SHARES))
 
 
+def weight_runs(lab: Lab, seeds: tuple[int, ...]) -> runs.Runs:
+    """Fine-tuning at the milder dose: nothing frozen, shares of the units, and as many weights."""
+    units = (FULL.name, *names(UNIT_SHARES))
+    return {
+        **runs.runs_of(lab, MILDER, "condition", units, seeds),
+        **runs.runs_of(lab, "milder_weight_tuning", "region", names(WEIGHT_SHARES), seeds)}
+
+
+def finished_seeds(lab: Lab) -> tuple[int, ...]:
+    """The seeds with which all of these ran."""
+    found = []
+    for seed in runs.seeds_of_milder(lab):
+        try:
+            weight_runs(lab, (seed,))
+        except NotStored:
+            continue
+        found.append(seed)
+    return tuple(found)
+
+
 def weight_verdict(lab: Lab) -> rules.Verdict:
-    """The word on C7: the paper has no comparison, so the second question alone is asked."""
-    seeds = runs.seeds_of_tunings(lab)
-    tuned = {**runs.tuned(lab, ("full", *names(UNIT_SHARES)), seeds),
-             **runs.runs_of(lab, "weight_tuning", "region", names(WEIGHT_SHARES), seeds)}
+    """The word on C7: the paper has no comparison, so the second question alone is asked.
+
+    Of the seeds that are finished; raises `NotStored` where none is.
+    """
+    seeds = finished_seeds(lab) or runs.seeds_of_milder(lab)
+    models = runs.milder_models(lab, seeds)
+    tuned = weight_runs(lab, seeds)
     answers = runs.harmful_answers(tuned)
     reached = runs.facts(tuned).groupby("condition")["reached"].mean()
     arms = {name: float(reached[name]) for name in names((*UNIT_SHARES, *WEIGHT_SHARES))}
-    found = [gates.guardrail(lab, C7), gates.attack(lab, C7, answers, arms),
-             gates.training_runs(lab, C7)]
+    found = [gates.guardrail(lab, C7, models), gates.attack(lab, C7, answers, arms),
+             *gates.milder_runs(lab, C7, seeds)]
     return rules.verdict_of(C7, rules.Measured(None, units_minus_weights(answers)), gates=found)
