@@ -10,7 +10,7 @@ import pytest
 from hand_made_runs import passed, run_of_hundred
 
 from ssah.claims import lab_of, rules
-from ssah.claims.attribute_transfer import decide, draw, read, run
+from ssah.claims.attribute_transfer import decide, draw, read, run, turned
 from ssah.claims.attribute_transfer.run import (
     CATEGORIES,
     FRACTIONS,
@@ -554,7 +554,8 @@ class Turned:
 
     turnover = {"aligned": (0.2, 0.2, 0.2), "full": (0.5, 0.6, 0.7), "placebo": (0.3, 0.2, 0.4)}
     seeds = (0, 1, 2, 3)
-    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), milder_seeds=(10, 11, 12))
+    profile = SimpleNamespace(model=SimpleNamespace(aligned="", label="made up"),
+                              milder_seeds=(10, 11, 12))
     full = {"start": 5, "equal loss": 45}
 
     def __init__(self, control: dict, finished=(10, 11, 12), **turnover):
@@ -615,6 +616,40 @@ def test_the_words_on_c3_follow_from_controls(guarded, control, turnover, finish
     assert (found.first.word, found.second.word) == words
     noted = {gate.name: gate.passed for gate in found.gates}
     assert noted["runs"] == noted["seeds"] == (len(finished) == 3)
+
+
+def test_what_became_of_the_scu_is_shown_by_seed_and_model():
+    lab = Turned({"equal loss": 10}, finished=(10, 12))
+    table = turned.turned(lab).set_index(["seed", "model"])
+    assert list(table.index) == [(seed, model) for seed in (10, 12) for model in turned.TITLES]
+    # means of both halves
+    assert table.loc[12, "left"].tolist() == pytest.approx([0.2, 0.7, 0.4])
+    assert table["CU"].tolist() == pytest.approx(table["left"].tolist())
+    assert (table["UCU"] == 0).all() and (table["SCU"] + table["left"]).tolist() == [1] * 6
+    assert table.loc[10, "keyword_asr"].tolist() == pytest.approx([0.05, 0.45, 0.10])
+    means = turned.shown(table.reset_index())
+    assert means.loc[turned.TITLES["full"], "CU"] == pytest.approx(60)
+    assert [one for one in turned.begun([lab, Turned({}, finished=())])] == [lab]
+
+
+def test_what_one_sees_of_the_turnover_is_said():
+    lab = Turned({"equal loss": 10}, placebo=(0.3, 0.65, 0.4))
+    said = turned.seen(lab, turned.turned(lab))
+    assert "**What we see** (made up, 3 seeds)" in said
+    assert "20% have another label" in said and "from 5% to 45%, it is 60%" in said
+    assert "in 3 of 3 seeds, and more than its control in 2." in said
+
+
+def test_the_turnover_draws():
+    table = turned.turned(Turned({"equal loss": 10}))
+    figure = draw.turnover({"made up": table}, turned.TITLES)
+    left, attacks = figure.axes
+    *seeds, means = left.lines
+    assert [line.get_xdata().tolist() for line in seeds][1] == pytest.approx([20, 60, 20])
+    assert dict(zip(means.get_ydata(), means.get_xdata())) == pytest.approx({0: 20, 1: 60, 2: 30})
+    assert [text.get_text() for text in left.get_yticklabels()] == list(turned.TITLES.values())
+    assert attacks.lines[0].get_xdata().tolist() == pytest.approx([5, 45, 10])
+    plt.close(figure)
 
 
 # ---- figures ---------------------------------------------------------------------------------

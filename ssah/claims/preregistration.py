@@ -66,7 +66,8 @@ KNOWN_BEFORE = (
     "machine, and at the usual dose both would have been blocked by the attack (74 points are added). So "
     "they are run at the milder dose, with seeds 16 to 18 of the same recipe, which two cores make; so is "
     "C4 at that dose. Guardrail and labels of these rows are those of these seeds, of the aligned model "
-    "alone.",
+    "alone. The base model's answers, which they learn and are scored on, were made anew there; the store "
+    "keeps the records of those that seeds 10 to 15 had.",
 )
 
 #: The probability below which a word would not have been expected.

@@ -98,3 +98,30 @@ def harm(table: pd.DataFrame, noise: pd.DataFrame):
     axis.set_xlim(left=0)
     axis.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), frameon=False)
     return figure
+
+
+def turnover(models: dict[str, pd.DataFrame], titles: dict[str, str]):
+    """SCU with another label on other texts, and attack success: a row of panels a model.
+
+    A line joins what was made of one seed's model; squares are means. `models`: name -> a table of
+    `turned.turned`; `titles`: of its column model, in their order.
+    """
+    measures = {"left": "SCU with another label\non the other half of the texts (%)",
+                "keyword_asr": "keyword ASR (%)"}
+    figure, axes = plt.subplots(len(models), 2, figsize=(WIDTH, 0.4 + 2.2 * len(models)),
+                                sharex="col", sharey=True, squeeze=False)
+    places = {model: place for place, model in enumerate(titles)}
+    for row, (name, table) in zip(axes, models.items()):
+        for axis, column in zip(row, measures):
+            for _, of_seed in table.groupby("seed"):
+                axis.plot(of_seed[column] * 100, of_seed["model"].map(places), "-o",
+                          color="#9e9e9e", markersize=4, linewidth=1, zorder=1)
+            means = table.groupby("model")[column].mean()
+            axis.plot(means * 100, means.index.map(places), "s", color="black", markersize=8)
+            axis.set_xlim(PERCENT)
+            axis.set_yticks(list(places.values()), list(titles.values()))
+        row[0].set_ylim(len(places) - 0.6, -0.4)
+        row[0].set_title(name, loc="left")
+    for axis, title in zip(axes[-1], measures.values()):
+        axis.set_xlabel(title)
+    return figure
