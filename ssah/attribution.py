@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tqdm.auto import tqdm
 
 from .errors import SsahError
 from .families import StreamNorm, blocks
@@ -33,7 +34,12 @@ POSITIONS = ("predicting", "response")
 
 
 def importance(
-    model, batches: Iterable[dict] | dict, method: str = "variance", *, seed: int = 0
+    model,
+    batches: Iterable[dict] | dict,
+    method: str = "variance",
+    *,
+    seed: int = 0,
+    progress: str | None = None,
 ) -> np.ndarray:
     """Importance of every unit (paper, Sec. 4), float64 (len(index),), not negative.
 
@@ -51,7 +57,7 @@ def importance(
       over all positions, L the mean negative log-likelihood of the token after each scored position
     - ``random``: uniform, from `seed`; no data
 
-    Raises `SsahError` for an unknown method, for batches that are none, where data count for too
+    `progress` labels a bar over the batches. Raises `SsahError` for an unknown method, for batches that are none, where data count for too
     few scored positions (two; gradient: one), and for scores that are not finite.
     """
     if method not in METHODS:
@@ -60,12 +66,13 @@ def importance(
     if method == "random":
         return np.random.default_rng(seed).random(len(index))
     if method == "gradient":
-        scores = _gradient(model, batches)
+        scores = _gradient(model, batches, progress)
     elif method == "magnitude":
         scores = [squared_norm(weight) for weight in outgoing_weights(model)]
     else:
         score = {"variance": variance_score, "wanda": wanda_score}[method]
-        scores = map(score, _moments(model, batches, in_stream=True), outgoing_weights(model))
+        moments = _moments(model, batches, in_stream=True, progress=progress)
+        scores = map(score, moments, outgoing_weights(model))
     importances = torch.cat(list(scores)).numpy()
     for block, kind, where in index.modules():
         _check_finite(f"the scores of block {block} {kind}", importances[where])
@@ -240,7 +247,9 @@ def _outputs(model) -> list[tuple[torch.nn.Linear, StreamNorm | None]]:
 
 
 @torch.no_grad()
-def _moments(model, batches, in_stream: bool) -> list[RunningMoments]:
+def _moments(
+    model, batches, in_stream: bool, progress: str | None = None
+) -> list[RunningMoments]:
     """Moments of the activations; over rms, where a norm follows and `in_stream` is asked for."""
     outputs = _outputs(model)
     moments = [RunningMoments(linear.in_features) for linear, _ in outputs]
@@ -259,7 +268,7 @@ def _moments(model, batches, in_stream: bool) -> list[RunningMoments]:
     try:
         for (linear, norm), module_moments in zip(outputs, moments):
             handles.append(linear.register_forward_hook(watch(norm, module_moments)))
-        for batch in _checked_batches(model, batches):
+        for batch in _checked_batches(model, batches, progress):
             # integer positions once a batch: every module gathers the same rows
             scored = score_mask(batch).flatten().nonzero(as_tuple=True)[0]
             model.base_model(
@@ -291,7 +300,7 @@ def score_mask(batch: dict) -> torch.Tensor:
 
 # ---- gradients -------------------------------------------------------------------------------
 
-def _gradient(model, batches: Iterable[dict]) -> list[torch.Tensor]:
+def _gradient(model, batches: Iterable[dict], progress: str | None) -> list[torch.Tensor]:
     """First-order effect of removing each unit, |sum_t x_t dL/dx_t|, averaged over examples."""
     outputs = unit_outputs(model)
     totals = [torch.zeros(linear.in_features, dtype=torch.float64) for linear in outputs]
@@ -309,7 +318,7 @@ def _gradient(model, batches: Iterable[dict]) -> list[torch.Tensor]:
     try:
         with as_before(model):
             model.requires_grad_(False)         # only activations need gradients
-            for batch in _checked_batches(model, batches):
+            for batch in _checked_batches(model, batches, progress):
                 activations.clear()
                 losses, counted = _losses(model, batch)
                 # summed over examples: each example keeps its own gradient
@@ -324,7 +333,9 @@ def _gradient(model, batches: Iterable[dict]) -> list[torch.Tensor]:
     return [total / _any(examples) for total in totals]
 
 
-def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]:
+def weight_importance(
+    model, batches: Iterable[dict], *, progress: str | None = None
+) -> dict[str, torch.Tensor]:
     """SNIP's importance of single weights (Lee et al. 2019, as Wei et al. 2024 take it).
 
         I_ij = mean over examples of |W_ij * dL/dW_ij|
@@ -332,8 +343,8 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
     for the weights of all linear maps of all blocks, float32, by parameter name; L as for
     `importance`'s ``gradient``, whose units it is summed over. One backward pass an example, since
     the modulus comes before the mean. In float16 small gradients become 0: load the model in
-    bfloat16 or float32. Raises `SsahError` where no position is scored, and for scores that are
-    not finite.
+    bfloat16 or float32. `progress` labels a bar over the batches. Raises `SsahError` where no
+    position is scored, and for scores that are not finite.
     """
     weights = linear_weights(model)
     totals = {}
@@ -342,7 +353,7 @@ def weight_importance(model, batches: Iterable[dict]) -> dict[str, torch.Tensor]
     examples = 0
     with as_before(model):
         model.requires_grad_(True)
-        for example in _one_by_one(_checked_batches(model, batches)):
+        for example in _one_by_one(_checked_batches(model, batches, progress)):
             losses, counted = _losses(model, example)
             if not counted:
                 continue
@@ -391,11 +402,13 @@ def _losses(model, batch: dict) -> tuple[torch.Tensor, int]:
     return means, int(counts.any(dim=1).sum())
 
 
-def _checked_batches(model, batches: Iterable[dict] | dict) -> Iterator[dict]:
-    """The batches on the model's device; `SsahError` for what is none."""
+def _checked_batches(
+    model, batches: Iterable[dict] | dict, progress: str | None = None
+) -> Iterator[dict]:
+    """The batches on the model's device, with a bar if it has a label; `SsahError` for what is none."""
     if isinstance(batches, Mapping):
         batches = [batches]
-    for batch in batches:
+    for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False):
         fits = isinstance(batch, Mapping) and {"input_ids", "attention_mask"} <= set(batch)
         if not fits or not all(torch.is_tensor(value) for value in batch.values()):
             raise SsahError(

@@ -178,6 +178,17 @@ def test_batches_may_come_from_a_generator(chat, batches, method):
     )
 
 
+@pytest.mark.parametrize("score, options", [
+    (importance, {}), (importance, {"method": "gradient"}), (weight_importance, {})])
+def test_a_label_shows_a_bar_over_the_batches(chat, batches, score, options, capsys):
+    silent = score(chat.model, batches, **options)
+    assert not capsys.readouterr().err
+    labelled = score(chat.model, batches, **options, progress="scoring")
+    shown = capsys.readouterr().err
+    assert "scoring" in shown and f"0/{len(batches)}" in shown
+    assert str(labelled) == str(silent)
+
+
 @pytest.mark.parametrize("method", DATA_METHODS)
 def test_only_scored_positions_enter(chat, sequences, method):
     """What stands after the last scored position (and, for the gradient, its next token) has no

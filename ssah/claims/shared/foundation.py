@@ -441,7 +441,8 @@ def attribution(
     # float32 is what is kept, so it is also what every later step classifies
     arrays = {}
     for offset, (name, kind) in enumerate(SCORED_SETS.items()):
-        scores = importance(chat.model, batches[kind], method, seed=seed + offset)
+        scores = importance(chat.model, batches[kind], method, seed=seed + offset,
+                            progress=f"scoring for {name}")
         arrays[name] = scores.astype(np.float32)
     moments = activation_moments(chat.model, batches["benign"])
     means = torch.cat([module.mean for module in moments])

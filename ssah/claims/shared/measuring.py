@@ -88,7 +88,8 @@ def score_units(chat, pairs: dict[str, list[Pair]], system: str) -> Result:
     arrays = {}
     for name, kind in SCORED_SETS.items():
         batches = sorted_batches(chat, pairs[kind], system)
-        arrays[name] = importance(chat.model, batches).astype(np.float32)
+        scores = importance(chat.model, batches, progress=f"scoring for {name}")
+        arrays[name] = scores.astype(np.float32)
     examples = {kind: len(pairs[kind]) for kind in pairs}
     return Result(
         {"index": UnitIndex.of(chat.model).to_dict(), "examples": examples},

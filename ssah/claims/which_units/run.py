@@ -181,4 +181,5 @@ def snip_scores(context: Context, chat, seed: int, kind: str) -> dict:
 
     system = context.profile.calibration.system
     pairs = calibration_pairs(context, seed, "refusals")[kind]
-    return weight_importance(chat.model, sorted_batches(chat, pairs, system))
+    batches = sorted_batches(chat, pairs, system)
+    return weight_importance(chat.model, batches, progress=f"scoring weights, {kind}")
