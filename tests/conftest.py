@@ -181,17 +181,23 @@ def _family_and_others(item):
     return given.pop(families[0]), repr(sorted(given.items(), key=str))
 
 
+#: Fixtures that compute everything a bench or a seed has, on a small model.
+WHOLE = {"smoke_seed", "dry_lab"}
+
+
 def pytest_collection_modifyitems(items):
     """Whole experiments are slow, and what is not slow is quick: ``pytest -m quick``."""
     mark_what_is_crossed(items)
     for item in items:
-        if item.get_closest_marker("extended"):
+        if WHOLE & set(item.fixturenames):
+            item.add_marker("whole")
+        if item.get_closest_marker("extended") or item.get_closest_marker("whole"):
             continue
         trains = {"smoke_cache", "organisms"} & set(item.fixturenames)
         whole = trains or item.path.stem in ("test_notebooks", "test_own_model")
         item.add_marker("slow" if whole or item.get_closest_marker("slow") else "quick")
     # the longest files first, so that no process waits for the other in the end
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("whole", "slow")))
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def _in_turn(family: str):
     return family if family in EVERY_TIME else pytest.param(family, marks=pytest.mark.extended)
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 @pytest.mark.parametrize("family", [_in_turn(family) for family in FAMILIES])
 def test_notebook_02_runs_from_nothing(family, tmp_path, monkeypatch):
     """On a base and an aligned model that are folders; the aligned one refuses."""

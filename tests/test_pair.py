@@ -399,7 +399,7 @@ def test_a_model_that_was_not_changed_turns_over_as_the_aligned_one(lab, context
     assert found.query("model == 'aligned'").equals(expected.query("model == 'aligned'"))
 
 
-@pytest.mark.slow
+@pytest.mark.whole
 def test_the_whole_bench_runs_on_the_tiny_model(lab):
     for need in plan(TINY_PAIR, n_seeds=1):
         lab.get(need.step, **need.params)

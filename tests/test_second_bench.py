@@ -144,7 +144,6 @@ def dry_lab(tmp_path_factory):
     return lab
 
 
-@pytest.mark.slow
 def test_the_whole_plan_runs(dry_lab):
     assert {need.label for need in plan(DRY)} <= set(dry_lab.fresh)
     rows = dry_lab.facts("removal").set_index(["units", "draw"])
@@ -154,13 +153,11 @@ def test_the_whole_plan_runs(dry_lab):
         assert rows.loc[(units, 0), "share"] == pytest.approx(share, abs=0.004)   # 160 units
 
 
-@pytest.mark.slow
 def test_no_scores_masks_or_directions_are_stored_with_the_results(dry_lab):
     assert not list(dry_lab.store.root.rglob("*.npz"))
     assert list(dry_lab.place.cache().rglob("scores.npz"))
 
 
-@pytest.mark.slow
 def test_answers_have_a_row_a_request_and_mode(dry_lab):
     requests = len(dry_lab.get("removal", seed=10, units="RU", draw=0).tables["answers"])
     asked_twice = dry_lab.get("removal", seed=10, units="SCU", draw=0).tables["answers"]
@@ -168,7 +165,6 @@ def test_answers_have_a_row_a_request_and_mode(dry_lab):
     assert set(asked_twice["system"]) == {"default", "none"}
 
 
-@pytest.mark.slow
 def test_halves_are_compared_by_both_scales(dry_lab):
     halves = dry_lab.get("labels", seed=10).tables["halves"]
     assert len(halves) == 8
@@ -179,7 +175,6 @@ def test_halves_are_compared_by_both_scales(dry_lab):
     assert chance == pytest.approx(share**2 / (2 * share - share**2), abs=0.002)
 
 
-@pytest.mark.slow
 def test_places_count_every_unit_once(dry_lab):
     places = dry_lab.get("labels", seed=10).tables["places"]
     index = UnitIndex.from_dict(dry_lab.get("unit_scores", seed=10, part="all").values["index"])

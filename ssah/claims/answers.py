@@ -29,8 +29,8 @@ WHY_NO_WORDS = (
     "*No known answer*: of the organism only the safety units were planted, so it is a control of "
     f"{' and '.join(KNOWN)} alone. *Not planned*: models aligned by their makers have no twin "
     "without safety training (C1-unaligned, C6), and on them C3 and C7 would take more runs of "
-    "fine-tuning than we have hours. *Not run yet*: planned and registered; the model runs took "
-    "place on a GPU that was lent for half an hour, and these came last.")
+    "fine-tuning than we have hours. *Not run yet*: planned and registered, without machine time so "
+    "far; the largest model does not train on two cores, and a GPU was lent for half an hour in all.")
 #: Of words that another judge of the answers does not speak.
 DAGGER = " †"
 #: What intervals of the second bench cover, and what stands below its sentences.
