@@ -81,7 +81,7 @@ def wording_summary(tables: dict[str, pd.DataFrame]) -> str:
     """For how many pairs of wordings the sign holds."""
     right = {}
     for role, table in tables.items():
-        signed = SIGNS.sel(role=role).item() * table.to_numpy()
+        signed = SIGNS[role] * table.to_numpy()
         right[role] = {"number": (signed > 0).sum(), "pairs": signed.size}
     return say(WORDS, "wordings", right=right)
 

@@ -35,7 +35,7 @@ DRAWS_BY_BLOCK = 500
 #: The roles of a direction: both models, and aligned minus unaligned.
 ROLES = (*PAIR, "difference")
 #: The sign that the claim wants of each role's direction.
-SIGNS = xr.DataArray([1, -1, 1], coords={"role": list(ROLES)})
+SIGNS = dict(zip(ROLES, (1, -1, 1)))
 
 
 # ---- arrays ----------------------------------------------------------------------------------
@@ -67,6 +67,13 @@ def distances(lab: Lab, requests: str, *, reading: str = "branch", seeds=None) -
 def direction(measured: xr.Dataset) -> xr.DataArray:
     """Of every pair of wordings: the distance to fulfilment minus that to refusal."""
     return measured["fulfilment"] - measured["refusal"]
+
+
+def as_claimed(directions: xr.DataArray) -> xr.DataArray:
+    """Directions by role, with the sign that makes what the claim wants positive."""
+    # made here, since the first array imports all kinds of arrays that are installed
+    signs = xr.DataArray(list(SIGNS.values()), coords={"role": list(SIGNS)})
+    return signs * directions
 
 
 def with_difference(directions: xr.DataArray) -> xr.DataArray:
@@ -137,7 +144,7 @@ def direction_by_block(lab: Lab, requests: str) -> pd.DataFrame:
     """
     directions = direction(distances(lab, requests).mean("n", skipna=False))
     table = interval(directions, DRAWS_BY_BLOCK)
-    table["right"] = SIGNS * table["mean"] > 0
+    table["right"] = as_claimed(table["mean"]) > 0
     return table.to_dataframe().reset_index()
 
 
@@ -149,7 +156,7 @@ def clear_steps(lab: Lab, requests: str) -> pd.DataFrame:
     ``fixed``: the interval for these wordings does, over seeds and queries alone.
     """
     measured = distances(lab, requests).mean("block", skipna=False)
-    signed = SIGNS * with_difference(direction(measured))
+    signed = as_claimed(with_difference(direction(measured)))
     intervals = interval(signed)
     these_wordings = interval(signed.mean(WORDINGS, skipna=False))
     ends = xr.Dataset({
@@ -165,7 +172,7 @@ def block_shares(lab: Lab, requests: str) -> pd.DataFrame:
     ``share``: of the mean over seeds; ``seeds``: of each seed's own mean.
     """
     measured = distances(lab, requests).mean("query", skipna=False)
-    cells = SIGNS * direction(measured).mean(WORDINGS, skipna=False)
+    cells = as_claimed(direction(measured).mean(WORDINGS, skipna=False))
     right = cells.mean("seed", skipna=False) > 0
     right_of_seed = cells > 0
     table = right.mean(["n", "block"]).to_dataframe("share")
@@ -198,7 +205,7 @@ def c1_facts(lab: Lab, sign: str = "clearly") -> Facts:
     `clear_steps`.
     """
     n = len(lab.profile.probing.steps)
-    right_pairs = SIGNS * direction_by_wording(lab, "harmful") > 0
+    right_pairs = as_claimed(direction_by_wording(lab, "harmful")) > 0
     shares = {
         "steps": clear_steps(lab, "harmful")[sign] / n,
         "steps, unseen": clear_steps(lab, "unseen")[sign] / n,
