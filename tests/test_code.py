@@ -258,6 +258,20 @@ def test_a_sum_in_another_order_is_accepted_and_told():
         compare({("s", "x=1"): then, ("s", "x=2"): then}, {("s", "x=1"): then})
 
 
+def test_what_is_planned_or_kept_in_addition_is_no_other_result():
+    then = Result({"x": 1.0, "artifacts": {"answers.json": "aa"}})
+    more = Result({"x": 1.0, "artifacts": {"answers.json": "aa", "model/weights": "bb"}})
+    assert difference(then, more) == 0
+    other_file = Result({"x": 1.0, "artifacts": {"answers.json": "cc", "model/weights": "bb"}})
+    another_fact = Result({"x": 1.0, "y": 1.0, "artifacts": {"answers.json": "aa"}})
+    for changed in (other_file, another_fact):
+        assert difference(then, changed) == np.inf
+    assert difference(more, then) == np.inf         # what was kept must still be there
+    assert compare({("s", "x=1"): then}, {("s", "x=1"): then, ("s", "x=2"): more}) == {"s": 0}
+    with pytest.raises(SsahError, match="other results now: t;"):       # a step that had none
+        compare({("s", "x=1"): then}, {("s", "x=1"): then, ("t", "x=1"): then})
+
+
 def test_going_back_needs_no_line(repository):
     (repository.folder / "toy/steps.py").write_text(repository.decorated + STEPS_FILE.replace("x * 2", "x + x"))
     accept([repository.lab()], ["shown"], "a sum", [repository.trial])

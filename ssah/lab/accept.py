@@ -29,6 +29,8 @@ from .store import Result, Store
 #: What a sum in another order may change of a fraction: relative, and of one near zero.
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
+#: Where the hashes of files stand that a step left in the cache folder.
+KEPT = "values.artifacts."
 
 #: (step, slug) -> what was computed for it.
 Results = dict[tuple[str, str], Result]
@@ -172,13 +174,15 @@ def _run(tree: Path, command: list[str], into: Path) -> subprocess.CompletedProc
 
 
 def compare(then: Results, now: Results) -> dict[str, float]:
-    """Step -> the largest difference of a fraction in its results; `SsahError` beyond rounding."""
+    """Step -> the largest difference of a fraction in its results; `SsahError` beyond rounding.
+
+    A result that is planned only now is no other one, where its step had some before.
+    """
     largest = {}
-    different = []
-    for step, slug_ in sorted(then.keys() | now.keys()):
+    different = sorted({step for step, _ in now} - {step for step, _ in then})
+    for step, slug_ in sorted(then):
         result = (step, slug_)
-        both = result in then and result in now
-        found = difference(then[result], now[result]) if both else np.inf
+        found = difference(then[result], now[result]) if result in now else np.inf
         largest[step] = max(found, largest.get(step, 0.0))
         if found == np.inf:
             different.append(f"{step}({slug_})")
@@ -191,11 +195,13 @@ def compare(then: Results, now: Results) -> dict[str, float]:
 def difference(then: Result, now: Result) -> float:
     """The largest difference between fractions of two results; infinite if it is beyond rounding.
 
-    So it is where anything else differs: a name, a shape, a text, a whole number.
+    So it is where anything else differs: a name, a shape, a text, a whole number. Files that are
+    kept in the cache folder only now change nothing.
     """
     before = dict(_parts(then))
     after = dict(_parts(now))
-    if before.keys() != after.keys():
+    added = after.keys() - before.keys()
+    if not before.keys() <= after.keys() or not all(name.startswith(KEPT) for name in added):
         return np.inf
     largest = 0.0
     for name, old in before.items():
