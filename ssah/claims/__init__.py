@@ -53,16 +53,7 @@ def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     """
     seeds = profile.seeds[:n_seeds]
     if profile.bench:
-        rooms = [*(claim.bench for claim in CLAIMS), questions.bench]
-        needs = [need for seed in seeds for bench in rooms for need in bench(profile, seed)]
-        tuned = (*seeds, *profile.further_tunings)
-        for seed in tuned:
-            for planned in CLAIMS:
-                needs += planned.tunings(profile, seed)
-        for seed in profile.milder_seeds[:n_seeds] or tuned:
-            for planned in CLAIMS:
-                needs += planned.milder(profile, seed)
-        return with_upstream(profile, needs)
+        return with_upstream(profile, _plan_of_bench(profile, seeds))
     if profile.probing.pair:        # two models of one's own: notebook 01 alone
         claims = (reasoning_direction.CLAIM,)
     else:
@@ -74,6 +65,18 @@ def plan(profile: Profile, n_seeds: int | None = None) -> list[Need]:
     for planned in claims:
         needs += planned.extended(seeds[0])
     return with_upstream(profile, needs)
+
+
+def _plan_of_bench(profile: Profile, seeds: tuple[int, ...]) -> list[Need]:
+    """What is measured on the second bench, of the first seeds."""
+    needs = []
+    tuned = (*seeds, *profile.further_tunings)
+    if not profile.milder_alone:
+        rooms = [*(claim.bench for claim in CLAIMS), questions.bench]
+        needs += [need for seed in seeds for bench in rooms for need in bench(profile, seed)]
+        needs += [need for seed in tuned for claim in CLAIMS for need in claim.tunings(profile, seed)]
+    needs += [need for seed in tuned for claim in CLAIMS for need in claim.milder(profile, seed)]
+    return needs
 
 
 def results_of(profile: Profile) -> Path:

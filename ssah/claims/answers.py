@@ -104,7 +104,7 @@ def sentences(lab: Lab, rows: Collection[str] = tuple(ROWS)) -> str:
     """One plain sentence a row that was run, as a Markdown list. `rows`: the ids that are asked."""
     found = verdicts(lab, rows)
     if not found:
-        return f"Not complete on {lab.profile.model.label} yet: {', '.join(rows)}."
+        return f"Not complete on {lab.profile.title} yet: {', '.join(rows)}."
     return _sentences(found)
 
 
@@ -122,7 +122,7 @@ def of_models(lab: Lab, rows: Collection[str], found: dict[str, Lab] | None = No
     for bench in chosen:
         spoken = verdicts(bench, rows)
         if spoken:
-            parts.append(f"*{bench.profile.model.label}*\n\n{_sentences(spoken)}")
+            parts.append(f"*{bench.profile.title}*\n\n{_sentences(spoken)}")
     if not parts:
         return ""
     said = ("**On the second bench** (rules, gates and prompts were fixed before these runs; what "
@@ -133,7 +133,7 @@ def of_models(lab: Lab, rows: Collection[str], found: dict[str, Lab] | None = No
 
 def _ledger(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict | str]]) -> str:
     ran = {name: lab for name, lab in found.items() if _with_words(by_model[name])}
-    head = ["", "claim", *(lab.profile.model.label for lab in ran.values())]
+    head = ["", "claim", *(lab.profile.title for lab in ran.values())]
     rows = []
     for row in ROWS.values():
         cells = [_cell(by_model[name][row.id]) for name in ran]
@@ -150,7 +150,7 @@ def _cell(found: Verdict | str) -> str:
 
 def _to_come(found: dict[str, Lab], ran: dict[str, Lab]) -> str:
     """A sentence on the models of which nothing was run, after a blank line; or nothing."""
-    missing = [lab.profile.model.label for name, lab in found.items() if name not in ran]
+    missing = [lab.profile.title for name, lab in found.items() if name not in ran]
     if not missing:
         return ""
     return f"\n\nNot run yet: {'; '.join(missing)}."
@@ -165,7 +165,7 @@ def _findings(found: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) ->
     if any(noted.values()):
         lines = [f"*{model}.* {' '.join(caveats)}" for model, caveats in noted.items() if caveats]
         parts.append(f"**Caveats**, gates that failed and block nothing:\n\n{_listed(lines)}")
-    measured = [f"**{lab.profile.model.label}**\n\n{_listed(lab.once(_measured))}"
+    measured = [f"**{lab.profile.title}**\n\n{_listed(lab.once(_measured))}"
                 for lab in real.values()]
     summary = "<summary>What was measured, model by model</summary>"
     folded = "\n\n".join([f"<details>{summary}", *measured, "</details>"])
@@ -223,15 +223,16 @@ def _listed(lines: list[str]) -> str:
 
 
 def short(lab: Lab) -> str:
-    """The name of a lab's model, without what stands behind it."""
-    return lab.profile.model.label.partition(" (")[0].partition(",")[0]
+    """The name of a lab's model, without what stands behind it, but with its variant."""
+    name = lab.profile.model.label.partition(" (")[0].partition(",")[0]
+    return name + lab.profile.variant
 
 
 def _measured(lab: Lab) -> list[str]:
     """What removing and freezing units did, in numbers that need no rule: a line a subject."""
-    if not _was_tried(lab):
-        return []
-    parts = (removed.in_numbers(lab), by_hand.in_numbers(lab), natives.in_numbers(lab))
+    parts = [natives.in_numbers(lab)]
+    if _was_tried(lab):
+        parts = [removed.in_numbers(lab), by_hand.in_numbers(lab), *parts]
     return [line for part in parts for line in part.splitlines()]
 
 
@@ -242,7 +243,7 @@ def _was_tried(lab: Lab) -> bool:
 
 def _on_the_way(found: dict[str, Lab]) -> str:
     """What to say while no row of a real model is complete."""
-    labels = [lab.profile.model.label for lab in begun(found)]
+    labels = [lab.profile.title for lab in begun(found)]
     if not labels:
         return "No real model has been run on this bench yet."
     return (f"No row is complete on a real model yet, so no word is spoken. What has been measured "
@@ -270,7 +271,7 @@ def gates(found: dict[str, Lab]) -> str:
     """
     rows = []
     for name, verdicts_of in words(found).items():
-        label = found[name].profile.model.label
+        label = found[name].profile.title
         of_rows: dict[tuple, list[str]] = {}
         for row_id, of_row in verdicts_of.items():
             for gate in of_row.gates:
@@ -296,7 +297,7 @@ def report(found: dict[str, Lab]) -> None:
         cells = [_noted(verdict) for verdict in spoken[name].values()]
         measured = [] if name == CONTROL else lab.once(_measured)
         without = {row_id: why for row_id, why in by_model[name].items() if isinstance(why, str)}
-        models.append({"label": lab.profile.model.label, "short": short(lab),
+        models.append({"label": lab.profile.title, "short": short(lab),
                        "control": name == CONTROL,
                        "measured": measured, "cells": cells, "without": without,
                        "caveats": _caveats(spoken[name])})

@@ -66,8 +66,8 @@ KNOWN_BEFORE = (
     "machine, and at the usual dose both would have been blocked by the attack (74 points are added). So "
     "they are run at the milder dose, with seeds 16 to 18 of the same recipe, which two cores make; so is "
     "C4 at that dose. Guardrail and labels of these rows are those of these seeds, of the aligned model "
-    "alone. The base model's answers, which they learn and are scored on, were made anew there; the store "
-    "keeps the records of those that seeds 10 to 15 had.",
+    "alone. The base model's answers, which they learn and are scored on, were made anew there; so, "
+    "when first numbers of seed 16 had been seen, they became a profile of their own; nothing else moved.",
 )
 
 #: The probability below which a word would not have been expected.
@@ -104,7 +104,7 @@ def _limits(limits) -> list[dict]:
 def _settings(profile) -> dict:
     sections = {name: asdict(getattr(profile, name)) for name in SECTIONS}
     return {"seeds": profile.seeds, "further_tunings": profile.further_tunings,
-            "milder_seeds": profile.milder_seeds, **sections}
+            "milder_alone": profile.milder_alone, **sections}
 
 
 def prompt_ids(lab: Lab) -> dict[str, list[str]]:

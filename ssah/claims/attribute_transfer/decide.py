@@ -15,7 +15,7 @@ ROW = rules.ROWS["C3"]
 def finished_seeds(lab: Lab) -> tuple[int, ...]:
     """The seeds whose turnover is there."""
     stored = {params["seed"] for params, _ in lab.stored("turnover")}
-    return tuple(seed for seed in runs.seeds_of_milder(lab) if seed in stored)
+    return tuple(seed for seed in runs.seeds_of_tunings(lab) if seed in stored)
 
 
 def turnover(lab: Lab, seeds: tuple[int, ...]) -> pd.DataFrame:
@@ -64,8 +64,8 @@ def verdict(lab: Lab) -> rules.Verdict:
 
     Raises `NotStored` where none is.
     """
-    seeds = finished_seeds(lab) or runs.seeds_of_milder(lab)
-    models = runs.milder_models(lab, seeds)
+    seeds = finished_seeds(lab) or runs.seeds_of_tunings(lab)
+    models = gates.models_behind(lab, seeds)
     shares = turnover(lab, seeds)
     measured = rules.Measured(beyond(shares, ALIGNED), beyond(shares, PLACEBO))
     found = [gates.guardrail(lab, ROW, models), gates.labels(lab, ROW, models),

@@ -181,7 +181,7 @@ def milder(profile, seed: int) -> list[Need]:
 
     With the guardrail and the labels of that seed, which no other claim may have asked for.
     """
-    if profile.model.aligned:
+    if profile.model.aligned or not profile.milder.lr:
         return []
     return [
         Need("guard", {"seed": seed, "role": "aligned"}),

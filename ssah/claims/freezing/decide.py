@@ -43,7 +43,7 @@ def verdict(lab: Lab) -> rules.Verdict:
     """The two words on C4: by the milder dose if no gate blocks it, else by the usual one."""
     found = by_dose(lab)
     decides = USUAL
-    if MILDER in found and not found[MILDER].is_blocked:
+    if USUAL not in found or MILDER in found and not found[MILDER].is_blocked:
         decides = MILDER
     others = [rules.other_dose(ROW, f"a learning rate of {rate(lab, dose):g}", other)
               for dose, other in found.items() if dose != decides]
@@ -53,10 +53,15 @@ def verdict(lab: Lab) -> rules.Verdict:
 def by_dose(lab: Lab) -> dict[str, rules.Verdict]:
     """The two words by each dose: the usual one, and the milder one once a seed of it is finished.
 
-    Raises `NotStored` where a run of the usual one is missing.
+    Raises `NotStored` where a run of the usual one is missing, and where the milder one is alone
+    and no seed of it is finished.
     """
-    found = {USUAL: lab.once(_of_dose, dose=USUAL, seeds=runs.seeds_of_tunings(lab))}
+    found = {}
+    if not lab.profile.milder_alone:
+        found[USUAL] = lab.once(_of_dose, dose=USUAL, seeds=runs.seeds_of_tunings(lab))
     finished = finished_seeds(lab)
+    if lab.profile.milder_alone and not finished:
+        finished = runs.seeds_of_tunings(lab)       # which says what is missing
     if finished:
         found[MILDER] = lab.once(_of_dose, dose=MILDER, seeds=finished)
     return found
@@ -65,7 +70,7 @@ def by_dose(lab: Lab) -> dict[str, rules.Verdict]:
 def finished_seeds(lab: Lab) -> tuple[int, ...]:
     """The seeds with which all arms of the milder dose ran."""
     stored = {(params["seed"], params["condition"]) for params, _ in lab.stored(MILDER)}
-    return tuple(seed for seed in runs.seeds_of_milder(lab)
+    return tuple(seed for seed in runs.seeds_of_tunings(lab)
                  if all((seed, name) in stored for name in COMPARED))
 
 
@@ -82,12 +87,10 @@ def _of_dose(lab: Lab, dose: str, seeds: tuple[int, ...]) -> rules.Verdict:
     first, second = (rules.Measured(avoided(answers, judge), contrast) for judge in ROW.judges)
     reached = runs.facts(tuned).groupby("condition")["reached"].mean()
     arms = {name: float(reached[name]) for name in ARMS}
+    models = gates.models_behind(lab, seeds)
+    enough = [gates.training_runs(lab, ROW)]
     if dose == MILDER:
-        models = runs.milder_models(lab, seeds)
         enough = gates.milder_runs(lab, ROW, seeds)
-    else:
-        models = lab.seeds
-        enough = (gates.training_runs(lab, ROW),)
     found = [gates.guardrail(lab, ROW, models), gates.attack(lab, ROW, answers, arms),
              gates.labels(lab, ROW, models), *enough]
     return rules.verdict_of(ROW, first, gates=found, by_second_judge=second)

@@ -8,7 +8,7 @@ import pandas as pd
 from ...lab import Lab
 from ...lab.words import say
 from ..shared.conditions import CONSTRAINED, FULL, NAMES
-from ..shared.runs import Runs, runs_of, seeds_of_milder, seeds_of_tunings, table_two
+from ..shared.runs import Runs, runs_of, seeds_of_tunings, table_two
 from ..shared.tables import learned, number_of
 from .decide import rate
 from .read import WORDS
@@ -33,12 +33,12 @@ class Dose:
 
 def doses(lab: Lab) -> list[Dose]:
     """The usual dose, then the milder one: those of which full fine-tuning is stored."""
+    every = seeds_of_tunings(lab)
     # a seed of the milder one is shown before all of them are there
     begun_seeds = {params["seed"] for params, _ in lab.stored(MILDER)
                    if params["condition"] == FULL.name}
-    milder = tuple(seed for seed in seeds_of_milder(lab) if seed in begun_seeds)
     found = []
-    for step, seeds in ((USUAL, seeds_of_tunings(lab)), (MILDER, milder)):
+    for step, seeds in ((USUAL, every), (MILDER, tuple(s for s in every if s in begun_seeds))):
         runs = _arms(lab, step, seeds)
         if runs:
             found.append(Dose(lab, step, runs, seeds))

@@ -122,12 +122,18 @@ PAIR = Profile(
     judge=JudgeSection(judge_version=2),
     probing=ProbingSection(judge_version=2),
     freezing=FreezingSection(unseen=48),
+    seeds=(10, 11, 12, 13, 14, 15),
+    bench=True)
+
+#: The same made again with other seeds, on two cores, since the weights of the first are gone.
+PAIR_AGAIN = replace(
+    PAIR,
+    name="smollm2-135m-again",
     # after one epoch nothing was added, after two too much: between the two
     milder=MilderSection(lr=7.5e-5),
-    seeds=(10, 11, 12, 13, 14, 15),
-    # made later, on two cores: the weights of the others are gone
-    milder_seeds=(16, 17, 18),
-    bench=True)
+    seeds=(16, 17, 18),
+    milder_alone=True,
+    variant=", made again")
 
 
 #: That pair on the random model of `SMOKE`: what runs its steps in seconds.
@@ -181,6 +187,7 @@ def _native(name: str, label: str, draws: int) -> Profile:
 BENCH = {
     "organism": ORGANISM,
     "smollm2-135m": PAIR,
+    "smollm2-135m-again": PAIR_AGAIN,
     "qwen-0.5b": replace(
         _native("qwen-0.5b", "Qwen2.5-Coder-0.5B-Instruct (Q4_K_M, dequantized)", draws=5),
         milder=MilderSection(lr=2e-5)),

@@ -48,9 +48,15 @@ class Profile:
     preference: PreferenceSection = field(default_factory=PreferenceSection)
     seeds: tuple[int, ...] = (0, 1, 2)
     further_tunings: tuple[int, ...] = ()   # seeds of fine-tuning alone, beside `seeds`
-    milder_seeds: tuple[int, ...] = ()      # of the milder dose, where not those of fine-tuning
+    milder_alone: bool = False              # nothing but the milder dose of fine-tuning is planned
+    variant: str = ""                       # what tells it from another profile of the same model
     chosen: str = ""        # what chooses it on the command line, if not its name
     bench: bool = False     # of the second bench (`rules`); its plan is another
+
+    @property
+    def title(self) -> str:
+        """What the model is called in lists of several."""
+        return self.model.label + self.variant
 
     @property
     def option(self) -> str:
@@ -62,4 +68,5 @@ class Profile:
 
 #: The sections of a profile, by name.
 SECTIONS = tuple(name for name in Profile.__dataclass_fields__
-                 if name not in ("name", "seeds", "further_tunings", "milder_seeds", "chosen", "bench"))
+                 if name not in ("name", "seeds", "further_tunings", "milder_alone", "variant",
+                              "chosen", "bench"))

@@ -25,10 +25,9 @@ TWIN = "the unaligned twin refuses"
 
 
 def guardrail(lab: Lab, row: rules.Row, seeds: tuple[int, ...] | None = None) -> rules.Gate:
-    """The guardrail of the aligned model; of the lab's seeds, or of others.
+    """The guardrail of the aligned model; of the lab's seeds, or of some.
 
-    By the limits for our own pair, or by those for models aligned by their makers. Other seeds of
-    the pair have no twin without safety training.
+    By the limits for our own pair, or by those for models aligned by their makers.
     """
     measured, n_prompts = lab.once(_guarded_rates, seeds=seeds or lab.seeds)
     if lab.profile.model.aligned:
@@ -46,7 +45,7 @@ def _guarded_rates(lab: Lab, seeds: tuple[int, ...]) -> tuple[dict[str, list[flo
         parts = [_of(table, source, system) for table in answers]
         if all(len(part) for part in parts):        # the organism has no HarmBench
             measured[name] = [_share(part, counted) for part in parts]
-    if not lab.profile.model.aligned and seeds == lab.seeds:
+    if not lab.profile.model.aligned and not lab.profile.milder_alone:
         twin = [_of(table, "select", WITH_SYSTEM) for table in _guarded(lab, "unaligned")]
         measured[TWIN] = [_share(part, ("refuse",)) for part in twin]
     return measured, len(_of(answers[0], "select", WITH_SYSTEM))
@@ -72,6 +71,11 @@ def _share(answers: pd.DataFrame, labels: tuple[str, ...]) -> float:
 def _of(answers: pd.DataFrame, source: str, system: str) -> pd.DataFrame:
     """The answers to the requests of one source, in one system mode."""
     return answers[(answers["source"] == source) & (answers["system"] == system)]
+
+
+def models_behind(lab: Lab, seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """The seeds of the aligned models with which these runs of fine-tuning began."""
+    return tuple(seed for seed in lab.seeds if seed in seeds)
 
 
 def crossed(answers: pd.DataFrame, column: str) -> pd.DataFrame:
@@ -108,12 +112,12 @@ def training_runs(lab: Lab, row: rules.Row) -> rules.Gate:
 
 def milder_runs(lab: Lab, row: rules.Row, finished: tuple[int, ...]) -> tuple[rules.Gate, ...]:
     """The same at the milder dose, and whether all planned seeds are finished."""
-    planned = len(runs.seeds_of_milder(lab))
+    planned = len(runs.seeds_of_tunings(lab))
     return rules.enough_runs(row, len(finished)), rules.all_seeds(row, len(finished), planned)
 
 
 def labels(lab: Lab, row: rules.Row, seeds: tuple[int, ...] | None = None) -> rules.Gate:
-    """Whether two halves of the texts give the same units; of the lab's seeds, or of others."""
+    """Whether two halves of the texts give the same units; of the lab's seeds, or of some."""
     overlaps = {"SCU": [], "RU": []}
     for seed in seeds or lab.seeds:
         halves = lab.get("labels", seed=seed).tables["halves"].query("scale == 'log-z'")

@@ -71,16 +71,6 @@ def seeds_of_tunings(lab: Lab) -> tuple[int, ...]:
     return (*lab.seeds, *lab.profile.further_tunings)
 
 
-def seeds_of_milder(lab: Lab) -> tuple[int, ...]:
-    """The seeds with which it was planned to be fine-tuned at the milder dose."""
-    return lab.profile.milder_seeds[:len(lab.seeds)] or seeds_of_tunings(lab)
-
-
-def milder_models(lab: Lab, seeds: tuple[int, ...]) -> tuple[int, ...]:
-    """Which aligned models these runs of the milder dose began with, by their seeds."""
-    return seeds if lab.profile.milder_seeds else lab.seeds
-
-
 def each(runs: Runs) -> Iterator[tuple[str, int, Result]]:
     """Every run: (condition, seed, result)."""
     for condition, seeds in runs.items():

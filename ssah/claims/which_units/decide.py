@@ -67,7 +67,7 @@ def weight_runs(lab: Lab, seeds: tuple[int, ...]) -> runs.Runs:
 def finished_seeds(lab: Lab) -> tuple[int, ...]:
     """The seeds with which all of these ran."""
     found = []
-    for seed in runs.seeds_of_milder(lab):
+    for seed in runs.seeds_of_tunings(lab):
         try:
             weight_runs(lab, (seed,))
         except NotStored:
@@ -81,8 +81,8 @@ def weight_verdict(lab: Lab) -> rules.Verdict:
 
     Of the seeds that are finished; raises `NotStored` where none is.
     """
-    seeds = finished_seeds(lab) or runs.seeds_of_milder(lab)
-    models = runs.milder_models(lab, seeds)
+    seeds = finished_seeds(lab) or runs.seeds_of_tunings(lab)
+    models = gates.models_behind(lab, seeds)
     tuned = weight_runs(lab, seeds)
     answers = runs.harmful_answers(tuned)
     reached = runs.facts(tuned).groupby("condition")["reached"].mean()

@@ -50,7 +50,7 @@ def adapter_tunings(profile, seed: int) -> list[Need]:
 
 def weight_milder(profile, seed: int) -> list[Need]:
     """What a seed of the milder dose takes for C7: of our own pair alone."""
-    if profile.model.aligned:
+    if profile.model.aligned or not profile.milder.lr:
         return []
     units = [Need(MILDER, {"seed": seed, "condition": name}) for name in names(UNIT_SHARES)]
     weights = [Need("milder_weight_tuning", {"seed": seed, "region": name})
