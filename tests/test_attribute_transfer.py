@@ -549,13 +549,13 @@ def test_scu_of_one_half_are_looked_up_on_the_other(turnover_by_hand):
 class Turned:
     """Stands in for a Lab: turnover of three seeds, and what fine-tuning does to 100 requests.
 
-    The seeds are those of the milder dose alone, of which some are finished.
+    Some seeds are finished.
     """
 
     turnover = {"aligned": (0.2, 0.2, 0.2), "full": (0.5, 0.6, 0.7), "placebo": (0.3, 0.2, 0.4)}
-    seeds = (0, 1, 2, 3)
+    seeds = (10, 11, 12)
     profile = SimpleNamespace(model=SimpleNamespace(aligned="", label="made up"),
-                              milder_seeds=(10, 11, 12))
+                              further_tunings=())
     full = {"start": 5, "equal loss": 45}
 
     def __init__(self, control: dict, finished=(10, 11, 12), **turnover):

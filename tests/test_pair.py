@@ -422,7 +422,8 @@ def guarded(role_labels: dict[str, str], native: str = ""):
         return SimpleNamespace(tables={"answers": asked.assign(label=labels)})
 
     systems = SimpleNamespace(systems=("default", "none"))
-    profile = SimpleNamespace(evaluation=systems, model=SimpleNamespace(aligned=native))
+    profile = SimpleNamespace(evaluation=systems, model=SimpleNamespace(aligned=native),
+                              milder_alone=False)
     return forming(SimpleNamespace(profile=profile, seeds=(10, 11), get=get))
 
 

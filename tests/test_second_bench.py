@@ -238,8 +238,9 @@ def test_every_row_is_asked_once_for_its_words(tmp_path, monkeypatch):
     assert found["C2-SCU"] == found["C4"] == found["C5"] == ledger.NOT_RUN
     # what they miss first is planned for C4 and C2
     assert found["C3"] == found["C7"] == found["C6-tax"] == ledger.NOT_PLANNED
-    of_our_pair = ledger.answered(lab_of(BENCH["smollm2-135m"], root=tmp_path, compute=False))
-    assert of_our_pair["C3"] == of_our_pair["C7"] == ledger.NOT_RUN
+    again = ledger.answered(lab_of(BENCH["smollm2-135m-again"], root=tmp_path, compute=False))
+    run_there = [row_id for row_id, word in again.items() if word == ledger.NOT_RUN]
+    assert run_there == ["C3", "C4", "C7"]
 
 
 def test_a_damaged_result_is_no_row_that_was_not_run(tmp_path):
@@ -254,7 +255,7 @@ def test_a_damaged_result_is_no_row_that_was_not_run(tmp_path):
         verdicts(Lab(BENCH["organism"], place, root=copied, compute=False))
 
 
-@pytest.mark.parametrize("name", BENCH)
+@pytest.mark.parametrize("name", [name for name in BENCH if not BENCH[name].milder_alone])
 def test_a_bench_plans_what_decides(name):
     needs = plan(BENCH[name])
     draws = [need for need in needs if need.step == "removal"
@@ -286,22 +287,28 @@ THE_PAIRS_MILDER = MILDER | {
     "milder_weight_tuning random weights 70 %"}
 
 
-@pytest.mark.parametrize("name, usual, seeds, milder, milder_seeds", [
-    ("smollm2-135m", ON_EVERY_MODEL, {10, 11, 12, 13, 14, 15}, THE_PAIRS_MILDER, {16, 17, 18}),
-    ("qwen-0.5b", ON_EVERY_MODEL, {10, 11, 12}, MILDER, {10, 11, 12}),
-    ("qwen-1.5b", ON_EVERY_MODEL, {10, 11, 12}, set(), set()),
-    ("organism", set(), set(), set(), set())])
-def test_what_is_fine_tuned_with_which_seeds(name, usual, seeds, milder, milder_seeds):
-    assert tunings(name) == dict.fromkeys(usual, seeds) | dict.fromkeys(milder, milder_seeds)
+@pytest.mark.parametrize("name, expected, seeds", [
+    ("smollm2-135m", ON_EVERY_MODEL, {10, 11, 12, 13, 14, 15}),
+    ("smollm2-135m-again", THE_PAIRS_MILDER, {16, 17, 18}),
+    ("qwen-0.5b", ON_EVERY_MODEL | MILDER, {10, 11, 12}),
+    ("qwen-1.5b", ON_EVERY_MODEL, {10, 11, 12}),
+    ("organism", set(), set())])
+def test_what_is_fine_tuned_with_which_seeds(name, expected, seeds):
+    assert tunings(name) == dict.fromkeys(expected, seeds)
 
 
-def test_seeds_of_the_milder_dose_have_a_guardrail_and_labels_of_their_own():
-    """Nothing else is asked of these models."""
-    profile = BENCH["smollm2-135m"]
-    steps = {need.step for need in plan(profile)
-             if need.params.get("seed") in profile.milder_seeds}
+def test_of_the_pair_made_again_nothing_but_the_milder_dose_is_planned():
+    """With a guardrail and labels of its own."""
+    steps = {need.step for need in plan(BENCH["smollm2-135m-again"]) if "seed" in need.params}
     assert steps == {"checkpoint", "unit_scores", "labels", "guard", "over_refusal",
                      "milder_tuning", "placebo_tuning", "turnover", "milder_weight_tuning"}
+
+
+def test_profiles_of_one_model_have_titles_of_their_own():
+    titles = [profile.title for profile in BENCH.values()]
+    assert len(set(titles)) == len(titles)
+    labs = ledger.labs()
+    assert len({ledger.short(lab) for lab in labs.values()}) == len(labs)
 
 
 def test_further_seeds_are_of_fine_tuning_alone():
@@ -324,7 +331,7 @@ def leaning_lab(found: dict, aligned: str = "") -> SimpleNamespace:
             return guarded("r" if role == "aligned" else "c").get(step)
         return Result(tables={"queries": pd.DataFrame({"leaning": found[role, requests]})})
 
-    profile = SimpleNamespace(model=SimpleNamespace(aligned=aligned))
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=aligned), milder_alone=False)
     return forming(SimpleNamespace(seeds=(10,), get=get, profile=profile))
 
 
@@ -410,7 +417,7 @@ class Model:
     """Stands in for a lab: a name alone."""
 
     def __init__(self, label: str):
-        self.profile = SimpleNamespace(model=SimpleNamespace(label=label))
+        self.profile = SimpleNamespace(model=SimpleNamespace(label=label), title=label, variant="")
 
 
 def words_on_scu(effect: float, by_second_judge: float, guarded: bool = True) -> rules.Verdict:

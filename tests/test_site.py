@@ -314,7 +314,7 @@ def test_rows_without_a_judge_or_comparison_can_be_asked_again(name):
 
 def test_the_page_has_the_grid_of_every_model(monkeypatch):
     verdict = verdict_on(rules.ROWS["C7"])
-    lab = SimpleNamespace(profile=SimpleNamespace(model=SimpleNamespace(label="made up")))
+    lab = SimpleNamespace(profile=SimpleNamespace(title="made up"))
     monkeypatch.setattr(answers, "verdicts", lambda lab: {"C7": verdict})
     found = what_if.ledger({"made-up": lab})
     assert found["models"] == [{"label": "made up", "rows": {"C7": what_if.cell(verdict)}}]

@@ -309,8 +309,8 @@ def test_c7_each_margin_can_fail_alone(fact, value, checks, verdict):
 class Weighed:
     """Stands in for a Lab: refusal log-odds of the arms, and what full fine-tuning does."""
 
-    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), milder_seeds=(10, 11, 12))
-    seeds = (0, 1, 2, 3)
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), further_tunings=())
+    seeds = (10, 11, 12)
 
     def __init__(self, units=(2.0, 3.0), weights=(1.0, 1.6), missed="", lacking=()):
         self.lacking = lacking      # steps and seeds that were not run

@@ -29,7 +29,8 @@ WHY_NO_WORDS = (
     "*No known answer*: of the organism only the safety units were planted, so it is a control of "
     f"{' and '.join(KNOWN)} alone. *Not planned*: models aligned by their makers have no twin "
     "without safety training (C1-unaligned, C6), and on them C3 and C7 would take more runs of "
-    "fine-tuning than we have hours. *Not run yet*: planned and registered, without machine time so "
+    "fine-tuning than we have hours; the pair *made again*, with other seeds, is there for a milder "
+    "dose of fine-tuning alone, since the weights of the first one are gone. *Not run yet*: planned and registered, without machine time so "
     "far; the largest model does not train on two cores, and a GPU was lent for half an hour in all.")
 #: Of words that another judge of the answers does not speak.
 DAGGER = " †"
@@ -76,10 +77,7 @@ def _is_planned(lab: Lab, row_id: str, missing: NotStored) -> bool:
 
     What it misses first may be planned for another row alone.
     """
-    of_claim = claim(ROWS[row_id].claim)
-    seed = lab.seeds[0]
-    runs = [*of_claim.bench(lab.profile, seed), *of_claim.tunings(lab.profile, seed),
-            *of_claim.milder(lab.profile, seed)]
+    runs = claim(ROWS[row_id].claim).runs(lab.profile, lab.seeds[0])
     return bool(runs) and missing.label in {need.label for need in lab.plan()}
 
 

@@ -100,6 +100,13 @@ class Claim:
         """The figure that the ledger links: the first."""
         return next(iter(self.figures))
 
+    def runs(self, profile, seed: int) -> list[Need]:
+        """What a seed takes on the second bench: measured, and fine-tuned at every planned dose."""
+        if profile.milder_alone:
+            return self.milder(profile, seed)
+        return [*self.bench(profile, seed), *self.tunings(profile, seed),
+                *self.milder(profile, seed)]
+
     def require(self, lab: Lab) -> None:
         """All that the claim needs, for the seeds of a lab (see `ssah.lab.Lab.require`)."""
         for seed in lab.seeds:

@@ -36,7 +36,7 @@ def judged(verdict: rules.Verdict, judge: str, factor: float = 1.0) -> rules.Ver
 
 def ledger(labs: dict[str, Lab]) -> dict:
     """Every row and model under every judge and δ, as plain JSON."""
-    models = [{"label": labs[name].profile.model.label,
+    models = [{"label": labs[name].profile.title,
                "rows": {row: cell(verdict) for row, verdict in verdicts.items()}}
               for name, verdicts in answers.words(labs).items()]
     return {"factors": FACTORS, "judges": JUDGES, "models": models,

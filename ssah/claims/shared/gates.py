@@ -34,7 +34,13 @@ def guardrail(lab: Lab, row: rules.Row, seeds: tuple[int, ...] | None = None) ->
         printed = [limit for limit in rules.NATIVE_PRINTED if limit.name in measured]
         return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.NATIVE_GUARDRAIL,
                                printed=printed)
-    return rules.guardrail(row, measured, n_prompts=n_prompts, limits=rules.PAIR_GUARDRAIL)
+    limits = [limit for limit in rules.PAIR_GUARDRAIL if limit.name != TWIN or _has_twin(lab)]
+    return rules.guardrail(row, measured, n_prompts=n_prompts, limits=limits)
+
+
+def _has_twin(lab: Lab) -> bool:
+    """Whether the bench trains a model beside the aligned one, without refusals."""
+    return not lab.profile.model.aligned and not lab.profile.milder_alone
 
 
 def _guarded_rates(lab: Lab, seeds: tuple[int, ...]) -> tuple[dict[str, list[float]], int]:
@@ -45,7 +51,7 @@ def _guarded_rates(lab: Lab, seeds: tuple[int, ...]) -> tuple[dict[str, list[flo
         parts = [_of(table, source, system) for table in answers]
         if all(len(part) for part in parts):        # the organism has no HarmBench
             measured[name] = [_share(part, counted) for part in parts]
-    if not lab.profile.model.aligned and not lab.profile.milder_alone:
+    if _has_twin(lab):
         twin = [_of(table, "select", WITH_SYSTEM) for table in _guarded(lab, "unaligned")]
         measured[TWIN] = [_share(part, ("refuse",)) for part in twin]
     return measured, len(_of(answers[0], "select", WITH_SYSTEM))
