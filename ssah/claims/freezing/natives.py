@@ -10,7 +10,7 @@ from ...lab.words import say
 from ..shared.conditions import CONSTRAINED, FULL, NAMES
 from ..shared.runs import Runs, runs_of, seeds_of_tunings, table_two
 from ..shared.tables import learned, number_of
-from .decide import rate
+from .decide import finished_seeds, rate
 from .read import WORDS
 from .run import ARMS, MILDER, USUAL
 
@@ -34,11 +34,12 @@ class Dose:
 def doses(lab: Lab) -> list[Dose]:
     """The usual dose, then the milder one: those of which full fine-tuning is stored."""
     every = seeds_of_tunings(lab)
-    # a seed of the milder one is shown before all of them are there
+    # of the milder one the finished seeds are shown, and before there are any those that began
     begun_seeds = {params["seed"] for params, _ in lab.stored(MILDER)
                    if params["condition"] == FULL.name}
+    milder = finished_seeds(lab) or tuple(seed for seed in every if seed in begun_seeds)
     found = []
-    for step, seeds in ((USUAL, every), (MILDER, tuple(s for s in every if s in begun_seeds))):
+    for step, seeds in ((USUAL, every), (MILDER, milder)):
         runs = _arms(lab, step, seeds)
         if runs:
             found.append(Dose(lab, step, runs, seeds))
