@@ -554,8 +554,8 @@ class Turned:
 
     turnover = {"aligned": (0.2, 0.2, 0.2), "full": (0.5, 0.6, 0.7), "placebo": (0.3, 0.2, 0.4)}
     seeds = (10, 11, 12)
-    profile = SimpleNamespace(model=SimpleNamespace(aligned="", label="made up"),
-                              further_tunings=())
+    profile = SimpleNamespace(model=SimpleNamespace(aligned=""), title="made up",
+                              further_tunings=(), milder_alone=True)
     full = {"start": 5, "equal loss": 45}
 
     def __init__(self, control: dict, finished=(10, 11, 12), **turnover):

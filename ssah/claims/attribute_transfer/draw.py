@@ -117,7 +117,8 @@ def turnover(models: dict[str, pd.DataFrame], titles: dict[str, str]):
                 axis.plot(of_seed[column] * 100, of_seed["model"].map(places), "-o",
                           color="#9e9e9e", markersize=4, linewidth=1, zorder=1)
             means = table.groupby("model")[column].mean()
-            axis.plot(means * 100, means.index.map(places), "s", color="black", markersize=8)
+            axis.plot(means * 100, means.index.map(places), "s", color="black", markersize=9,
+                      markerfacecolor="none", markeredgewidth=1.8)
             axis.set_xlim(PERCENT)
             axis.set_yticks(list(places.values()), list(titles.values()))
         row[0].set_ylim(len(places) - 0.6, -0.4)

@@ -57,7 +57,7 @@ def seen(lab: Lab, table: pd.DataFrame) -> str:
     """What one sees of a model in the figure. `table`: of `turned`."""
     means = table.groupby("model")[["left", "CU", "keyword_asr"]].mean()
     above = table.pivot(index="seed", columns="model", values="left")
-    return say(WORDS, "turned_seen", model=lab.profile.model.label, left=means["left"],
+    return say(WORDS, "turned_seen", model=lab.profile.title, left=means["left"],
                cu=means["CU"], attacks=means["keyword_asr"], seeds=number_of(above.index),
                above_aligned=(above[TUNED] > above[ALIGNED]).sum(),
                above_placebo=(above[TUNED] > above[PLACEBO]).sum(), of=len(above))

@@ -27,8 +27,8 @@ class Dose:
     @property
     def title(self) -> str:
         """The model, and the rate where it is the milder one."""
-        label = self.lab.profile.model.label
-        return f"{label}, milder dose" if self.step == MILDER else label
+        title = self.lab.profile.title
+        return f"{title}, milder dose" if self.step == MILDER else title
 
 
 def doses(lab: Lab) -> list[Dose]:
