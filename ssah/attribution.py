@@ -57,8 +57,9 @@ def importance(
       over all positions, L the mean negative log-likelihood of the token after each scored position
     - ``random``: uniform, from `seed`; no data
 
-    `progress` labels a bar over the batches. Raises `SsahError` for an unknown method, for batches that are none, where data count for too
-    few scored positions (two; gradient: one), and for scores that are not finite.
+    `progress` labels a bar over the batches. Raises `SsahError` for an unknown method, for batches
+    that are none, where data count for too few scored positions (two; gradient: one), and for
+    scores that are not finite.
     """
     if method not in METHODS:
         raise SsahError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
@@ -405,7 +406,7 @@ def _losses(model, batch: dict) -> tuple[torch.Tensor, int]:
 def _checked_batches(
     model, batches: Iterable[dict] | dict, progress: str | None = None
 ) -> Iterator[dict]:
-    """The batches on the model's device, with a bar if it has a label; `SsahError` for what is none."""
+    """The batches on the model's device; `SsahError` for what is none. `progress` labels a bar."""
     if isinstance(batches, Mapping):
         batches = [batches]
     for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False):
