@@ -183,10 +183,8 @@ def _family_and_others(item):
 
 #: Fixtures that compute everything a bench or a seed has, on a small model.
 WHOLE = {"smoke_seed", "dry_lab"}
-#: Files whose tests start programs, train small models, or read all that is stored.
-SLOW_FILES = {"test_attribute_transfer", "test_cli", "test_code", "test_course", "test_figures",
-              "test_loading", "test_notebooks", "test_own_model", "test_pair", "test_parallel",
-              "test_redundant_units", "test_results", "test_runs_of_notebooks"}
+#: Fixtures that train small models.
+TRAINED = {"smoke_cache", "organisms"}
 
 
 def pytest_collection_modifyitems(items):
@@ -197,9 +195,10 @@ def pytest_collection_modifyitems(items):
             item.add_marker("whole")
         if item.get_closest_marker("extended") or item.get_closest_marker("whole"):
             continue
-        trains = {"smoke_cache", "organisms"} & set(item.fixturenames)
-        slow = trains or item.path.stem in SLOW_FILES or item.get_closest_marker("slow")
-        item.add_marker("slow" if slow else "quick")
+        if TRAINED & set(item.fixturenames):
+            item.add_marker("slow")
+        if not item.get_closest_marker("slow"):
+            item.add_marker("quick")
     # the longest files first, so that no process waits for the other in the end
     items.sort(key=lambda item: not any(item.get_closest_marker(name) for name in ("whole", "slow")))
 

@@ -44,6 +44,8 @@ from ssah.lab import Need, Result
 from ssah.lab.statistics import Estimate
 from ssah.units import UnitIndex
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("Agg")
 INDEX = UnitIndex(n_blocks=2, n_heads=4, n_kv_heads=2, head_dim=8, n_mlp=100, hidden=32)
 SMOKE = load_profile("smoke")
@@ -563,8 +565,8 @@ class Turned:
         self.finished = finished
         self.turnover = self.turnover | turnover
 
-    def stored(self, step):
-        return [({"seed": seed}, None) for seed in self.finished]
+    def has_all(self, needs):
+        return all(need.params["seed"] in self.finished for need in needs)
 
     def get(self, step, seed, condition=None):
         if step == "milder_tuning":

@@ -18,6 +18,8 @@ from ssah.cli import estimates, places
 from ssah.inputs import archives
 from ssah.lab import Need, notebooks, slug
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def two_notebooks(tmp_path, monkeypatch):

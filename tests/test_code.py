@@ -19,6 +19,8 @@ from ssah.lab.accept import Trial, accept, compare, difference, last_valid_commi
 from ssah.lab.code import Package, Reference
 from ssah.lab.steps import Step
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "toy/__init__.py": '"""A package."""\n',
     "toy/steps.py": '''"""Steps."""

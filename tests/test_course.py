@@ -20,6 +20,8 @@ from ssah.inputs.archives import REPOSITORY
 from ssah.lab.notebooks import own_kernel
 from ssah.teach import editing
 
+pytestmark = pytest.mark.slow
+
 FOLDER = REPOSITORY / "notebooks" / "course"
 PATHS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
 SOURCES = {path.stem: cells.read(path) for path in PATHS}

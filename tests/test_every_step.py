@@ -36,8 +36,8 @@ def made_up_lab(letters: dict[str, str], aligned: str = "theirs", seeds=(10,), f
                 safe=None):
     """A lab whose `deep` results after 10 tokens are decoding -> letters; after 0 all is refused.
 
-    `safe`: the same of safe requests, of which nothing is refused by default. The guardrail holds. `finished`: the seeds that ran whole
-    (default: all); the others lack a decoding.
+    `safe`: the same of safe requests, of which nothing is refused by default. The guardrail holds.
+    `finished`: the seeds that ran whole (default: all); the others lack a decoding.
     """
     refusing = pd.DataFrame({"source": "select", "system": "default", "label": ["refuse"] * 80})
     guarded = pd.concat([
@@ -55,13 +55,18 @@ def made_up_lab(letters: dict[str, str], aligned: str = "theirs", seeds=(10,), f
         return Result(tables={"answers": pd.concat([without, answers(chosen)])})
 
     profile = SimpleNamespace(
-        bench=True, name="made-up", reevaluation=ReevaluationSection(),
+        bench=True, name="made-up", further_tunings=(), reevaluation=ReevaluationSection(),
         model=SimpleNamespace(aligned=aligned, name="base", label="a model"))
     stored = [({"seed": seed, "decoding": decoding, "role": "aligned", "requests": requests}, None)
               for seed in seeds for decoding in letters for requests in run.REQUESTS
               if decoding != "neutral" or seed in (finished or seeds)]
-    return forming(SimpleNamespace(profile=profile, seeds=seeds, get=get,
-                                   require=lambda needs: None, stored=lambda step: stored if step == "deep" else []))
+
+    def has_all(needs):
+        return all((need.params, None) in stored for need in needs)
+
+    return forming(SimpleNamespace(
+        profile=profile, seeds=seeds, get=get, require=lambda needs: None, has_all=has_all,
+        stored=lambda step: stored if step == "deep" else []))
 
 
 LAB = made_up_lab({"as usual": "rccccccccc", "asked again": "rrrrrreccc", "neutral": "rreccccccc"})

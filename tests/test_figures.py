@@ -21,6 +21,8 @@ from ssah.errors import SsahError
 from ssah.inputs.archives import REPOSITORY
 from ssah.inputs.words import data_file
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("Agg")
 
 

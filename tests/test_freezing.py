@@ -502,6 +502,9 @@ class OnTheWay(HandMadeRuns):
         for name, seed in pairs[:-1]:
             yield {"condition": name, "seed": seed}, None
 
+    def has_all(self, needs):
+        return all((need.params, None) in self.stored(need.step) for need in needs)
+
 
 def test_arms_are_those_with_every_seed_and_none_without_the_full_run():
     lab = OnTheWay("remainder", "SCU + all CU", "full", "most safety")

@@ -445,6 +445,11 @@ def test_what_is_stale_or_damaged_is_left_out_and_said(planned, tmp_path, capsys
     capsys.readouterr()
     assert planned().frame("row", "rows")["seed"].unique().tolist() == [2]
     assert "left out: row(seed=1,name=a) is corrupt" in capsys.readouterr().err
+    damaged, whole, never_run = (Need("row", {"seed": seed, "name": "a"}) for seed in (1, 2, 3))
+    assert planned().has_all([whole]) and not planned().has_all([whole, never_run])
+    assert capsys.readouterr().err == ""        # there is nothing to tell of what never ran
+    assert not planned().has_all([whole, damaged])
+    assert "left out: row(seed=1,name=a) is corrupt" in capsys.readouterr().err
     steps.STEPS["row"] = replace(steps.STEPS["row"], version=2)
     with pytest.raises(SsahError, match="no planned result"):
         planned().facts("row")

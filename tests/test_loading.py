@@ -28,6 +28,8 @@ from ssah.loading import DTYPES, _tokenizer, open_model, parsed_device, parsed_d
 from ssah.catalog import load_chat_model
 from ssah.models import Chat, save_weights, tiny_chat
 
+pytestmark = pytest.mark.slow
+
 IDS = torch.tensor([[5, 9, 30, 41, 7]])
 
 

@@ -19,6 +19,8 @@ from ssah.claims import readme
 from ssah.claims.shared import style
 from ssah.inputs.archives import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("Agg")
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))

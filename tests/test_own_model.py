@@ -19,6 +19,8 @@ from ssah.inputs.prompts import load_prompts
 from ssah.judging import is_refusal
 from ssah.models import save_weights, tiny_chat
 
+pytestmark = pytest.mark.slow
+
 PROFILE = """
 profile = "smoke"
 seeds = [0]

@@ -22,6 +22,9 @@ from ssah.inputs import prompts, words
 from ssah.lab import Result
 from ssah.units import UnitIndex
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """Its results, each computed once."""

@@ -26,6 +26,8 @@ from ssah.lab import Need, Store, code, find_step, parallel
 from ssah.lab.graph import Task, at_least, chains, longest_chain, tasks_of
 from ssah.lab.parallel import Outcome, Recipe
 
+pytestmark = pytest.mark.slow
+
 #: Seconds after which a test fails that waits for something: far more than it takes.
 PATIENCE = 300
 

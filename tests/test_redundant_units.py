@@ -30,6 +30,8 @@ from ssah.inputs import prompts
 from ssah.lab import Result, find_step
 from ssah.lab.statistics import Estimate
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("Agg")
 
 DEFAULT = load_profile("default")

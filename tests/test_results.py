@@ -9,6 +9,8 @@ from ssah.claims import PLACE, RESULTS, lab_of, plan, readme
 from ssah.claims.profiles import load_profile
 from ssah.lab import Store, code, find_step
 
+pytestmark = pytest.mark.slow
+
 DEFAULT = load_profile("default")
 STORE = Store(RESULTS / "default")
 PLANNED = plan(DEFAULT)

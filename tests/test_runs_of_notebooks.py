@@ -13,6 +13,8 @@ from ssah.cli import notebooks as commands
 from ssah.claims import load_profile
 from ssah.lab import notebooks, pages
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = """profile: str = "default"  # which profile
 recompute: bool = False  # anew
 n_seeds: int = 3  # how many seeds

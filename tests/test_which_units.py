@@ -317,6 +317,9 @@ class Weighed:
         self.log_odds = dict(zip(names((*UNIT_SHARES, *WEIGHT_SHARES)), (*units, *weights)))
         self.missed = missed
 
+    def has_all(self, needs):
+        return not any((need.step, need.params["seed"]) in self.lacking for need in needs)
+
     def get(self, step, seed, condition=None, region=None):
         if (step, seed) in self.lacking:
             raise NotStored("not run")

@@ -177,11 +177,22 @@ class Lab:
         Computes nothing. What is damaged or stale is left out, and said on stderr.
         """
         for need in self.planned(name):
-            state, result, why = self.look(need.step, need.params)
-            if state == "ok":
+            result = self._stored(need)
+            if result is not None:
                 yield need.params, result
-            elif state != "missing":
-                print(f"left out: {need.label} is {state} ({why})", file=sys.stderr)
+
+    def has_all(self, needs: Iterable[Need]) -> bool:
+        """Whether some results are all stored and valid. Computes nothing; tells as `stored` does."""
+        return all(self._stored(need) is not None for need in needs)
+
+    def _stored(self, need: Need) -> Result | None:
+        """A result that is stored and valid; of another one than a missing one stderr tells."""
+        state, result, why = self.look(need.step, need.params)
+        if state == "ok":
+            return result
+        if state != "missing":
+            print(f"left out: {need.label} is {state} ({why})", file=sys.stderr)
+        return None
 
     def has(self, name: str) -> bool:
         """Whether a planned run of a step is stored and valid."""

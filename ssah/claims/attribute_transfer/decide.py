@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ...lab import Lab
+from ...lab import Lab, Need
 from .. import rules
 from ..shared import gates, runs
 from ..shared.tuning import MILDER
@@ -14,8 +14,7 @@ ROW = rules.ROWS["C3"]
 
 def finished_seeds(lab: Lab) -> tuple[int, ...]:
     """The seeds whose turnover is there."""
-    stored = {params["seed"] for params, _ in lab.stored("turnover")}
-    return tuple(seed for seed in runs.seeds_of_tunings(lab) if seed in stored)
+    return runs.finished_seeds(lab, lambda seed: [Need("turnover", {"seed": seed})])
 
 
 def turnover(lab: Lab, seeds: tuple[int, ...]) -> pd.DataFrame:

@@ -3,11 +3,11 @@
 import numpy as np
 import pandas as pd
 
-from ...lab import Lab
+from ...lab import Lab, Need
 from .. import rules
-from ..shared import gates
+from ..shared import gates, runs
 from ..shared.tables import fulfilled
-from .run import AS_USUAL, ASKED_AGAIN, NEUTRAL, REQUESTS, Decoding
+from .run import AS_USUAL, ASKED_AGAIN, NEUTRAL, REQUESTS, Decoding, deep_need
 
 ROW = rules.ROWS["C8"]
 COMPARED = (AS_USUAL, ASKED_AGAIN, NEUTRAL)
@@ -29,18 +29,18 @@ def refused_safe(lab: Lab, decoding: Decoding) -> float:
 
 def _prefilled(lab: Lab, seed: int, decoding: Decoding, requests: str) -> pd.DataFrame:
     """The aligned model's answers after the prefill that decides, a row a request."""
-    answers = lab.get("deep", seed=seed, role="aligned", decoding=decoding.name,
-                      requests=requests).tables["answers"]
+    need = deep_need(seed, "aligned", decoding, requests)
+    answers = lab.get(need.step, **need.params).tables["answers"]
     return answers[answers["length"] == lab.profile.reevaluation.decided_at]
 
 
 def finished_seeds(lab: Lab) -> tuple[int, ...]:
     """The seeds with which all decodings ran; the lab's, where these are too few for a word."""
-    stored = {(params["seed"], params["decoding"], params["requests"])
-              for params, _ in lab.stored("deep") if params["role"] == "aligned"}
-    finished = tuple(seed for seed in lab.seeds
-                     if all((seed, decoding.name, requests) in stored
-                            for decoding in COMPARED for requests in REQUESTS))
+    def decodings(seed: int) -> list[Need]:
+        return [deep_need(seed, "aligned", decoding, requests)
+                for decoding in COMPARED for requests in REQUESTS]
+
+    finished = runs.finished_seeds(lab, decodings)
     return finished if len(finished) >= rules.RUNS_LEAST else lab.seeds
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from ...lab import Lab
+from ...lab import Lab, Need
 from .. import rules
 from ..shared import gates, runs
 from ..shared.conditions import FULL
@@ -69,9 +69,10 @@ def by_dose(lab: Lab) -> dict[str, rules.Verdict]:
 
 def finished_seeds(lab: Lab) -> tuple[int, ...]:
     """The seeds with which all arms of the milder dose ran."""
-    stored = {(params["seed"], params["condition"]) for params, _ in lab.stored(MILDER)}
-    return tuple(seed for seed in runs.seeds_of_tunings(lab)
-                 if all((seed, name) in stored for name in COMPARED))
+    def arms(seed: int) -> list[Need]:
+        return [Need(MILDER, {"seed": seed, "condition": name}) for name in COMPARED]
+
+    return runs.finished_seeds(lab, arms)
 
 
 def rate(lab: Lab, dose: str) -> float:

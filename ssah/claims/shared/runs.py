@@ -1,12 +1,12 @@
 """Reading runs of fine-tuning: what several claims ask of them at equal loss, as tables."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
 from ...judging import ANSWER_LABELS
-from ...lab import Lab, Result
+from ...lab import Lab, Need, Result
 from ...lab.statistics import Estimate, difference
 from .conditions import FULL, NAMES, START
 from .tables import interval, outcomes, shown
@@ -69,6 +69,11 @@ def tuned(lab: Lab, conditions=TUNED, seeds=None) -> Runs:
 def seeds_of_tunings(lab: Lab) -> tuple[int, ...]:
     """The seeds with which a model of the second bench was fine-tuned."""
     return (*lab.seeds, *lab.profile.further_tunings)
+
+
+def finished_seeds(lab: Lab, needs: Callable[[int], Iterable[Need]]) -> tuple[int, ...]:
+    """Of these seeds, those with which everything that one `needs` is stored and valid."""
+    return tuple(seed for seed in seeds_of_tunings(lab) if lab.has_all(needs(seed)))
 
 
 def each(runs: Runs) -> Iterator[tuple[str, int, Result]]:

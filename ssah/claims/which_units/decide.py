@@ -2,8 +2,7 @@
 
 import pandas as pd
 
-from ...errors import NotStored
-from ...lab import Lab
+from ...lab import Lab, Need
 from .. import rules
 from ..shared import gates, runs
 from ..shared.conditions import FULL, UNIT_SHARES, WEIGHT_SHARES, names
@@ -44,6 +43,10 @@ def adapter_verdict(lab: Lab) -> rules.Verdict:
 # ---- C7 --------------------------------------------------------------------------------------
 
 C7 = rules.ROWS["C7"]
+#: The arms: nothing frozen and shares of the units, and as many single weights.
+UNITS = (FULL.name, *names(UNIT_SHARES))
+WEIGHTS = tuple(names(WEIGHT_SHARES))
+MILDER_WEIGHTS = "milder_weight_tuning"     # the step of the latter
 
 
 def units_minus_weights(answers: pd.DataFrame) -> rules.Estimate:
@@ -58,22 +61,19 @@ def units_minus_weights(answers: pd.DataFrame) -> rules.Estimate:
 
 def weight_runs(lab: Lab, seeds: tuple[int, ...]) -> runs.Runs:
     """Fine-tuning at the milder dose: nothing frozen, shares of the units, and as many weights."""
-    units = (FULL.name, *names(UNIT_SHARES))
     return {
-        **runs.runs_of(lab, MILDER, "condition", units, seeds),
-        **runs.runs_of(lab, "milder_weight_tuning", "region", names(WEIGHT_SHARES), seeds)}
+        **runs.runs_of(lab, MILDER, "condition", UNITS, seeds),
+        **runs.runs_of(lab, MILDER_WEIGHTS, "region", WEIGHTS, seeds)}
 
 
 def finished_seeds(lab: Lab) -> tuple[int, ...]:
     """The seeds with which all of these ran."""
-    found = []
-    for seed in runs.seeds_of_tunings(lab):
-        try:
-            weight_runs(lab, (seed,))
-        except NotStored:
-            continue
-        found.append(seed)
-    return tuple(found)
+    def arms(seed: int) -> list[Need]:
+        units = [Need(MILDER, {"seed": seed, "condition": name}) for name in UNITS]
+        weights = [Need(MILDER_WEIGHTS, {"seed": seed, "region": name}) for name in WEIGHTS]
+        return [*units, *weights]
+
+    return runs.finished_seeds(lab, arms)
 
 
 def weight_verdict(lab: Lab) -> rules.Verdict:
