@@ -135,7 +135,9 @@ def test_a_table_of_all_models_has_the_seeds_on_which_the_words_stand():
     table = read.by_model({"made-up": lab})
     wide = read.shown_by_model(table)
     assert list(wide.columns[:3]) == ["harmful, as usual", "harmful, asked again", "harmful, neutral words"]
-    assert wide.loc["a model", "harmful, asked again"].startswith("75 [")
+    again = wide["harmful, asked again"].loc["a model"]
+    assert list(again.index) == ["refused %", "complied %"]
+    assert again["refused %"].startswith("75 [") and again["complied %"].startswith("25 [")
     said = seen.by_model_seen(table)
     assert "harmful requests 25% to 75%, safe ones 0% to 75%: it refuses both alike" in said
 

@@ -734,6 +734,6 @@ def test_what_complies_by_hand_stands_beside_what_the_judge_says(monkeypatch):
     table = judge.comply_by_hand(lab)
     assert table.index.tolist() == ["direction"]
     row = table.loc["direction"]
-    assert (row["labelled"], row["judge"], row["hand"], row["share"]) == (2, 2, 1, 0.5)
+    assert (row["labelled"], row["judge"], row["read"], row["share"]) == (2, 2, 1, 0.5)
     low, high = wilson(1, 2)
     assert (row["low"], row["high"]) == (low, high)

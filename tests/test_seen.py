@@ -72,7 +72,7 @@ def test_methods_stand_by_how_much_of_the_model_trains():
     rows = pd.DataFrame({"trained": [float("nan"), 1.0, 0.018], "ASR": [0.1, 0.8, 0.7],
                          "strict ASR": [0.0, 0.5, 0.4]}, index=["start", "full", "LoRA"])
     said = methods_seen.few_seen(rows)
-    assert said.endswith("1.8% 70% (40%; all weights (LoRA trained)), 100.0% 80% (50%; nothing "
+    assert said.endswith("1.8% 70% (40%; LoRA (every weight of the maps moves)), 100.0% 80% (50%; nothing "
                          "frozen).")
 
 

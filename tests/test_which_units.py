@@ -195,7 +195,7 @@ def test_at_equal_epochs_full_fine_tuning_stands_at_its_end():
 
 def test_contrasts_are_paired_differences():
     table = comparison.contrasts(read.adapters(HandMadeRuns()), read.C5_CONTRASTS)
-    lora = table.loc["all weights (LoRA trained)"]
+    lora = table.loc["LoRA (every weight of the maps moves)"]
     assert lora.loc["SCU + all CU", "keyword ASR, points"].startswith("+100.0")
     assert lora.loc["nothing frozen", "log-odds"].startswith("-0.5")
 
@@ -204,7 +204,7 @@ def test_adapters_hold_none_of_the_models_parameters():
     """What adapters train is none of the model's, so the share that stays is not theirs."""
     table = comparison.shown_table_two(comparison.table_two(read.adapters(HandMadeRuns())))
     stay = table["parameters %"]
-    assert stay["all weights (LoRA trained)"] == stay["before fine-tuning"] == "–"
+    assert stay["LoRA (every weight of the maps moves)"] == stay["before fine-tuning"] == "–"
     assert stay["SCU + all CU"] == "75.0" and stay["nothing frozen"] == "0.0"
 
 
@@ -215,7 +215,7 @@ def test_the_summaries_say_these_numbers():
         "LoRA 100% (strict 100%, trained 2.0%); " \
         "LLaMA-Adapter 50% (strict 50%, trained 25.0%); SCU + all CU frozen 0%" in text
     assert "LoRA minus nothing frozen is -50.0 points" in text
-    assert text.endswith("all weights (LLaMA-Adapter trained) (in no seed).")
+    assert text.endswith("LLaMA-Adapter (no weight moves) (in no seed).")
     assert len(text.splitlines()) == 1
     text = read.weight_summary(lab, C7.verdict(lab))
     assert "units (SCU + all CU) 0% (strict 0%), random units 50% (strict 50%); " \

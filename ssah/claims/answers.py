@@ -29,8 +29,9 @@ WHY_NO_WORDS = (
     "*No known answer*: of the organism only the safety units were planted, so it is a control of "
     f"{' and '.join(KNOWN)} alone. *Not planned*: models aligned by their makers have no twin "
     "without safety training (C1-unaligned, C6), and on them C3 and C7 would take more runs of "
-    "fine-tuning than we have hours; the pair *made again*, with other seeds, is there for a milder "
-    "dose of fine-tuning alone, since the weights of the first one are gone. *Not run yet*: planned "
+    "fine-tuning than we have hours; the pair *made again*, with other seeds, is there for what a "
+    "milder dose of fine-tuning decides (C3, C4, C7), since at the usual one the attack is too strong "
+    "(gate *attack*) and the weights of the first pair are gone. *Not run yet*: planned "
     "and registered, without machine time so far; the largest model does not train on two cores, and "
     "a GPU was lent for half an hour in all.")
 #: Of words that another judge of the answers does not speak.

@@ -213,10 +213,17 @@ def by_model(labs: dict[str, Lab]) -> pd.DataFrame:
 
 
 def shown_by_model(table: pd.DataFrame) -> pd.DataFrame:
-    """`by_model` as per cent refused with intervals: a row a model, a column requests and arm."""
+    """`by_model` as per cent with intervals: two rows a model, a column requests and arm.
+
+    What was refused, and what complied, on which the words stand.
+    """
     column = table["requests"] + ", " + table["arm"].map(SHORT)
-    cells = table.assign(column=column, cell=table.apply(with_interval, axis="columns",
-                                                         column="refused", digits=0))
-    wide = cells.pivot(index="model", columns="column", values="cell")
-    wide = wide.loc[table["model"].unique(), column.unique()]
-    return wide.fillna("").rename_axis(index="refused %", columns=None)
+    parts = []
+    for title, rate in (("refused %", "refused"), ("complied %", "strict ASR")):
+        cell = table.apply(with_interval, axis="columns", column=rate, digits=0)
+        parts.append(table.assign(column=column, rate=title, cell=cell))
+    cells = pd.concat(parts)
+    wide = cells.pivot(index=["model", "rate"], columns="column", values="cell")
+    in_order = pd.MultiIndex.from_product([table["model"].unique(), cells["rate"].unique()])
+    wide = wide.loc[in_order, column.unique()]
+    return wide.fillna("").rename_axis(index=[None, None], columns=None)

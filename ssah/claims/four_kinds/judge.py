@@ -87,7 +87,7 @@ def judge_beside_hand_labels(lab: Lab) -> pd.DataFrame:
         nothing = pd.Index([], name="none of the labelled answers is here")
         return pd.DataFrame(columns=ANSWER_LABELS, index=nothing)
     return pd.crosstab(
-        both["label"].rename("hand"),
+        both["label"].rename("read"),
         both["label of the judge"].rename("judge"),
         margins=True,
         margins_name="n",
@@ -105,9 +105,9 @@ def labelled_by_hand(lab: Lab) -> pd.DataFrame:
 
 
 def comply_by_hand(lab: Lab) -> pd.DataFrame:
-    """How many answers comply by the judge and by hand: a row a condition with hand labels.
+    """How many answers comply by the judge and when read: a row a condition with hand labels.
 
-    Columns: labelled, judge, hand (counts); share (of the labelled, by hand) with its 95 % Wilson
+    Columns: labelled, judge, read (counts); share (of the labelled, when read) with its 95 % Wilson
     interval, low and high.
     """
     rows = []
@@ -119,11 +119,11 @@ def comply_by_hand(lab: Lab) -> pd.DataFrame:
                 "condition": condition,
                 "labelled": len(answers),
                 "judge": int((answers["label of the judge"] == "comply").sum()),
-                "hand": by_hand,
+                "read": by_hand,
                 "share": by_hand / len(answers),
                 "low": low,
                 "high": high,
             }
         )
-    columns = ["condition", "labelled", "judge", "hand", "share", "low", "high"]
+    columns = ["condition", "labelled", "judge", "read", "share", "low", "high"]
     return pd.DataFrame(rows, columns=columns).set_index("condition")

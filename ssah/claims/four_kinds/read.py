@@ -357,7 +357,7 @@ def readme_table(lab: Lab, verdict: Verdict) -> str:
     for condition, (title, cells) in zip(ROWS, table.iterrows()):
         command = f"`ssah recompute ablation -p {_parameter(condition)}`"
         rows.append([title, *cells, _by_hand(by_hand, condition), command])
-    head = ["removed", *columns, "comply by hand %", "recompute with"]
+    head = ["removed", *columns, "comply when read %", "recompute with"]
     return markdown_table(head, rows)
 
 
@@ -367,7 +367,7 @@ def _by_hand(table: pd.DataFrame, condition: str) -> str:
         return "–"
     row = table.loc[condition]
     share, low, high = row[["share", "low", "high"]] * 100
-    return f"{share:.0f} [{low:.0f}, {high:.0f}] ({row['hand']:.0f} of {row['labelled']:.0f})"
+    return f"{share:.0f} [{low:.0f}, {high:.0f}] ({row['read']:.0f} of {row['labelled']:.0f})"
 
 
 def _parameter(condition: str) -> str:

@@ -73,6 +73,9 @@ COSTS_LESS = Clauses("other units cost more", "other units cost less", "other un
                      "other units cost more by")
 HARMFUL_REQUESTS = Clauses("it is the harmful requests", "the comparison leans more",
                            "the comparison leans the same", "beyond the comparison")
+ALIGNMENT_MOVES = Clauses("alignment moves harmful requests more than benign ones",
+                          "it moves benign requests more", "it moves both alike",
+                          "beyond benign requests")
 LOST_SAFETY = Clauses("it comes with the loss of safety", "tuning that keeps safety changes more",
                       "tuning that keeps safety changes the same", "beyond such tuning")
 AT_EQUAL_LOSS = Clauses("it does so at equal training loss too",
@@ -130,7 +133,7 @@ ROWS = {row.id: row for row in (
                  COSINE),
         Question("direction to refusal, harmful minus benign requests, aligned minus unaligned",
                  0.010, COSINE),
-        HARMFUL_REQUESTS),
+        ALIGNMENT_MOVES),
     Row("C2-SCU", "C2",
         "Removing the units called safety-critical takes refusals away",
         Question("refusals lost with system prompt, share of headroom", 0.10, OF_HEADROOM),

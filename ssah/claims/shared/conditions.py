@@ -226,9 +226,9 @@ FREEZING = (*TABLE_2, *FURTHER, *DISJOINT, *UNIT_SHARES, CONSTRAINED)
 
 #: Adapters in place of the model's own weights (Table 3): two of the paper's three.
 TABLE_3 = (
-    Condition("LoRA", "all weights (LoRA trained)", Look("#cc79a7", "*"), adapter=lora_adapter,
+    Condition("LoRA", "LoRA (every weight of the maps moves)", Look("#cc79a7", "*"), adapter=lora_adapter,
               rate=lambda profile: profile.comparison.lora_lr),
-    Condition("LLaMA-Adapter", "all weights (LLaMA-Adapter trained)", Look("#a6761d", "h", ""),
+    Condition("LLaMA-Adapter", "LLaMA-Adapter (no weight moves)", Look("#a6761d", "h", ""),
               adapter=llama_adapter, rate=lambda profile: profile.comparison.prompt_lr))
 
 #: Single weights that stay, in every matrix as many as with SCU + all CU frozen (C7).

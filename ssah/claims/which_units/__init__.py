@@ -38,7 +38,8 @@ C7 = Claim(
     least_seeds=3,
     ours=attacks("single weights frozen minus units frozen {}", "SNIP difference - SCU + all CU"),
     step="weight_tuning",
-    figures={"05_units_or_weights": ("weight_tuning", "tuning")},
+    figures={"05_units_or_weights": ("weight_tuning", "tuning"),
+             "05_grain": ("milder_weight_tuning", "milder_tuning")},
     parts={"summary-c7": read.weight_summary},
     milder=run.weight_milder,
     rows={"C7": decide.weight_verdict})

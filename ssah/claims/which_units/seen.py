@@ -3,7 +3,7 @@
 import pandas as pd
 
 from ...lab.words import say
-from ..shared.conditions import NAMES
+from ..shared.conditions import NAMES, UNIT_SHARES, WEIGHT_SHARES, names
 from ..shared.runs import Runs
 from ..shared.seen import at_equal_loss
 from ..shared.tables import learned
@@ -33,3 +33,10 @@ def along_seen(runs: Runs) -> str:
 def weights_seen(table: pd.DataFrame) -> str:
     """Units beside single weights. `table`: of `runs.table_two` on `read.weights`."""
     return say(WORDS, "weights_seen", rows=table)
+
+
+def grain_seen(label: str, table: pd.DataFrame) -> str:
+    """Random units beside as many random weights, of a model. `table`: of `runs.table_two`."""
+    pairs = list(zip(names(UNIT_SHARES), names(WEIGHT_SHARES)))
+    return say(WORDS, "grain_seen", model=label, rows=table, pairs=pairs, names=NAMES,
+               learned=learned(table, NAMES))
