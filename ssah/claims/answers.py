@@ -198,12 +198,14 @@ def by_claim(real: dict[str, Lab], by_model: dict[str, dict[str, Verdict]]) -> l
 def _of_claim(row: Row, spoken: dict[Lab, Verdict]) -> list[dict]:
     """Models of the same words together, each with the number that decided; the unit once."""
     alike: dict[str, list[list[str]]] = {}
-    shown = row.first.unit.shown if row.first else None
+    question = row.first or row.second
+    shown = question.unit.shown
     for lab, found in spoken.items():
         rest = ""
-        if shown and found.measured.effect is not None:
-            rest = f" ({shown(found.measured.effect)})"
-            shown = row.first.unit.brief
+        decided = found.measured.effect if row.first else found.measured.contrast
+        if decided is not None:
+            rest = f" ({shown(decided)})"
+            shown = question.unit.brief
         if found.depends_on_the_judge:
             rest += DAGGER
         alike.setdefault(_clause(found), []).append([short(lab), rest])
