@@ -119,7 +119,7 @@ def rounded(model, bits: int):
 
 def _unit_vector(direction, like: torch.Tensor) -> torch.Tensor:
     """The direction at length 1, float32 (hidden,)."""
-    vector = torch.as_tensor(np.asarray(direction), dtype=torch.float32, device=like.device)
+    vector = torch.as_tensor(direction).detach().to(like.device, torch.float32)
     width = like.shape[1]
     if vector.shape != (width,):
         raise SsahError(

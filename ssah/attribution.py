@@ -317,7 +317,7 @@ def _gradient(model, batches: Iterable[dict], progress: str | None) -> list[torc
     handles = [linear.register_forward_pre_hook(keep) for linear in outputs]
     examples = 0
     try:
-        with as_before(model):
+        with as_before(model), torch.enable_grad():
             model.requires_grad_(False)         # only activations need gradients
             for batch in _checked_batches(model, batches, progress):
                 activations.clear()
@@ -352,7 +352,7 @@ def weight_importance(
     for name, weight in weights.items():
         totals[name] = torch.zeros(weight.shape, device=weight.device)
     examples = 0
-    with as_before(model):
+    with as_before(model), torch.enable_grad():
         model.requires_grad_(True)
         for example in _one_by_one(_checked_batches(model, batches, progress)):
             losses, counted = _losses(model, example)

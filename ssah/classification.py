@@ -189,6 +189,8 @@ def _logarithms(importance, index: UnitIndex) -> np.ndarray:
 
 
 def _checked(importance, index: UnitIndex) -> np.ndarray:
+    if hasattr(importance, "detach"):       # a tensor, of which NumPy does not know every type
+        importance = importance.detach().cpu().double()
     scores = np.asarray(importance, dtype=float)
     if scores.shape != (len(index),):
         raise SsahError(
@@ -212,12 +214,15 @@ def _checked(importance, index: UnitIndex) -> np.ndarray:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    """Intersection over union of two Boolean masks; NaN if both are empty.
+    """Intersection over union of two Boolean masks of one shape; NaN if both are empty.
 
-    Independent draws of share p expect p / (2 - p).
+    Independent draws of share p expect p / (2 - p). Raises `SsahError` for anything else.
     """
     a = np.asarray(a)
     b = np.asarray(b)
+    if not (a.dtype == b.dtype == bool and a.shape == b.shape):
+        raise SsahError("iou takes two Boolean masks of one shape; got "
+                        f"{a.dtype} {a.shape} and {b.dtype} {b.shape}")
     union = (a | b).sum()
     if union == 0:
         return float("nan")

@@ -6,7 +6,6 @@ generation on the left; padding is masked by length, so an answer does not depen
 prompt, an option together with its question (`ssah.models.Chat`).
 """
 
-import numbers
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from .inputs.texts import as_texts
 from .inputs.words import data_file
 from .likelihood import (
     answer_positions,
+    check_count,
     check_finite,
     length_batches,
     packed_log_probs,
@@ -147,20 +147,26 @@ def prefilled(
     return [head + tokens for head, tokens in _encoded(chat, prompts, prefill, system)]
 
 
-def check_count(name: str, value: int) -> None:
-    """`SsahError` for what is no number of tokens from 1."""
-    is_whole_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
-    if not is_whole_number or value < 1:
-        raise SsahError(f"{name} is a whole number of tokens from 1; got {value!r}")
-
-
 def _continued(chat: Chat, heads: list[list[int]], settings: GenerationConfig) -> list[list[int]]:
     """What the model generates after each head, up to where the whole batch ended."""
     batch = pad(heads, chat.tokenizer.pad_token_id, "left", chat.model.device)
-    output = chat.model.generate(
-        **batch, generation_config=settings, logits_processor=LogitsProcessorList([Finite(chat)])
-    )
+    output = generated_ids(chat, batch, settings)
     return output[:, batch["input_ids"].shape[1]:].tolist()
+
+
+def generated_ids(chat: Chat, batch: dict, settings: GenerationConfig) -> torch.Tensor:
+    """Token ids (sequence, time) that `model.generate` gives by these settings alone.
+
+    What the model's own generation config asks for beside them is put aside meanwhile.
+    """
+    own = chat.model.generation_config
+    chat.model.generation_config = GenerationConfig()
+    try:
+        return chat.model.generate(
+            **batch, generation_config=settings, logits_processor=LogitsProcessorList([Finite(chat)])
+        )
+    finally:
+        chat.model.generation_config = own
 
 
 def _up_to(answer: list[int], ends: set[int]) -> list[int]:
@@ -339,13 +345,14 @@ def response_nll(
     """Mean NLL (n,), nats a token, of each response after its prompt; NaN if it is empty.
 
     A response is a text or token ids. `prefill`: token ids between prompt and response (token ids
-    too then), which are not scored. Raises `SsahError` for what is no list, and for losses that are
-    not finite.
+    too then), which are not scored. Raises `SsahError` for what is no list, for another number of
+    responses than prompts, and for losses that are not finite.
     """
     prompts = as_texts(prompts, "prompts")
     if prefill is None:
         encoded = _encoded(chat, prompts, responses, system)
     else:
+        _check_responses(prompts, responses)
         encoded = list(zip(prefilled(chat, prompts, prefill, system), responses, strict=True))
     heads = [head for head, _ in encoded]
     tails = [list(tail) for _, tail in encoded]
@@ -398,8 +405,7 @@ def _encoded(
     system: str,
 ) -> list[tuple[list[int], list[int]]]:
     """Token ids (prompt, response), those of a text as they follow the prompt."""
-    if isinstance(responses, str):
-        as_texts(responses, "responses")        # says what to do
+    _check_responses(prompts, responses)
     encoded = []
     for prompt, response in zip(prompts, responses, strict=True):
         if isinstance(response, str):
@@ -411,6 +417,15 @@ def _encoded(
     return encoded
 
 
+def _check_responses(prompts: list[str], responses) -> None:
+    """Raise `SsahError` for a single text, and for another number of responses than prompts."""
+    if isinstance(responses, str):
+        as_texts(responses, "responses")        # says what to do
+    if len(responses) != len(prompts):
+        raise SsahError(f"there are {len(responses)} responses for {len(prompts)} prompts; give one "
+                        "for each")
+
+
 # ---- plain text ------------------------------------------------------------------------------
 
 
@@ -420,10 +435,13 @@ def perplexity(
     """Perplexity of plain text: `n_tokens` of the joined texts, in windows without overlap.
 
     Where the tokenizer puts a begin-of-text token, every window has one, and all its tokens are
-    scored; else its first token is not. Raises `SsahError` for what is no list of texts, for less
-    than two tokens, and for a perplexity that is not finite.
+    scored; else its first token is not. Shorter texts are scored whole. Raises `SsahError` for what
+    is no list of texts, for less than two tokens, for windows of one token that are not scored, and
+    for a perplexity that is not finite.
     """
     check_chat(chat)
+    check_count("n_tokens", n_tokens)
+    check_count("window", window)
     begin = chat.plain("")
     ids = chat.plain("\n".join(as_texts(texts)))[len(begin):][:n_tokens]
     heads = []
@@ -435,7 +453,8 @@ def perplexity(
             heads.append(piece[:n_unscored])
             tails.append(piece[n_unscored:])
     if not tails or len(ids) < 2:
-        raise SsahError("perplexity needs a text of at least two tokens")
+        raise SsahError("perplexity needs a text and windows of at least two tokens; got "
+                        f"{len(ids)} tokens and a window of {window}")
     scored = token_log_probs(chat, heads, tails, batch_size=batch_size)
     result = np.exp(-np.concatenate(scored).mean())
     check_finite(chat, "the perplexity", result)
@@ -496,4 +515,6 @@ def _question_ids(chat: Chat, row) -> tuple[list[int], list[list[int]]]:
                         f"{len(wholes)} options")
     for whole in wholes:
         head = os.path.commonprefix([head, whole])
+    if not head:
+        raise SsahError(f"question {row.id} has no token before its options; give it a text")
     return head, [whole[len(head):] for whole in wholes]

@@ -116,6 +116,16 @@ class Block:
         return [(self.attn_out, self.attn_norm), (self.mlp_out, self.mlp_norm)]
 
 
+def check_logits(model) -> None:
+    """Raise `SsahError` where logits are not just the head's, applied to the last hidden states."""
+    for setting in ("logits_scaling", "final_logit_softcapping", "logit_scale"):
+        if getattr(model.config, setting, None) not in (None, 1, 1.0):
+            raise SsahError(
+                f"{type(model).__name__} rescales its logits ({setting}), which this package does "
+                "not follow; take a model of another family, such as Llama, Qwen or Gemma 3"
+            )
+
+
 def blocks(model) -> list[Block]:
     """The blocks of a causal LM, in depth order.
 
@@ -131,12 +141,7 @@ def blocks(model) -> list[Block]:
         )
     if not hasattr(model, "base_model"):
         raise SsahError(f"a {name} is no causal LM of transformers; give chat.model")
-    for setting in ("logits_scaling", "final_logit_softcapping", "logit_scale"):
-        if getattr(model.config, setting, None) not in (None, 1, 1.0):
-            raise SsahError(
-                f"{name} rescales its logits ({setting}), which this package does not follow; "
-                "take a model of another family, such as Llama, Qwen or Gemma 3"
-            )
+    check_logits(model)
     layers = getattr(model.base_model, "layers", None)
     if layers is None:
         raise SsahError(

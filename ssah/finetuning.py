@@ -123,6 +123,7 @@ def finetune(
     where it is a loss or gradient, the model stays as it was after the step before.
     """
     check_chat(chat)
+    examples = examples_of(examples)
     model = chat.model
     part = what_trains(model, frozen, trainable, rest, adapter, seed)
     _check_arithmetic(model, schedule, autocast)
@@ -146,7 +147,7 @@ def finetune(
     with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16, enabled=autocast):
         objective.begin(
             chat,
-            examples_of(examples),
+            examples,
             encoded,
             encode=lambda rows: encode_examples(chat, rows, system)[0],
             batch_size=options.micro_batch,
@@ -157,7 +158,7 @@ def finetune(
             **asdict(options),
             **part.facts(),
             **objective.facts(),
-            "optimizer": _description(optimizer),
+            "optimizer": _description(_make(optimizer, [_NOTHING], lr, weight_decay)),
             "examples": encoded,
             "probe": probes,
         }
@@ -168,7 +169,7 @@ def finetune(
             encoded,
             probes,
             state,
-            _make(optimizer, state, lr, weight_decay),
+            _make(optimizer, state.parameters, lr, weight_decay),
             callbacks,
             options,
             np.random.default_rng(seed),
@@ -323,10 +324,10 @@ def _encoded(chat: Chat, example: dict, system: str) -> Encoded:
 
 
 def _make(
-    optimizer: Callable, state: Moving, lr: float, weight_decay: float
+    optimizer: Callable, parameters: list, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
     try:
-        return optimizer(state.parameters, lr=lr, weight_decay=weight_decay)
+        return optimizer(parameters, lr=lr, weight_decay=weight_decay)
     except TypeError as error:
         raise SsahError(
             f"the optimizer does not take (parameters, lr=, weight_decay=): {error}; "
@@ -334,7 +335,13 @@ def _make(
         ) from error
 
 
-def _description(optimizer: Callable) -> str:
-    """The same text for the same optimizer in another process, where `repr` may hold an address."""
-    inner = getattr(optimizer, "func", optimizer)
-    return f"{inner.__module__}.{inner.__qualname__} {getattr(optimizer, 'keywords', {})}"
+#: What an optimizer is made for where nothing but its settings matters.
+_NOTHING = torch.nn.Parameter(torch.zeros(1))
+
+
+def _description(optimizer: torch.optim.Optimizer) -> str:
+    """The same text for the same kind of optimizer with the same settings, in any process."""
+    settings = [{name: value for name, value in group.items() if name != "params"}
+                for group in optimizer.param_groups]
+    kind = type(optimizer)
+    return f"{kind.__module__}.{kind.__qualname__} {settings}"

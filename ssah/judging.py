@@ -131,13 +131,16 @@ def judge(
 
     `nll`: its mean NLL (nats) under the *base* model; above `threshold` it is babble. Of an empty
     answer it does not matter. Raises `SsahError` for an unknown version, for what is no list of
-    texts, and for an NLL or a threshold that is no number.
+    texts, for lists of unequal length, and for an NLL or a threshold that is no number.
     """
     _check(version)
     if math.isnan(threshold):
         raise SsahError("the threshold is not a number; see the step judge_threshold for one")
     prompts = as_texts(prompts, "prompts")
     answers = as_texts(answers, "answers")
+    if not len(prompts) == len(answers) == len(nll):
+        raise SsahError(f"there are {len(prompts)} prompts, {len(answers)} answers and {len(nll)} "
+                        "losses; give one of each")
     labels = []
     for number, (prompt, text, loss) in enumerate(zip(prompts, answers, nll, strict=True)):
         if math.isnan(loss) and text.strip():

@@ -4,6 +4,7 @@ Batches are sorted by length and padded on the right. Logits are computed only w
 is predicted.
 """
 
+import numbers
 from collections.abc import Iterator
 
 import numpy as np
@@ -86,11 +87,22 @@ def answer_positions(head: list[int], tail: list[int]) -> slice:
 def length_batches(
     sequences: list[list[int]], size: int, progress: str | None = None
 ) -> Iterator[list[int]]:
-    """Lists of row numbers, longest sequences first (so that memory fails early, not late)."""
+    """Lists of row numbers, longest sequences first (so that memory fails early, not late).
+
+    Raises `SsahError` for batches of no sequence.
+    """
+    check_count("batch_size", size)
     order = sorted(range(len(sequences)), key=lambda row: -len(sequences[row]))
     starts = range(0, len(order), size)
     for start in tqdm(starts, desc=progress, disable=progress is None, leave=False):
         yield order[start : start + size]
+
+
+def check_count(name: str, value: int) -> None:
+    """`SsahError` for what is no whole number from 1."""
+    is_whole_number = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_whole_number or value < 1:
+        raise SsahError(f"{name} is a whole number from 1; got {value!r}")
 
 
 def check_finite(chat: Chat, what: str, values) -> None:

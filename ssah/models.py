@@ -18,6 +18,7 @@ import torch
 from transformers.utils.chat_template_utils import encode_marked_chat
 
 from .errors import SsahError
+from .families import check_logits
 from .inputs import tiny
 from .templates import Template, with_broken_tokens, without_marks
 
@@ -27,7 +28,8 @@ class Chat:
     """A causal LM with its tokenizer and chat template.
 
     `name` is the source name it was loaded from; `model` is an ordinary transformers model;
-    `thinking`: whether a model that can think before it answers does so.
+    `thinking`: whether a model that can think before it answers does so. Raises `SsahError` for a
+    model that rescales its logits.
     """
 
     model: torch.nn.Module
@@ -37,6 +39,7 @@ class Chat:
 
     def __post_init__(self):
         if self.model is not None:
+            check_logits(self.model)
             _give_padding(self.tokenizer, self.model.get_input_embeddings().num_embeddings)
 
     @cached_property

@@ -20,13 +20,12 @@ import numpy as np
 import torch
 from torch.nn.functional import cosine_similarity
 from tqdm.auto import tqdm
-from transformers import LogitsProcessorList
 
 from .errors import SsahError
-from .evaluation import Finite, greedy
+from .evaluation import generated_ids, greedy
 from .inputs.texts import as_texts
 from .inputs.words import data_file
-from .likelihood import check_finite
+from .likelihood import check_count, check_finite
 from .models import Chat, pad
 
 OPENINGS = ("refusal", "fulfilment")
@@ -127,9 +126,11 @@ def static(
 ) -> dict[str, np.ndarray]:
     """Cosine distances {kind: (query, wording, k, block)} to the state k opening tokens on.
 
-    No generation: one forward pass holds every k. Raises `SsahError` if `appended` goes beyond an
-    opening.
+    No generation: one forward pass holds every k. Raises `SsahError` for an `appended` that is no
+    whole number from 1, or goes beyond an opening.
     """
+    for count in appended:
+        check_count("appended", count)
     wordings = _wordings(openings)
     shortest = min(map(len, wordings))
     if max(appended) > shortest:
@@ -233,11 +234,7 @@ def generated_states(
     batch = pad(prefixes, chat.tokenizer.pad_token_id, "left", device)
     settings = greedy(chat, last + 1, least=last + 1)
     with watched(chat.model, _newest) as seen:
-        output = chat.model.generate(
-            **batch,
-            generation_config=settings,
-            logits_processor=LogitsProcessorList([Finite(chat)]),
-        )
+        output = generated_ids(chat, batch, settings)
     # pass 0 reads the prefix, pass n the n-th token; the last token is chosen and not read
     blocks = [torch.stack([passes[step].to(device) for step in steps], dim=1) for passes in seen]
     generated = output[:, batch["input_ids"].shape[1]:-1]

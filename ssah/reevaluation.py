@@ -25,9 +25,9 @@ from scipy.special import logsumexp
 from transformers import DynamicCache
 
 from .errors import SsahError
-from .evaluation import Answers, before_written_end, check_count, openings_after, prefilled
+from .evaluation import Answers, before_written_end, openings_after, prefilled
 from .inputs.texts import as_texts
-from .likelihood import check_finite, length_batches
+from .likelihood import check_count, check_finite, length_batches
 from .models import Chat, check_chat, pad
 
 #: What the decoder says when it steps in.

@@ -10,6 +10,7 @@ as JSON. A single file is whole or absent, so it is written beside and then rena
 import hashlib
 import json
 import os
+import tempfile
 
 import numpy as np
 import torch
@@ -36,11 +37,20 @@ def fingerprint(model, facts: dict) -> str:
 
 
 class Resume:
-    """The state of one run in a folder, between its epochs."""
+    """The state of one run in a folder, between its epochs.
+
+    Raises `SsahError` where nothing can be written to the folder.
+    """
 
     def __init__(self, folder, key: str):
         self.file = expanded(folder) / "epoch.safetensors"
         self.key = key
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.file.parent).close()
+        except OSError as error:
+            raise SsahError(f"{self.file.parent} is no folder to resume from: {error}; give another "
+                            "one as resume") from error
 
     def save(
         self,
@@ -62,7 +72,6 @@ class Resume:
             "draw": draw.bit_generator.state,
             "progress": progress,
         }
-        self.file.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.file.with_suffix(".writing")
         save_file(tensors, scratch, metadata={"run": json.dumps(run, default=_plain)})
         os.replace(scratch, self.file)

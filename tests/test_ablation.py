@@ -331,6 +331,18 @@ def test_a_donor_of_another_shape_is_refused(chat):
 # ---- without_direction -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("given", (
+    lambda direction: direction.tolist(), lambda direction: torch.nn.Parameter(direction),
+    lambda direction: direction.double().numpy()), ids=("list", "parameter", "float64"))
+def test_a_direction_may_be_any_list_of_numbers(model, given):
+    # all of them numbers of bfloat16, so that each says the same
+    direction = torch.arange(1.0, 33.0)
+    with without_direction(model, direction.bfloat16()):
+        expected = logits(model)
+    with without_direction(model, given(direction)):
+        assert torch.equal(logits(model), expected)
+
+
 def test_the_residual_stream_has_nothing_left_along_the_direction(model):
     direction = torch.randn(32, generator=torch.Generator().manual_seed(2))
     unit = direction / direction.norm()

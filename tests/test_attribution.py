@@ -499,3 +499,13 @@ def test_snip_without_a_scored_position(chat, batches):
     ]
     with pytest.raises(SsahError, match="no position is scored"):
         weight_importance(chat.model, nothing)
+
+
+def test_gradients_are_there_where_nobody_else_wants_them(family_chat):
+    """In the callbacks of fine-tuning, which run without gradients."""
+    batches = ssah.scoring_batches(family_chat, ["sing"], ["sure"])
+    expected = importance(family_chat.model, batches, "gradient")
+    with torch.no_grad():
+        assert np.array_equal(importance(family_chat.model, batches, "gradient"), expected)
+        assert weight_importance(family_chat.model, batches)
+        assert not torch.is_grad_enabled()

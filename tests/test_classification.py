@@ -166,6 +166,9 @@ def test_intersection_over_union():
     assert iou(a, b) == 0.5
     assert iou(a, a) == 1 and iou(a, ~a) == 0
     assert np.isnan(iou(a & ~a, a & ~a))
+    for other in (a[:1], a.astype(int), a[None]):       # would be broadcast, or taken bit by bit
+        with pytest.raises(SsahError, match="two Boolean masks of one shape"):
+            iou(a, other)
 
 
 # ---- scales ----------------------------------------------------------------------------------

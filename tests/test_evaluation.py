@@ -13,7 +13,7 @@ from conftest import SIZES, random_model
 from test_templates import ZEPHYR, gemma, smol
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers import models as word_models
-from transformers import LlamaConfig, MistralConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaConfig, MistralConfig, PreTrainedTokenizerFast
 
 from ssah.attribution import unit_outputs
 from ssah.errors import SsahError
@@ -707,6 +707,50 @@ def test_every_end_of_the_generation_config_ends_an_answer(parrot):
     parrot.model.generation_config.eos_token_id = [EOS, can]
     answers = generate(parrot, ["sing"])
     assert answers.texts == ["sorry i"] and answers.finished.all()
+
+
+OWN_SETTINGS = ({"return_dict_in_generate": True}, {"suppress_tokens": [5, 6, 7]}, {"min_p": 0.9},
+                {"bad_words_ids": [[6], [7]]}, {"max_time": 1e-9}, {"forced_eos_token_id": 9})
+
+
+@pytest.mark.parametrize("own", OWN_SETTINGS, ids=lambda own: next(iter(own)))
+@pytest.mark.parametrize("sample", (None, 0), ids=("greedy", "drawn"))
+def test_what_else_a_generation_config_asks_for_is_put_aside(own, sample):
+    """And is there again afterwards."""
+    chat = tiny_chat()
+    expected = generate(chat, ["sing", "write a poem"], max_new_tokens=6, sample=sample)
+    chat.model.generation_config = GenerationConfig(eos_token_id=EOS, **own)
+    kept = chat.model.generation_config
+    answers = generate(chat, ["sing", "write a poem"], max_new_tokens=6, sample=sample)
+    assert answers.tokens == expected.tokens
+    assert chat.model.generation_config is kept
+
+
+@pytest.mark.parametrize("size", (0, -1, 2.0))
+def test_batches_have_one_sequence_or_more(size):
+    chat = tiny_chat()
+    for measure in (
+        lambda: generate(chat, ["sing"], batch_size=size),
+        lambda: response_nll(chat, ["sing"], ["sure"], batch_size=size),
+        lambda: divergence(chat, chat, ["sing"], ["sure"], batch_size=size),
+        lambda: refusal_log_odds(chat, ["sing"], batch_size=size),
+        lambda: perplexity(chat, ["red lamp"], n_tokens=2, batch_size=size),
+    ):
+        with pytest.raises(SsahError, match=f"batch_size is a whole number from 1; got {size}"):
+            measure()
+
+
+def test_what_cannot_be_counted_is_refused():
+    chat = tiny_chat()
+    with pytest.raises(SsahError, match="n_tokens is a whole number from 1; got -1"):
+        perplexity(chat, ["red lamp"], n_tokens=-1)
+    with pytest.raises(SsahError, match="got 5 tokens and a window of 1"):
+        perplexity(chat, ["red lamp old lamp new"], n_tokens=5, window=1)
+    with pytest.raises(SsahError, match="there are 1 responses for 2 prompts"):
+        response_nll(chat, ["sing", "write"], ["sure"])
+    question = {"id": "q", "question": "", "options": ["red", "old"], "answer": 0}
+    with pytest.raises(SsahError, match="question q has no token before its options"):
+        multiple_choice(chat, [question])
 
 
 # ---- plain text with a begin-of-text token ---------------------------------------------------

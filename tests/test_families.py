@@ -13,7 +13,7 @@ from ssah.attribution import importance, weight_importance
 from ssah.errors import SsahError
 from ssah.families import blocks, check_same_index, stream_writers
 from ssah.masking import moving
-from ssah.models import tiny_chat
+from ssah.models import Chat, tiny_chat
 from ssah.units import UnitIndex
 
 IDS = torch.tensor([[5, 9, 30, 41, 7, 22]])
@@ -187,6 +187,16 @@ def test_what_is_not_understood_is_refused_in_one_line(name):
         with pytest.raises(SsahError, match=message) as refusal:
             function(model)
         assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name, setting", [
+    ("Gemma2Config", {}), ("CohereConfig", {"logit_scale": 0.0625}),
+    ("GraniteConfig", {"logits_scaling": 8.0})])
+def test_a_model_that_rescales_its_logits_is_no_chat(name, setting):
+    """What is said of its answers would be wrong: the head alone is read."""
+    model = AutoModelForCausalLM.from_config(config_of(name, **setting))
+    with pytest.raises(SsahError, match="rescales its logits"):
+        Chat(model, tiny_chat().tokenizer, "rescaled")
 
 
 class Linear4bit(torch.nn.Linear):

@@ -560,9 +560,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, options, step):
     with pytest.raises(Interrupted):
         train(callbacks=[interrupted_at(step)], **options)
     # at step 3 the checkpoint comes before the epoch is kept
-    assert (tmp_path / "run").exists() == (
-        step > 3
-    )
+    assert (tmp_path / "run" / "epoch.safetensors").exists() == (step > 3)
     first_step = []
 
     def noting(chat, row):
@@ -587,6 +585,8 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(tmp_path, options, step):
         {"frozen": units(1)},
         {"rest": "freeze"},
         {"optimizer": torch.optim.SGD},
+        {"optimizer": lambda parameters, lr, weight_decay: torch.optim.AdamW(
+            parameters, lr=lr, betas=(0.8, 0.9), fused=True)},
         {"examples": EXAMPLES[:4]},
         {"examples": EXAMPLES[:4] + [{**EXAMPLES[4], "ended": False}]},
         {"model_seed": 1},
@@ -602,6 +602,28 @@ def test_another_run_is_not_resumed(tmp_path, change):
     with pytest.raises(SsahError, match=f"{tmp_path}/run holds another run .* delete it"):
         train(**{**options, **change})
     assert (tmp_path / "run" / "epoch.safetensors").exists()
+
+
+class Made:
+    """An optimizer as an object that is called, which has no name."""
+
+    def __call__(self, parameters, lr, weight_decay):
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.5)
+
+
+def test_any_callable_is_an_optimizer_to_resume_with(tmp_path):
+    with pytest.raises(Interrupted):
+        train(resume=tmp_path / "run", optimizer=Made(), callbacks=[interrupted_at(4)], epochs=3)
+    _, found = train(resume=tmp_path / "run", optimizer=Made(), epochs=3)
+    assert found.history["step"].tolist() == list(range(9))
+
+
+def test_a_file_is_no_folder_to_resume_from_and_nothing_is_trained_first(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    steps = []
+    with pytest.raises(SsahError, match="file is no folder to resume from"):
+        train(resume=tmp_path / "file", callbacks=[lambda chat, row: steps.append(row)])
+    assert steps == []
 
 
 def test_a_damaged_state_is_reported(tmp_path):

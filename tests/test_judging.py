@@ -117,7 +117,7 @@ def test_a_refusal_is_a_refusal_although_it_introduces_itself(text):
 @pytest.mark.parametrize("nll", ([1.0], [1.0, 1.0, 1.0]), ids=("too few", "too many"))
 def test_prompts_answers_and_losses_must_be_equally_many(nll):
     """Else some answers would stay without a label, unnoticed."""
-    with pytest.raises(ValueError):
+    with pytest.raises(SsahError, match=f"2 prompts, 2 answers and {len(nll)} losses"):
         judge([PROMPT] * 2, COMPLY[:2], nll, 5.0)
 
 

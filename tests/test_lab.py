@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from ssah.claims import PLACE, lab_of, profiles, results_of
-from ssah.errors import SsahError
+from ssah.errors import NotStored, SsahError
 from ssah.inputs import archives
 from ssah.lab import Lab, Need, Result, Store, code, keys, machine, step, steps
 
@@ -287,9 +287,25 @@ def test_a_lab_that_may_not_compute_names_the_remedy(toys, lab, tmp_path, spoil,
         lab().get("numbers")
     toys.ran.clear()
     spoil(toys, tmp_path / "results")
+    reader = lab(compute=False)
+    reader.place = replace(reader.place, plan=lambda profile, n_seeds: [Need("numbers")])
     with pytest.raises(SsahError, match=f"numbers: .*{reason}.*`ssah recompute numbers --profile smoke --in-place`"):
-        lab(compute=False).get("numbers")
+        reader.get("numbers")
     assert toys.ran == []
+
+
+def test_what_no_plan_has_is_said_instead_of_a_command_that_would_refuse(planned):
+    with pytest.raises(NotStored, match="seed=7,name=a.: not in the store, and this profile does not plan it"):
+        planned(compute=False).get("row", seed=7, name="a")
+    with pytest.raises(NotStored, match="this profile plans no result of total; `ssah status --profile smoke`"):
+        planned().facts("total")
+
+
+def test_where_nothing_can_be_written_nothing_is_computed(planned, tmp_path):
+    (tmp_path / "results").write_text("no folder")
+    with pytest.raises(SsahError, match="cannot be written to .*results/row"):
+        planned().get("row", seed=1, name="a")
+    assert planned.ran == []
 
 
 def test_a_lab_that_may_not_compute_still_loads(toys, lab):

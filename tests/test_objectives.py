@@ -176,6 +176,12 @@ def test_bad_input_is_refused_before_any_step():
             finetune(chat, PAIRS, objective=Constrained(lambda position, beta=beta: beta), **QUICK)
 
 
+def test_examples_may_come_one_by_one():
+    listed = finetune(tiny_chat(), PAIRS, objective=Preference(), **QUICK)
+    streamed = finetune(tiny_chat(), (pair for pair in PAIRS), objective=Preference(), **QUICK)
+    assert streamed.history["loss"].equals(listed.history["loss"])
+
+
 def test_columns_of_preference_data_are_understood():
     table = [{"prompt": "how do i sing", "chosen": "here is a song", "rejected": "no"}]
     assert ssah.inputs.columns.examples_of(table) == [

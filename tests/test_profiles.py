@@ -87,6 +87,23 @@ def test_paths_are_meant_from_where_the_command_is_typed(tmp_path, monkeypatch):
     assert absolute("model:base,aligned=chat+seeds=0") == f"model:{tmp_path}/base,aligned={tmp_path}/chat+seeds=0"
     assert absolute("mine.toml+seeds=1") == f"{tmp_path}/mine.toml+seeds=1"
     assert absolute("model:owner/name@main") == "model:owner/name@main"
+    assert absolute("smoke+model.name=base+seeds=0") == f"smoke+model.name={tmp_path}/base+seeds=0"
+
+
+def test_the_path_of_a_model_may_have_a_plus_and_no_comma(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a+b").mkdir()
+    profile = load_profile("model:a+b+seeds=1")
+    assert profile.model.name == f"{tmp_path}/a+b" and profile.seeds == (1,)
+    with pytest.raises(SsahError, match="got 'd' .a comma begins the next option"):
+        load_profile("model:./c,d")
+
+
+def test_a_model_of_a_toml_file_lies_beside_it(tmp_path, monkeypatch):
+    (tmp_path / "there" / "mine").mkdir(parents=True)
+    (tmp_path / "there" / "it.toml").write_text('profile = "smoke"\nmodel.name = "mine"')
+    monkeypatch.chdir(tmp_path)
+    assert load_profile("there/it.toml").model.name == f"{tmp_path}/there/mine"
 
 
 def test_a_ready_made_aligned_model_is_not_trained():

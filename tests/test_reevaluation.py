@@ -204,9 +204,9 @@ def test_a_parrot_is_not_stopped_by_neutral_words(parrot):  # noqa: F811
 @pytest.mark.parametrize("wrong, message", [
     ({"prompts": []}, "no prompts to answer"),
     ({"prompts": "sing"}, "prompts"),
-    ({"every": 0}, "every is a whole number of tokens from 1; got 0"),
-    ({"every": -3}, "every is a whole number of tokens from 1; got -3"),
-    ({"every": 2.5}, "every is a whole number of tokens from 1; got 2.5"),
+    ({"every": 0}, "every is a whole number from 1; got 0"),
+    ({"every": -3}, "every is a whole number from 1; got -3"),
+    ({"every": 2.5}, "every is a whole number from 1; got 2.5"),
     ({"max_new_tokens": 0}, "max_new_tokens is a whole number"),
     ({"inserted": "make"}, "has 1 tokens and the header has 2; give a longer text"),
     ({"prefill": "lamp " * 600}, "prompt 0 with its prefill has 6.. tokens.* sees only 512"),

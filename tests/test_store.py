@@ -11,6 +11,7 @@ import pytest
 
 from ssah.errors import SsahError
 from ssah.lab import Result, Store
+from ssah.lab import store as store_module
 from ssah.lab.store import canonical
 
 
@@ -69,6 +70,37 @@ def test_names_may_hold_dots_and_spaces(store, slug):
     store.save("step", slug, example())
     assert_equal(store.load("step", slug), example())
     assert store.slugs() == [("step", slug)]
+
+
+def test_a_result_leaves_others_alone_whose_names_go_on_with_a_dot(store):
+    longer = store.save("step", "share=0.05", example())
+    store.save("step", "share=0", example(arrays={}))
+    assert_equal(store.load("step", "share=0.05"), longer)
+
+
+def test_an_old_file_that_the_new_result_lacks_is_removed(store):
+    store.save("step", "result", example())
+    store.save("step", "result", example(arrays={}, tables={}))
+    assert [path.name for path in (store.root / "step").iterdir()] == ["result.json"]
+
+
+def test_what_another_process_writes_meanwhile_is_not_called_damaged(store, monkeypatch):
+    store.save("step", "result", example())
+    read = store_module._read
+
+    def overtaken(*arguments):
+        monkeypatch.setattr(store_module, "_read", read)
+        store.save("step", "result", example(values={"n": 4}))
+        raise ValueError("a file does not have its recorded hash")
+
+    monkeypatch.setattr(store_module, "_read", overtaken)
+    assert store.load("step", "result").values == {"n": 4}
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SsahError, match="cannot be written to .*file/step"):
+        Store(tmp_path / "file").prepare("step")
 
 
 def test_the_first_use_equals_every_later_one(store):

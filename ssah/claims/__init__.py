@@ -149,8 +149,10 @@ def lab_of(profile: Profile, **options) -> Lab:
     return Lab(profile, PLACE, **options)
 
 
-def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3) -> Lab:
+def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int | None = None) -> Lab:
     """The results that a notebook reads; with `recompute` those that are missing are computed.
+
+    Of the first `n_seeds` of the profile's seeds (default: of all).
 
     Of the default profile the committed results are read, and what is recomputed lives apart
     (``build/results``, or ``SSAH_RECOMPUTED``), so that they stay as they are. Results of every
@@ -160,6 +162,8 @@ def open_lab(profile: str = "default", recompute: bool = False, n_seeds: int = 3
     if recompute:
         check_models_installed()
     chosen = load_profile(profile)
+    if n_seeds is None:
+        n_seeds = len(chosen.seeds)
     if not 1 <= n_seeds <= len(chosen.seeds):
         raise SsahError(f"n_seeds must be from 1 to {len(chosen.seeds)} for the profile "
                         f"{profile!r}; got {n_seeds} (`-p n_seeds=1` on the command line)")

@@ -17,8 +17,10 @@ from .words import text_table
 
 def run(args) -> int:
     """Execute notebooks (default: all) and write executed copies, HTML pages and an index."""
+    from ..claims.profiles import absolute
+
     settings, given = divided(pairs(args.parameter))
-    profile = "+".join([args.profile, *settings])
+    profile = absolute("+".join([args.profile, *settings]))
     if profile != "default":
         given["profile"] = profile
     if args.recompute:
@@ -64,6 +66,8 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path,
                         "it)")
     profile = load_profile(given.get("profile", "default"))
     check_models(profile)
+    if len(profile.seeds) < len(load_profile("default").seeds):     # that a notebook asks for
+        given = {"n_seeds": str(len(profile.seeds)), **given}
     if not numbers and profile.probing.pair:        # a pair has results for notebook 01 alone
         numbers = ["01"]
     paths = notebooks.choose(places.NOTEBOOKS, numbers)

@@ -235,8 +235,13 @@ class Lab:
         return pd.DataFrame(rows)
 
     def _nothing_stored(self, name: str) -> str:
+        option = self.profile.option
+        if not self.planned(name):
+            return (f"this profile plans no result of {name}; `ssah status{option}` lists what it "
+                    "plans")
         return (f"no planned result of {name} is stored in {self.store.root}; compute it: "
-                f"`ssah recompute {name}{self.profile.option}`, or `ssah status` shows what is there")
+                f"`ssah recompute {name}{option} --in-place`, or `ssah status{option}` shows what "
+                "is there")
 
     # ---- computing ---------------------------------------------------------------------------
 
@@ -310,6 +315,7 @@ class Lab:
         artifacts = self._artifacts(needs)
         inputs = {need.label: self.get(need.step, **need.params) for need in needs}
         result_key = key(step, params, self.profile, inputs, self.place.fingerprint)
+        self.store.prepare(name)        # rather than find out when it is computed
         self._tell(step, tag, reason)
         started = time.perf_counter()
         with self._artifact_folder(result_key) as folder:
@@ -329,6 +335,9 @@ class Lab:
     def _why_not(self, name: str, params: dict, reason: str) -> str:
         """Why there is no result, and what makes one."""
         option = self.profile.option
+        if label(name, params) not in {need.label for need in self.place.plan(self.profile, None)}:
+            return (f"{label(name, params)}: {reason}, and this profile does not plan it (`ssah status"
+                    f"{option}` lists what it plans); with recompute = True it would be computed")
         again = f"`{command(self.profile, name, params)} --in-place`"
         remedy = f"set recompute = True (or `ssah run --recompute{option}`) to compute it"
         if self.place.committed in self.store.root.parents:

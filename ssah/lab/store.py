@@ -74,14 +74,28 @@ class Store:
     def load(self, step: str, slug: str) -> Result | None:
         """The result, or None if there is none; raises `SsahError` if it is damaged."""
         facts_file = self.root / step / f"{slug}.json"
-        if not facts_file.exists():
-            return None
+        while True:
+            facts = _bytes_of(facts_file)
+            if facts is None:
+                return None
+            try:
+                return _read(facts_file, facts, slug)
+            except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+                if _bytes_of(facts_file) != facts:
+                    continue        # another process writes it just now
+                raise SsahError(f"the result {facts_file} is damaged: {error}; "
+                                "restore it (git checkout), or delete this file and compute it "
+                                "again") from error
+
+    def prepare(self, step: str) -> None:
+        """Make the folder of a step's results; `SsahError` where nothing can be written to it."""
+        folder = self.root / step
         try:
-            return _read(facts_file, slug)
-        except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-            raise SsahError(f"the result {facts_file} is damaged: {error}; "
-                            "restore it (git checkout), or delete this file and compute it "
-                            "again") from error
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryDirectory(dir=folder, prefix=".writing-").cleanup()
+        except OSError as error:
+            raise SsahError(f"results cannot be written to {folder}: {error}; give another folder, "
+                            "or make room in this one") from error
 
     def save(self, step: str, slug: str, result: Result) -> Result:
         """Write a result whole or not at all; what it reads like afterwards.
@@ -92,29 +106,43 @@ class Store:
             if array.dtype == object:
                 raise SsahError(f"the array {name!r} holds Python objects; store numbers, "
                                 "Booleans or text")
+        self.prepare(step)
         folder = self.root / step
-        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
             written = _write(Path(scratch), slug, result)
             files = sorted(path.name for path in Path(scratch).iterdir())
             facts_file = f"{slug}.json"
             # from here to the last line: no result rather than a mixed one
             (folder / facts_file).unlink(missing_ok=True)
-            for old in folder.glob(f"{glob.escape(slug)}.*.parquet"):
-                old.unlink()
+            for old in self._files_beside(folder, slug):
+                old.unlink(missing_ok=True)
             for name in sorted(files, key=lambda name: name == facts_file):     # that one last
                 os.replace(Path(scratch) / name, folder / name)
         return written
+
+    def _files_beside(self, folder: Path, slug: str) -> list[Path]:
+        """The tables and arrays of a result; none of another one whose slug goes on with a dot."""
+        tables = [path for path in folder.glob(f"{glob.escape(slug)}.*.parquet")
+                  if "." not in path.name.removeprefix(f"{slug}.").removesuffix(".parquet")]
+        return [*tables, folder / f"{slug}.npz"]
 
     def slugs(self) -> list[tuple[str, str]]:
         """All ``(step, slug)`` in the folder, sorted; whether they are damaged is not looked at."""
         return sorted((path.parent.name, path.stem) for path in self.root.glob("*/*.json"))
 
 
-def _read(facts_file: Path, slug: str) -> Result:
+def _bytes_of(file: Path) -> bytes | None:
+    """What a file holds; None where there is none."""
+    try:
+        return file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _read(facts_file: Path, content: bytes, slug: str) -> Result:
     """A result from its files; ValueError and others where one is not what it should be."""
     folder = facts_file.parent
-    facts = json.loads(facts_file.read_text())
+    facts = json.loads(content)
     for name, expected in facts["files"].items():
         if sha256_of(folder / name) != expected:
             raise ValueError(f"{name} does not have its recorded hash")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import tomllib
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -11,6 +12,10 @@ from .claim_sections import ProbingSection
 from .known import BENCH, DEFAULT, SMOKE, TINY_PAIR
 from .profile import SECTIONS, Profile
 from .sections import ModelSection
+
+
+#: Settings that name a model, which may be a folder.
+MODELS = ("model.name", "model.aligned")
 
 
 def load_profile(name: str) -> Profile:
@@ -27,7 +32,7 @@ def load_profile(name: str) -> Profile:
     other name, and for settings that there are not.
     """
     given = absolute(name)
-    stem, *changes = given.split("+")
+    stem, changes = _parts(given)
     if stem.endswith(".toml"):
         profile = _from_file(Path(stem))
     else:
@@ -76,6 +81,10 @@ def _from_file(path: Path) -> Profile:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise SsahError(f"the profile {path} cannot be read: {error}") from error
     profile = load_profile(content.pop("profile", "default"))
+    for name in MODELS:     # a folder is looked for beside the file
+        section, _, field_name = name.partition(".")
+        if field_name in content.get(section, {}):
+            content[section][field_name] = _whole(content[section][field_name], path.parent)
     settings = {}
     for name, value in content.items():
         if isinstance(value, dict):
@@ -143,18 +152,20 @@ def _pairs(texts: list[str]) -> dict[str, str]:
     """``name=value`` texts as a dict; `SsahError` for another text."""
     for text in texts:
         if "=" not in text:
-            raise SsahError(f"a profile's options are name=value; got {text!r}")
+            raise SsahError(f"a profile's options are name=value; got {text!r} (a comma begins the "
+                            "next option, so the path of a model has none)")
     return dict(text.split("=", 1) for text in texts)
 
 
 def absolute(name: str) -> str:
     """A profile's name with the paths in it made absolute, for kernels run in another folder."""
-    stem, *changes = name.split("+")
+    stem, changes = _parts(name)
+    changes = [_with_whole_path(change) for change in changes]
     kind, colon, rest = stem.partition(":")
     if stem.endswith(".toml"):
         return "+".join([_whole(stem), *changes])
     if not colon:
-        return name
+        return "+".join([stem, *changes])
     models = []
     for part in rest.split(","):
         option, equals, model = part.rpartition("=")
@@ -162,8 +173,21 @@ def absolute(name: str) -> str:
     return "+".join([f"{kind}:{','.join(models)}", *changes])
 
 
-def _whole(model: str) -> str:
-    path = Path(model).expanduser()
+def _parts(name: str) -> tuple[str, list[str]]:
+    """What stands before the settings of a profile's name, and the settings; a path may have a +."""
+    stem, *changes = re.split(rf"\+(?=[\w.]+=|(?:{'|'.join(SECTIONS)})\.)", name)
+    return stem, changes
+
+
+def _with_whole_path(change: str) -> str:
+    """A setting ``name=value``, of a model in a folder with its whole path."""
+    name, equals, value = change.partition("=")
+    return name + equals + (_whole(value) if name in MODELS else value)
+
+
+def _whole(model: str, beside: Path = Path()) -> str:
+    """The whole path of a model (or file) that is there, else its name as it is."""
+    path = beside / Path(model).expanduser()
     return str(path.resolve()) if model and path.exists() else model
 
 
