@@ -41,11 +41,19 @@ def two_notebooks(tmp_path, monkeypatch):
     ("status --profile huge", "unknown profile 'huge'"), ("recompute ablatoin", "unknown step 'ablatoin'; known: splits, "),
     ("recompute budget -p seed=0 -p seed=1", "-p gives a name twice"), ("run -p n_seeds=4", "n_seeds is 1 to 3 for this profile; got 4"),
     ("recompute scan --profile pair:o/a,o/b", "this profile has no results of scan"), ("recompute scan -p seed=7", "no planned result of scan has seed=7; planned: seed=0"),
+    ("run 01 --profile organism", "notebook 01 reads no results of 'organism'; of such a profile run 07"),
+    ("run 02 --profile pair:o/a,o/b", "of such a profile run 01, and 02 without --profile"),
     ("fetch --offline", "is not in")])
 def test_bad_input_gives_one_line_that_names_the_remedy(two_notebooks, capsys, command, message):
     assert cli.main(command.split()) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_profile_of_one_seed_is_read_with_it(two_notebooks, tmp_path, monkeypatch):
+    write_notebook(two_notebooks, "07_c", "assert n_seeds == 1")
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path / "figures"))
+    assert cli.main(["run", "--profile", "organism", "--into", str(tmp_path / "build")]) == 0
 
 
 def test_debug_shows_the_traceback_and_global_options_stand_anywhere(two_notebooks):

@@ -153,3 +153,10 @@ def test_results_of_a_profile_of_ones_own_have_one_place(tmp_path, monkeypatch):
 
 def test_settings_of_the_same_value_are_the_same_profile():
     assert with_settings(SMOKE, {"alignment.lr": "0.005"}, "x") is SMOKE
+
+
+def test_a_lab_has_all_seeds_of_its_profile_unless_fewer_are_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setenv("SSAH_FIGURES", str(tmp_path))
+    for name in ("default", "organism", "qwen-0.5b"):
+        assert ssah.open_lab(name).seeds == load_profile(name).seeds
+    assert ssah.open_lab(n_seeds=1).seeds == (0,)

@@ -68,9 +68,8 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path,
     check_models(profile)
     if len(profile.seeds) < len(load_profile("default").seeds):     # that a notebook asks for
         given = {"n_seeds": str(len(profile.seeds)), **given}
-    if not numbers and profile.probing.pair:        # a pair has results for notebook 01 alone
-        numbers = ["01"]
-    paths = notebooks.choose(places.NOTEBOOKS, numbers)
+    paths = notebooks.choose(places.NOTEBOOKS, numbers or notebooks_of(profile))
+    _check_readable(profile, paths)
     parameters = notebooks.check_parameters(paths, given)
     if not 1 <= parameters.get("n_seeds", 1) <= len(profile.seeds):     # not in every notebook
         raise SsahError(f"n_seeds is 1 to {len(profile.seeds)} for this profile; "
@@ -89,6 +88,26 @@ def run_notebooks(numbers: list[str], given: dict[str, str], into: Path,
                                        front=partial(front.page, profile=profile.name))
     print_outcomes(outcomes, into)
     return int(any(outcome.error for outcome in outcomes))
+
+
+def notebooks_of(profile) -> list[str]:
+    """The numbers of the notebooks that read the results of one profile; empty for all."""
+    if profile.probing.pair:        # two models of one's own
+        return ["01"]
+    if profile.bench:
+        return ["07"]
+    return []
+
+
+def _check_readable(profile, paths: list[Path]) -> None:
+    """Raise `SsahError` for a notebook that reads other results than those of the profile."""
+    readable = notebooks_of(profile)
+    for path in paths:
+        number = path.name[:2]
+        if readable and number not in readable:
+            raise SsahError(f"notebook {number} reads no results of {profile.name!r}; of such a "
+                            f"profile run {', '.join(readable)}, and {number} without --profile "
+                            "(there the models of the second bench stand side by side)")
 
 
 def print_outcomes(outcomes: list, into: Path) -> None:
