@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+import ssah
 from ssah.claims import lab_of, load_profile, plan, results_of
 from ssah.claims.profiles import DEFAULT, SECTIONS, SMOKE, absolute, with_settings
 from ssah.errors import SsahError
@@ -135,8 +136,6 @@ def test_a_field_that_a_step_reads_is_one_of_its_section():
 
 
 def test_results_of_a_profile_of_ones_own_have_one_place(tmp_path, monkeypatch):
-    """What `run --recompute` writes is what `status`, `verify` and `run` read."""
-    import ssah
 
     monkeypatch.setenv("SSAH_RECOMPUTED", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("SSAH_FIGURES", str(tmp_path))
