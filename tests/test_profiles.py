@@ -136,7 +136,7 @@ def test_a_field_that_a_step_reads_is_one_of_its_section():
 
 
 def test_results_of_a_profile_of_ones_own_have_one_place(tmp_path, monkeypatch):
-
+    """What `run --recompute` writes is what `status`, `verify` and `run` read."""
     monkeypatch.setenv("SSAH_RECOMPUTED", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("SSAH_FIGURES", str(tmp_path))
     profile = load_profile("smoke+seeds=0")
