@@ -413,7 +413,10 @@ def test_marks_of_right_wrong_slow_and_deadly_notebooks(small, tmp_path):
     found = {(mark.submission, mark.cell): (mark.points, mark.state) for mark in found_marks}
     assert found["ann/mine", "double-check"] == (2, grade.PASSED)
     assert found["ann/mine", "double-hidden"] == (0, grade.FAILED)
-    assert found["ann/mine", "last-check"][0] == 0
+    assert found["ann/mine", "last-check"] == (0, grade.NOT_RUN)
+    said = {(mark.submission, mark.cell): mark.said for mark in found_marks}
+    assert said["ann/mine", "double-hidden"] == "AssertionError: assert double(-1) == -2"
+    assert said["ann/mine", "last-check"]
     assert found["ann/mine", "why"] == (None, grade.BY_HAND)
     assert found["bob/mine", "double-hidden"] == (1, grade.PASSED)
     assert found["bob/mine", "last-check"][0] == 0
@@ -572,6 +575,9 @@ def test_pages_that_a_version_links_to_come_with_it(tmp_path):
     assert pages == {"student/project.md", "solution/project.md"}
     text = (tmp_path / "student" / "project.md").read_text("utf-8")
     assert "section 6 of notebook 09)" in text and "](../" not in text
+    for page in written:
+        if page.relative_to(tmp_path).parts[0] in ("nbgrader", "otter", "instructor"):
+            assert "](project.md)" not in page.read_text("utf-8"), page     # it stands alone there
 
 
 @pytest.mark.parametrize("command, said", [

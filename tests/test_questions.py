@@ -57,18 +57,26 @@ def test_a_kind_that_moves_one_measure_alone():
     assert "SCU move refusals; UCU move accuracy; RU move nothing clearly." in said
     assert "no proof of nothing (points): SCU on accuracy [0, 0];" in said
     assert read.shown_exclusive(table).shape == (6, 2)
+    said = read.instead_of_refusals(Ablations())
+    assert "100% refuse with nothing removed and 0% without the SCU" in said
+    assert "0% and 100% comply (strict ASR; keyword ASR 0% and 100%)" in said
 
 
 # ---- a sentence a question ----------------------------------------------------------------------
 
 def test_the_answers_say_the_numbers_of_the_tables():
     overlaps = pd.DataFrame({"label": "SCU", "comparison": ["halves", "seeds"], "iou": [0.45, 0.2],
-                             "chance": 0.01})
+                             "chance": 0.01, "run": ["seed 0", "seeds 0 and 1"]})
     sizes = pd.DataFrame({"billions": [0.1, 0.1, 1.5], "overlap": [0.6, 0.6, 0.5]})
     said = sentences.stable(overlaps, sizes)
     assert "In part" in said and "an IoU of 0.45" in said and "two seeds' models 0.20." in said
     assert said.endswith("two halves have 0.60 (100 million weights), 0.50 (1500 million weights).")
     assert "second bench" not in sentences.stable(overlaps, sizes[:0])
+    # kinds of harm are of one seed, and so are the sixths beside them
+    sixths = pd.DataFrame({"label": "SCU", "comparison": ["categories", "sixths", "sixths"],
+                           "iou": [0.4, 0.36, 0.1], "run": ["seed 0", "seed 0", "seed 1"]})
+    said = sentences.stable(pd.concat([overlaps, sixths]), sizes)
+    assert "each, 0.40, where any two sixths have 0.36 (seed 0 alone)." in said
 
     rows = pd.DataFrame({"ASR": [0.1, 0.2, 0.3, 0.4, 0.5], "reached": [1, 1, 1, 0.5, 1]},
                         index=["full", "RU", "random", "only SCU", "random like SCU"])
@@ -80,9 +88,9 @@ def test_the_answers_say_the_numbers_of_the_tables():
 
     refused = pd.DataFrame({"role": "aligned", "prefilled": [0, 1, 5], "mean": [0.9, 0.3, 0.1]})
     said = sentences.unseen_prefills(refused)
-    assert said == ("**Answer.** No. Without a prefill 90% of the answers refuse; after one of "
+    assert said == ("**Answer.** Most refusals do not survive a prefill. Without a prefill 90% of the answers refuse; after one of "
                     "1 token 30%, of 5 tokens 10%.")
-    assert "No." not in sentences.unseen_prefills(refused.assign(mean=0.9))
+    assert "survive" not in sentences.unseen_prefills(refused.assign(mean=0.9))
 
 
 # ---- where -----------------------------------------------------------------------------------
@@ -157,7 +165,9 @@ def test_attacks_stand_beside_the_model_as_it_is():
     assert change.low == pytest.approx(0.5 - 2.2010 * np.sqrt(0.25 / 11), abs=1e-4)
     said = unseen.seen(Attacked(), table)
     assert "clearly higher: asked to begin with" in said and "lower" not in said
-    assert said.endswith("not clearly changed: weights rounded to 8 bits (0%, keyword 0%).")
+    assert "not clearly changed: weights rounded to 8 bits (0%, keyword 0%). Not run on it: " in said
+    missing = [attack.title for attack in run.ATTACKS if attack.name not in table.index]
+    assert said.endswith(f"Not run on it: {'; '.join(missing)}.") and len(missing) == 3
     assert "| as it is | 0 [0, 0] | 0 [0, 0] |  |" in unseen.shown(table)
 
 

@@ -61,8 +61,8 @@ def build(paths: list[Path], into: Path) -> list[Path]:
         versions = {
             f"student/{path.name}": student(source),
             f"solution/{path.name}": solution(source),
-            f"nbgrader/source/{path.stem}/{path.name}": without_notes(source),
-            f"otter/{path.name}": otter(source, path.stem),
+            f"nbgrader/source/{path.stem}/{path.name}": _alone(without_notes(source)),
+            f"otter/{path.name}": _alone(otter(source, path.stem)),
         }
         for name, notebook in versions.items():
             nbformat.validate(notebook)
@@ -70,7 +70,7 @@ def build(paths: list[Path], into: Path) -> list[Path]:
         for page in _pages(source, path.parent):
             text = _only_words_of_links(page.read_text("utf-8"))
             written += [_write(into / kind / page.name, text) for kind in ("student", "solution")]
-        text = sheet(source, path.name)
+        text = _only_words_of_neighbours(sheet(source, path.name))
         written.append(_write(into / "instructor" / f"{path.stem}.md", text))
     config = NBGRADER_CONFIG.format(stub=cells.TEXT_STUB)
     written.append(_write(into / "nbgrader" / "nbgrader_config.py", config))
@@ -114,6 +114,19 @@ def _without_links(cell) -> None:
 def _only_words_of_links(text: str) -> str:
     """The text with the words alone of its links to other folders."""
     return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", text)
+
+
+def _alone(notebook):
+    """A notebook whose links to others of the course leave their words: it has no neighbours."""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = _only_words_of_neighbours(cell.source)
+    return notebook
+
+
+def _only_words_of_neighbours(text: str) -> str:
+    """The text with the words alone of its links to notebooks and pages of its own folder."""
+    return re.sub(r"\[([^\]]+)\]\([\w-]+\.(?:ipynb|md)\)", r"\1", text)
 
 
 def student(source):

@@ -37,6 +37,8 @@ CELLS_WORTH = 5
 #: Characters of a cell's output that are kept, and of a line that is shown.
 KEPT_OUTPUT = 1_000_000
 KEPT_LINE = 300
+#: What is said of a test that was stopped.
+TOO_LATE = "it did not end in time"
 
 
 def grade(
@@ -251,17 +253,30 @@ def _mark(cell, submission: str, assignment: str, why: str) -> Mark:
     for output in cell.outputs:
         if output.output_type == "error":
             is_blank = output.ename in ("NotWritten", "NotImplementedError")
-            said = _one_line(f"{output.ename}: {output.evalue}")
+            if output.ename == "KeyboardInterrupt":     # by us, for the time
+                return Mark(submission, assignment, name, 0, of, NOT_RUN, why or TOO_LATE)
+            said = _one_line(f"{output.ename}: {output.evalue or _failing_line(output.traceback)}")
             state = BLANK if is_blank else FAILED
             return Mark(submission, assignment, name, 0, of, state, said)
     # without an error a cell has passed only if the kernel said so: it may have hung, or died
     if cell.metadata.get("status") == "ok":
         return Mark(submission, assignment, name, of, of, PASSED)
-    return Mark(submission, assignment, name, 0, of, NOT_RUN, why or "it did not end in time")
+    return Mark(submission, assignment, name, 0, of, NOT_RUN, why or TOO_LATE)
+
+
+def _failing_line(traceback: list[str]) -> str:
+    """The line of the cell that raised, of an assertion that says nothing."""
+    found = re.search(r"^-+> *\d+ (.*)$", _without_colours("\n".join(traceback)), re.MULTILINE)
+    return found[1].strip() if found else ""
+
+
+def _without_colours(text: str) -> str:
+    """The text without the colours of a terminal."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _one_line(text: str) -> str:
-    lines = re.sub(r"\x1b\[[0-9;]*m", "", text).strip().splitlines()
+    lines = _without_colours(text).strip().splitlines()
     return lines[0][:KEPT_LINE] if lines else ""
 
 

@@ -157,13 +157,16 @@ def check_words(words: Callable) -> None:
     unsure = _estimate(0.05, 0.20)
     cases = (
         ("a clear effect, a clear contrast", clear, clear, 0.2),
+        ("a clear effect, more than half of the paper's", clear, clear, 0.5),
         ("a clear effect, too small a share of the paper's", clear, clear, 0.7),
         ("a small effect that is clear", small, clear, 0.2),
         ("a clear effect of the other sign", -clear, clear, 0.2),
         ("no effect", nothing, clear, 0.2),
+        ("no effect, δ within the 95 % interval alone", _estimate(0.00, 0.12), clear, 0.2),
         ("an effect that may be anything", unsure, clear, 0.2),
         ("a clear effect, a contrast below 0", clear, -clear, 0.2),
         ("a clear effect, a contrast near 0", clear, nothing, 0.2),
+        ("a contrast near 0, δ within the 95 % interval alone", clear, _estimate(0.00, 0.12), 0.2),
         ("a clear effect, a contrast that may be anything", clear, unsure, 0.2),
         ("a small effect, a contrast that may be anything", small, unsure, 0.2),
     )

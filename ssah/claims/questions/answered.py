@@ -20,7 +20,11 @@ def stable(overlaps: pd.DataFrame, by_size: pd.DataFrame) -> str:
     """Question 1. `overlaps`: of C3's `stability`; `by_size`: of C2's `growth` (may be empty)."""
     scu = overlaps[overlaps["label"] == "SCU"]
     sizes = by_size.groupby("billions")["overlap"].first()
+    # kinds of harm are of one seed, so they stand beside the sixths of that seed
+    runs_of_kinds = scu.loc[scu["comparison"] == "categories", "run"].unique()
+    is_beside = (scu["comparison"] == "sixths") & scu["run"].isin(runs_of_kinds)
     return say(WORDS, "stable", iou=scu.groupby("comparison")["iou"].mean(),
+               sixths=scu.loc[is_beside, "iou"].mean(), run=" and ".join(runs_of_kinds),
                chance=scu["chance"].mean(), sizes=sizes)
 
 

@@ -86,6 +86,13 @@ def exclusive_seen(table: pd.DataFrame) -> str:
     return say(WORDS, "exclusive", moved=moved, rest=rest)
 
 
+def instead_of_refusals(lab: Lab) -> str:
+    """What the answers are with nothing removed and without the SCU, in words."""
+    answers = with_system(lab, "ablation").groupby("condition")
+    rates = answers[["refused", "evasive", "incoherent", "strict_asr", "keyword_asr"]].mean()
+    return say(WORDS, "instead_of_refusals", before=rates.loc["none"], without=rates.loc["SCU"])
+
+
 # ---- where? ----------------------------------------------------------------------------------
 
 def places(lab: Lab) -> pd.DataFrame:

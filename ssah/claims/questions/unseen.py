@@ -76,5 +76,13 @@ def seen(lab: Lab, table: pd.DataFrame) -> str:
     lower = np.array([change.high < 0 for change in attacks["change"]], bool)
     parts = {"clearly higher": attacks[higher], "clearly lower": attacks[lower],
              "not clearly changed": attacks[~higher & ~lower]}
+    missing = [attack.title for attack in ATTACKS if attack.name not in table.index]
     return say(WORDS, "unseen", model=lab.profile.model.label, before=table.loc[NOTHING],
-               parts=parts)
+               parts=parts, missing=missing)
+
+
+def untried(labs: Iterable[Lab]) -> str:
+    """The models of which no attack is stored, in a sentence; empty if there are none."""
+    labs = list(labs)
+    tried = begun(labs)
+    return say(WORDS, "untried", models=[lab.profile.title for lab in labs if lab not in tried])
