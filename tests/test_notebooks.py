@@ -38,6 +38,7 @@ def test_committed_form(path):
     (parameters,) = [cell for cell in code if "parameters" in cell.metadata.get("tags", [])]
     has_live_cells = any("\nif live:" in f"\n{cell.source}" for cell in code)
     names = ["profile", "recompute", "n_seeds", *(["live"] if has_live_cells else [])]
+    names += ["method"] if path.name.startswith("02") else []       # of scores in its live cells
     assert [line.split(":")[0] for line in parameters.source.splitlines()] == names
     assert all("  # " in line for line in parameters.source.splitlines())
     assert all(len(cell.source.splitlines()) <= 25 for cell in code)
