@@ -59,6 +59,13 @@ def test_a_ratio_over_less_than_ten_points_is_refused():
     assert rules.ratio(exactly(0.1), Estimate(0.4, 0.0999, 0.7, 0.2, 0.6)) is None
 
 
+def test_behind_a_share_that_is_refused_stand_both_amounts():
+    gate = rules.share(ROWS["C4"], exactly(0.18), Estimate(0.46, 0.02, 0.9, 0.1, 0.8))
+    assert not gate.passed and not gate.blocking
+    assert "adds 46 points [2, 90] of attack success, of which freezing avoids 18 points [18, 18]" in gate.found
+    assert rules.share(ROWS["C4"], exactly(0.18), exactly(0.46)).passed
+
+
 # ---- Satterthwaite ---------------------------------------------------------------------------
 
 #: Worked by hand: grand mean 3.5, row means 2 and 5, column means 2, 3 and 5.5.

@@ -61,9 +61,9 @@ KNOWN_BEFORE = (
     "Caveats that a reader of all results asked for, when the words were known; rows, questions and words "
     "stay as they were registered. C1-unaligned: that model leans to fulfilment on benign requests as well "
     "(lean). C2-SCU: other units of a high I_S do much of it (as important). C6-tax: accuracy does not fall "
-    "(accuracy). C8: safe requests are refused too (over-refusal). In sentences the second word of "
-    "C1-unaligned says *alignment moves harmful requests more* now, as its question does, where it said "
-    "*it is the harmful requests*.",
+    "(accuracy). C8: safe requests are refused too (over-refusal). C4: what stands behind a share that is "
+    "not formed (share). In sentences the second word of C1-unaligned says *alignment moves harmful requests "
+    "more* now, as its question does, where it said *it is the harmful requests*.",
     "C3 and C7, before their first runs: the weights of seeds 10 to 15 of the pair had gone with the lent "
     "machine, and at the usual dose both would have been blocked by the attack (74 points are added). So "
     "they are run at the milder dose, with seeds 16 to 18 of the same recipe, which two cores make; so is "

@@ -20,15 +20,20 @@ FROZEN, CHOSEN, REMAINDER = ARMS
 COMPARED = (FULL.name, *ARMS)
 
 
-def avoided(answers: pd.DataFrame, judge: str) -> rules.Estimate | None:
-    """Share of the added attack success that freezing avoids; None where little was added.
+def damage(answers: pd.DataFrame, judge: str) -> tuple[rules.Estimate, rules.Estimate]:
+    """Attack success that freezing avoids, and that fine-tuning adds with nothing frozen.
 
     `answers`: see `gates.attack`.
     """
     by_condition = dict(list(answers.groupby("condition")))
     before, full, frozen = (gates.crossed(by_condition[name], f"{judge}_asr")
                             for name in ("start", "full", FROZEN))
-    return rules.ratio(rules.satterthwaite(full - frozen), rules.satterthwaite(full - before))
+    return rules.satterthwaite(full - frozen), rules.satterthwaite(full - before)
+
+
+def avoided(answers: pd.DataFrame, judge: str) -> rules.Estimate | None:
+    """Share of the added attack success that freezing avoids; None where little was added."""
+    return rules.ratio(*damage(answers, judge))
 
 
 def which_units(answers: pd.DataFrame) -> rules.Estimate:
@@ -93,5 +98,6 @@ def _of_dose(lab: Lab, dose: str, seeds: tuple[int, ...]) -> rules.Verdict:
     if dose == MILDER:
         enough = gates.milder_runs(lab, ROW, seeds)
     found = [gates.guardrail(lab, ROW, models), gates.attack(lab, ROW, answers, arms),
-             gates.labels(lab, ROW, models), *enough]
+             gates.labels(lab, ROW, models), *enough,
+             rules.share(ROW, *damage(answers, ROW.judges[0]))]
     return rules.verdict_of(ROW, first, gates=found, by_second_judge=second)

@@ -42,6 +42,7 @@ from .gates import (
     over_refusal,
     placebo,
     placebo_tuning,
+    share,
     sight,
     tax,
 )
