@@ -102,8 +102,8 @@ def test_the_probe_and_divergences_are_as_on_one_device(whole, parts):
     expected = probing.branch(whole, PROMPTS, openings, (1, 2))
     for kind, found in probing.branch(parts, PROMPTS, openings, (1, 2)).items():
         np.testing.assert_allclose(found, expected[kind], atol=1e-5)
-    expected = probing.static(whole, PROMPTS, openings, (0, 1))
-    for kind, found in probing.static(parts, PROMPTS, openings, (0, 1)).items():
+    expected = probing.static(whole, PROMPTS, openings, (1,))
+    for kind, found in probing.static(parts, PROMPTS, openings, (1,)).items():
         np.testing.assert_allclose(found, expected[kind], atol=1e-5)
     texts = ["sure", "no", "sorry i can not"]
     other = Chat(random_model(FAMILIES["Llama GQA"](), 1), whole.tokenizer, "other")
