@@ -102,9 +102,11 @@ def notebooks_of(profile) -> list[str]:
 def _check_readable(profile, paths: list[Path]) -> None:
     """Raise `SsahError` for a notebook that reads other results than those of the profile."""
     readable = notebooks_of(profile)
+    if not readable:
+        return
     for path in paths:
         number = path.name[:2]
-        if readable and number not in readable:
+        if number not in readable:
             raise SsahError(f"notebook {number} reads no results of {profile.name!r}; of such a "
                             f"profile run {', '.join(readable)}, and {number} without --profile "
                             "(there the models of the second bench stand side by side)")

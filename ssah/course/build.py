@@ -24,6 +24,11 @@ from nbformat.v4 import new_code_cell, new_raw_cell
 from . import cells
 from .sheet import sheet
 
+#: Targets of links: other folders, which no version has; and notebooks and pages of the course,
+#: beside which some versions do not lie.
+ELSEWHERE = r"\.\./[^)]*"
+NEIGHBOURS = r"[\w-]+\.(?:ipynb|md)"
+
 #: Jupyter goes on after a cell with this tag, also where it fails.
 GOES_ON = "raises-exception"
 
@@ -61,16 +66,17 @@ def build(paths: list[Path], into: Path) -> list[Path]:
         versions = {
             f"student/{path.name}": student(source),
             f"solution/{path.name}": solution(source),
-            f"nbgrader/source/{path.stem}/{path.name}": _alone(without_notes(source)),
-            f"otter/{path.name}": _alone(otter(source, path.stem)),
+            f"nbgrader/source/{path.stem}/{path.name}": _without_links(
+                without_notes(source), NEIGHBOURS),
+            f"otter/{path.name}": _without_links(otter(source, path.stem), NEIGHBOURS),
         }
         for name, notebook in versions.items():
             nbformat.validate(notebook)
             written.append(_write(into / name, nbformat.writes(notebook, indent=1) + "\n"))
         for page in _pages(source, path.parent):
-            text = _only_words_of_links(page.read_text("utf-8"))
+            text = _only_words_of_links(page.read_text("utf-8"), ELSEWHERE)
             written += [_write(into / kind / page.name, text) for kind in ("student", "solution")]
-        text = _only_words_of_neighbours(sheet(source, path.name))
+        text = _only_words_of_links(sheet(source, path.name), NEIGHBOURS)
         written.append(_write(into / "instructor" / f"{path.stem}.md", text))
     config = NBGRADER_CONFIG.format(stub=cells.TEXT_STUB)
     written.append(_write(into / "nbgrader" / "nbgrader_config.py", config))
@@ -97,36 +103,25 @@ def without_notes(source):
     """A copy without the cells that explain solutions; blanks do not stop a run of it."""
     notebook = copy.deepcopy(source)
     notebook.cells = [cell for cell in notebook.cells if not cells.has_tag(cell, "solution")]
+    _without_links(notebook, ELSEWHERE)
     for cell in notebook.cells:
-        _without_links(cell)
         runs_a_blank = cells.is_test(cell) or cells.has_tag(cell, "yours")
         if runs_a_blank:
             cell.metadata["tags"] = [*cell.metadata.get("tags", []), GOES_ON]
     return notebook
 
 
-def _without_links(cell) -> None:
-    """Leave of links to other folders their words: a version stands alone."""
-    if cell.cell_type == "markdown":
-        cell.source = _only_words_of_links(cell.source)
-
-
-def _only_words_of_links(text: str) -> str:
-    """The text with the words alone of its links to other folders."""
-    return re.sub(r"\[([^\]]+)\]\(\.\./[^)]*\)", r"\1", text)
-
-
-def _alone(notebook):
-    """A notebook whose links to others of the course leave their words: it has no neighbours."""
+def _without_links(notebook, target: str):
+    """The notebook, with the words alone of its links to such a target."""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = _only_words_of_neighbours(cell.source)
+            cell.source = _only_words_of_links(cell.source, target)
     return notebook
 
 
-def _only_words_of_neighbours(text: str) -> str:
-    """The text with the words alone of its links to notebooks and pages of its own folder."""
-    return re.sub(r"\[([^\]]+)\]\([\w-]+\.(?:ipynb|md)\)", r"\1", text)
+def _only_words_of_links(text: str, target: str) -> str:
+    """The text with the words alone of its links to such a target (`ELSEWHERE`, `NEIGHBOURS`)."""
+    return re.sub(rf"\[([^\]]+)\]\({target}\)", r"\1", text)
 
 
 def student(source):
@@ -143,9 +138,8 @@ def student(source):
 
 def solution(source):
     """The version with solutions and their explanations; without hidden tests."""
-    notebook = copy.deepcopy(source)
+    notebook = _without_links(copy.deepcopy(source), ELSEWHERE)
     for cell in notebook.cells:
-        _without_links(cell)
         if cell.cell_type == "code":
             visible = cells.replaced(cell.source, cells.HIDDEN_TESTS)
             cell.source = cells.unmarked(visible, cells.SOLUTION)

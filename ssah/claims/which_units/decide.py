@@ -45,7 +45,7 @@ def adapter_verdict(lab: Lab) -> rules.Verdict:
 C7 = rules.ROWS["C7"]
 #: The arms: nothing frozen and shares of the units, and as many single weights.
 UNITS = (FULL.name, *names(UNIT_SHARES))
-WEIGHTS = tuple(names(WEIGHT_SHARES))
+WEIGHTS = names(WEIGHT_SHARES)
 MILDER_WEIGHTS = "milder_weight_tuning"     # the step of the latter
 
 
